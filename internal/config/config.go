@@ -1,0 +1,259 @@
+// Package config is the gateway's configuration: Default, Load, Validate. It
+// knows one YAML file, PANDO_* variables and flags, in that order of rising
+// precedence, and reports every mistake at once, each with its path and what
+// would be right. It knows neither Kubernetes nor Tailscale.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"sigs.k8s.io/yaml"
+)
+
+// Config is the whole of it. Field comments are the reference page's text.
+type Config struct {
+	Listen  Listen  `json:"listen"`
+	Tailnet Tailnet `json:"tailnet"`
+	Resolve Resolve `json:"resolve"`
+	Policy  Policy  `json:"policy"`
+	Auth    Auth    `json:"auth"`
+	Dial    Dial    `json:"dial"`
+	HTTP    HTTP    `json:"http"`
+	Drain   Drain   `json:"drain"`
+	Log     Log     `json:"log"`
+}
+
+// Listen says where clients connect.
+type Listen struct {
+	Proxy     string `json:"proxy" doc:"Address of the proxy port, host:port; an empty host means all addresses."`
+	ReusePort bool   `json:"reusePort" doc:"Share the port with other replicas on the same host (SO_REUSEPORT). Off, a port in use is an error."`
+}
+
+// Tailnet says which tailnet to join, and how.
+type Tailnet struct {
+	Mode         string   `json:"mode" doc:"userspace (no privilege) or kernel (a TUN device; needs NET_ADMIN, Linux only)."`
+	ControlURL   string   `json:"controlURL" doc:"Coordination server: Tailscale's own, or a Headscale."`
+	Hostname     string   `json:"hostname" doc:"Device name on the tailnet. Empty means the host's name."`
+	AuthKey      Secret   `json:"authKey" doc:"Auth key for the first login. Better kept in a file: authKeyFile."`
+	AuthKeyFile  string   `json:"authKeyFile" doc:"File that holds the auth key. Not together with authKey."`
+	Tags         []string `json:"tags" doc:"Tags of the device, tag:name each."`
+	Ephemeral    bool     `json:"ephemeral" doc:"Log out at the end, and be forgotten by the tailnet when unseen."`
+	AcceptRoutes bool     `json:"acceptRoutes" doc:"Use the subnet routes that peers advertise."`
+	StateDir     string   `json:"stateDir" doc:"Directory for the device's keys. Empty keeps them in memory: a new device at each start."`
+	TUN          string   `json:"tun" doc:"Name of the TUN device in kernel mode."`
+	Port         int      `json:"port" doc:"UDP port of the tailnet engine. 0 means any."`
+	StartTimeout Duration `json:"startTimeout" doc:"How long a request waits for the tailnet to come up before it is refused."`
+}
+
+// Resolve says how names become addresses.
+type Resolve struct {
+	Hosts   map[string][]string `json:"hosts" doc:"Names, and *.suffix for all names below suffix, with their addresses. Asked first."`
+	Timeout Duration            `json:"timeout" doc:"Bound on one lookup, all its queries included."`
+	MinTTL  Duration            `json:"minTTL" doc:"Answers are kept at least this long."`
+	MaxTTL  Duration            `json:"maxTTL" doc:"Answers are kept at most this long."`
+}
+
+// Policy says who may reach what.
+type Policy struct {
+	Direct string `json:"direct" doc:"Addresses that no peer routes: none is refused, public lets internet addresses go through the host's own network, any lets all but the never-allowed go."`
+	Mode   string `json:"mode" doc:"enforce, or report: let pass what would be denied, and log it."`
+	Rules  []Rule `json:"rules" doc:"Rules in order; the first that matches decides. Without a match the request is allowed."`
+}
+
+// Rule is one line of the policy. Empty fields match everything.
+type Rule struct {
+	Name     string   `json:"name" doc:"Name for the log. Empty means the rule's number."`
+	From     []string `json:"from" doc:"Client addresses: prefixes or single addresses."`
+	Names    []string `json:"names" doc:"Target names: exact, or *.suffix for all names below suffix."`
+	Prefixes []string `json:"prefixes" doc:"Target addresses: prefixes or single addresses."`
+	Ports    []string `json:"ports" doc:"Target ports: 443 or 8000-8099."`
+	Action   string   `json:"action" doc:"allow or deny."`
+}
+
+// Auth says whether clients must give a password.
+type Auth struct {
+	UsersFile string `json:"usersFile" doc:"File of user:password lines that clients must know (HTTP Basic, SOCKS5). Empty asks nobody."`
+}
+
+// Dial bounds connecting.
+type Dial struct {
+	Timeout Duration `json:"timeout" doc:"Bound on connecting to a target, all its addresses included."`
+}
+
+// HTTP bounds the HTTP front end.
+type HTTP struct {
+	HeaderTimeout  Duration `json:"headerTimeout" doc:"Bound on receiving a request's head."`
+	IdleTimeout    Duration `json:"idleTimeout" doc:"How long a kept connection, of a client or to an origin, may wait for the next request."`
+	MaxHeaderBytes int      `json:"maxHeaderBytes" doc:"Size limit of a request's head, in bytes."`
+}
+
+// Drain says how the gateway stops.
+type Drain struct {
+	Settle  Duration `json:"settle" doc:"How long it still takes new connections after it said that it is not ready."`
+	Timeout Duration `json:"timeout" doc:"How long work in progress may go on after that. 0s cuts it at once."`
+}
+
+// Log says what is written to standard error.
+type Log struct {
+	Level  string `json:"level" doc:"debug, info, warn or error."`
+	Format string `json:"format" doc:"json or text."`
+}
+
+// Default returns the configuration that applies where nothing else is said.
+// It is the one place that knows the numbers.
+func Default() Config {
+	return Config{
+		Listen:  Listen{Proxy: ":1055"},
+		Tailnet: Tailnet{Mode: "userspace", ControlURL: "https://controlplane.tailscale.com", AcceptRoutes: true, TUN: "tailscale0", StartTimeout: Duration(10 * time.Second)},
+		Resolve: Resolve{Timeout: Duration(5 * time.Second), MinTTL: Duration(time.Second), MaxTTL: Duration(5 * time.Minute)},
+		Policy:  Policy{Direct: "none", Mode: "enforce"},
+		Dial:    Dial{Timeout: Duration(10 * time.Second)},
+		HTTP:    HTTP{HeaderTimeout: Duration(30 * time.Second), IdleTimeout: Duration(90 * time.Second), MaxHeaderBytes: 64 << 10},
+		Drain:   Drain{Settle: Duration(5 * time.Second), Timeout: Duration(20 * time.Second)},
+		Log:     Log{Level: "info", Format: "json"},
+	}
+}
+
+// Load returns the configuration made of the defaults, the file at path (none
+// when path is empty), the environment and the flags, given by key (see Keys).
+// The error joins every mistake in all of them, those of Validate included.
+func Load(path string, environ []string, flags map[string]string) (Config, error) {
+	c := Default()
+	var errs []error
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return c, fmt.Errorf("config file: %w", err)
+		}
+		if err := Parse(data, &c); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, applyEnv(&c, environ), applyFlags(&c, flags), c.Validate())
+	return c, join(errs)
+}
+
+// Parse decodes a YAML document onto c. Keys that don't exist and values of
+// the wrong kind are errors, all of them reported.
+func Parse(data []byte, c *Config) error {
+	js, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return fmt.Errorf("not YAML: %w", err)
+	}
+	var doc any
+	if err := yaml.Unmarshal(js, &doc); err != nil {
+		return err
+	}
+	if doc == nil {
+		return nil // an empty file
+	}
+	if _, ok := doc.(map[string]any); !ok {
+		return errors.New("the document is not a mapping: it should start with keys such as listen: or tailnet:")
+	}
+	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
+		Result: c, TagName: "json", ErrorUnused: true, MatchName: func(a, b string) bool { return a == b },
+		DecodeHook: decodeValue,
+	})
+	if err != nil {
+		return err
+	}
+	return join([]error{dec.Decode(doc)})
+}
+
+// decodeValue turns YAML scalars into our own types.
+func decodeValue(from, to reflect.Type, v any) (any, error) {
+	switch {
+	case to == reflect.TypeFor[Duration]():
+		s, ok := v.(string)
+		if !ok {
+			return nil, fmt.Errorf("%v is no duration; write a unit, such as 10s or 2m", v)
+		}
+		return parseDuration(s)
+	case to.Kind() == reflect.Int && from.Kind() == reflect.Float64:
+		if f := v.(float64); f != float64(int(f)) {
+			return nil, fmt.Errorf("%v is no whole number", f)
+		}
+	}
+	return v, nil
+}
+
+// join flattens errs into one error with a mistake on each line, or nil.
+func join(errs []error) error {
+	var flat []error
+	var walk func(error)
+	walk = func(err error) {
+		if err == nil {
+			return
+		}
+		if m, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range m.Unwrap() {
+				walk(e)
+			}
+			return
+		}
+		flat = append(flat, err)
+	}
+	for _, e := range errs {
+		walk(e)
+	}
+	return errors.Join(flat...)
+}
+
+// Duration is a time.Duration that is written as "10s" or "2m30s".
+type Duration time.Duration
+
+// MarshalText writes d as time.Duration prints it.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+func parseDuration(s string) (Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration; write a number and a unit, such as 10s or 2m", s)
+	}
+	return Duration(d), nil
+}
+
+// Secret is a string that logs and prints as "[redacted]".
+type Secret string
+
+const redacted = "[redacted]"
+
+// Reveal returns the secret itself.
+func (s Secret) Reveal() string { return string(s) }
+
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return redacted
+}
+
+// GoString, MarshalText and LogValue keep every way of printing from showing it.
+func (s Secret) GoString() string             { return s.String() }
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+func (s Secret) LogValue() slog.Value         { return slog.StringValue(s.String()) }
+
+// AuthKey returns the auth key, from wherever it is kept; empty means none.
+func (t Tailnet) ReadAuthKey() (Secret, error) {
+	if t.AuthKeyFile == "" {
+		return t.AuthKey, nil
+	}
+	b, err := os.ReadFile(t.AuthKeyFile)
+	if err != nil {
+		return "", fmt.Errorf("tailnet.authKeyFile: %w", err)
+	}
+	key := strings.TrimSpace(string(b))
+	if key == "" {
+		return "", fmt.Errorf("tailnet.authKeyFile: %s is empty", t.AuthKeyFile)
+	}
+	return Secret(key), nil
+}

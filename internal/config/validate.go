@@ -1,0 +1,215 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Validate reports every mistake in c at once, each with its path and what
+// would be right; nil means that the gateway can run with it.
+func (c *Config) Validate() error {
+	v := &validator{}
+	v.listen("listen.proxy", c.Listen.Proxy)
+	v.tailnet(&c.Tailnet)
+	v.resolve(&c.Resolve)
+	v.policy(&c.Policy)
+	v.positive("dial.timeout", c.Dial.Timeout)
+	v.positive("http.headerTimeout", c.HTTP.HeaderTimeout)
+	v.positive("http.idleTimeout", c.HTTP.IdleTimeout)
+	if n := c.HTTP.MaxHeaderBytes; n < 1024 || n > 1<<20 {
+		v.add("http.maxHeaderBytes", "%d is out of range; use 1024 to 1048576 (the default is 65536)", n)
+	}
+	v.notNegative("drain.settle", c.Drain.Settle, "use 0s to close the port at once")
+	v.notNegative("drain.timeout", c.Drain.Timeout, "use 0s to cut connections at once")
+	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.format", c.Log.Format, "json", "text")
+	return errors.Join(v.errs...)
+}
+
+type validator struct{ errs []error }
+
+func (v *validator) add(path, format string, args ...any) {
+	v.errs = append(v.errs, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
+}
+
+func (v *validator) listen(path, addr string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		v.add(path, "%q is no listen address; write host:port or :port, such as :1055", addr)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		v.add(path, "port %q is not between 1 and 65535", port)
+	}
+	if host != "" && host != "localhost" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			v.add(path, "%q is no IP address; leave the host empty to listen on all of them", host)
+		}
+	}
+}
+
+var tagForm = regexp.MustCompile(`^tag:[a-zA-Z][a-zA-Z0-9-]*$`)
+
+func (v *validator) tailnet(t *Tailnet) {
+	v.oneOf("tailnet.mode", t.Mode, "userspace", "kernel")
+	if t.Mode == "kernel" && runtime.GOOS != "linux" {
+		v.add("tailnet.mode", "kernel needs Linux; use userspace")
+	}
+	if u, err := url.Parse(t.ControlURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		v.add("tailnet.controlURL", "%q is no URL; write one such as https://headscale.example.com", t.ControlURL)
+	}
+	if h := t.Hostname; h != "" && !labelForm.MatchString(strings.ToLower(h)) {
+		v.add("tailnet.hostname", "%q is no host name; use letters, digits and dashes, 63 at most", h)
+	}
+	if t.AuthKey != "" && t.AuthKeyFile != "" {
+		v.add("tailnet.authKeyFile", "set together with tailnet.authKey; keep one of them")
+	}
+	if t.AuthKeyFile != "" {
+		if _, err := t.ReadAuthKey(); err != nil {
+			v.errs = append(v.errs, fmt.Errorf("%w; mount the file, or set tailnet.authKey", err))
+		}
+	}
+	for i, tag := range t.Tags {
+		if !tagForm.MatchString(tag) {
+			v.add(fmt.Sprintf("tailnet.tags[%d]", i), "%q is no tag; write tag:name, such as tag:k8s", tag)
+		}
+	}
+	if t.Port < 0 || t.Port > 65535 {
+		v.add("tailnet.port", "%d is not between 0 and 65535", t.Port)
+	}
+	if n := len(t.TUN); n == 0 || n > 15 {
+		v.add("tailnet.tun", "%q is no interface name; use 1 to 15 characters, such as tailscale0", t.TUN)
+	}
+	v.notNegative("tailnet.startTimeout", t.StartTimeout, "use 0s to refuse at once")
+}
+
+func (v *validator) resolve(r *Resolve) {
+	names := make([]string, 0, len(r.Hosts))
+	for name := range r.Hosts {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		path := "resolve.hosts." + name
+		v.name(path, name)
+		if len(r.Hosts[name]) == 0 {
+			v.add(path, "has no address; write a list such as [10.12.3.4]")
+		}
+		for i, a := range r.Hosts[name] {
+			if _, err := netip.ParseAddr(a); err != nil {
+				v.add(fmt.Sprintf("%s[%d]", path, i), "%q is no IP address", a)
+			}
+		}
+	}
+	v.positive("resolve.timeout", r.Timeout)
+	v.notNegative("resolve.minTTL", r.MinTTL, "use 0s to keep answers for their own time")
+	v.notNegative("resolve.maxTTL", r.MaxTTL, "use a time such as 5m")
+	if r.MaxTTL < r.MinTTL {
+		v.add("resolve.maxTTL", "%s is less than resolve.minTTL, %s", r.MaxTTL, r.MinTTL)
+	}
+}
+
+func (v *validator) policy(p *Policy) {
+	v.oneOf("policy.direct", p.Direct, "none", "public", "any")
+	v.oneOf("policy.mode", p.Mode, "enforce", "report")
+	for i, r := range p.Rules {
+		at := fmt.Sprintf("policy.rules[%d].", i)
+		v.oneOf(at+"action", r.Action, "allow", "deny")
+		v.prefixes(at+"from", r.From)
+		v.prefixes(at+"prefixes", r.Prefixes)
+		for j, name := range r.Names {
+			v.name(fmt.Sprintf("%snames[%d]", at, j), name)
+		}
+		for j, s := range r.Ports {
+			if _, _, err := ParsePorts(s); err != nil {
+				v.add(fmt.Sprintf("%sports[%d]", at, j), "%v", err)
+			}
+		}
+	}
+}
+
+func (v *validator) prefixes(path string, list []string) {
+	for i, s := range list {
+		if _, err := ParsePrefix(s); err != nil {
+			v.add(fmt.Sprintf("%s[%d]", path, i), "%v", err)
+		}
+	}
+}
+
+var labelForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var nameForm = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
+
+// name checks a host name, or "*.suffix".
+func (v *validator) name(path, name string) {
+	if _, err := netip.ParseAddr(name); err == nil {
+		v.add(path, "%q is an address, not a name; addresses go under prefixes", name)
+		return
+	}
+	if strings.HasSuffix(name, ".") {
+		v.add(path, "%q ends in a dot; leave it out", name)
+		return
+	}
+	if !nameForm.MatchString(strings.ToLower(name)) || len(name) > 253 {
+		v.add(path, "%q is no host name; write one such as api.example.com, or *.example.com for all names below it", name)
+	}
+}
+
+func (v *validator) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		v.add(path, "%q is not known; use %s", value, strings.Join(allowed, " or "))
+	}
+}
+
+func (v *validator) positive(path string, d Duration) {
+	if d <= 0 {
+		v.add(path, "%s is not positive; use a time such as 10s", d)
+	}
+}
+
+func (v *validator) notNegative(path string, d Duration, instead string) {
+	if d < 0 {
+		v.add(path, "%s is negative; %s", d, instead)
+	}
+}
+
+// ParsePrefix reads a prefix, or a single address as the prefix of its whole
+// length. Bits behind the prefix's length are an error: they are a typo.
+func ParsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("%q is no prefix; write one such as 10.12.0.0/16, or a single address", s)
+	}
+	if p.Addr().Is4In6() {
+		return p, fmt.Errorf("%q is an IPv4 prefix in IPv6 clothes; write it as IPv4", s)
+	}
+	if p.Masked() != p {
+		return p, fmt.Errorf("%q has bits behind its length; did you mean %s?", s, p.Masked())
+	}
+	return p, nil
+}
+
+// ParsePorts reads "443" or "8000-8099".
+func ParsePorts(s string) (first, last uint16, err error) {
+	a, b, ranged := strings.Cut(s, "-")
+	if !ranged {
+		b = a
+	}
+	lo, err1 := strconv.ParseUint(a, 10, 16)
+	hi, err2 := strconv.ParseUint(b, 10, 16)
+	if err1 != nil || err2 != nil || lo == 0 || hi < lo {
+		return 0, 0, fmt.Errorf("%q is no port; write one such as 443, or a range such as 8000-8099", s)
+	}
+	return uint16(lo), uint16(hi), nil
+}

@@ -1,0 +1,152 @@
+// Package datapath is the road that every connection takes, and this file is
+// the order:
+//
+//	accept → mux → httpproxy | socks5 → policy(name) → resolve → policy(address) → dial → relay
+//
+// The order is law. A name that is denied is never looked up, and the address
+// that was judged is the address that is dialled, so DNS can't answer twice.
+// The stages are packages below this one; they share words (package flow) and
+// don't know one another.
+package datapath
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/datapath/dial"
+	"github.com/pandoproxy/pando/internal/datapath/policy"
+	"github.com/pandoproxy/pando/internal/datapath/relay"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// Road walks requests from the front ends to their targets. Its fields must
+// not change once it is in use.
+type Road struct {
+	// Ready waits until the tailnet is up and returns nil, or says why it
+	// isn't. Nothing is dialled before: what the tailnet will route must not
+	// go out directly because its routes are not known yet.
+	Ready    func(ctx context.Context) error
+	Resolver *resolve.Resolver
+	Routes   func(netip.Addr) bool // reports whether a peer carries the address
+	Dialer   *dial.Dialer
+	Relay    *relay.Relay
+	Log      *slog.Logger // gets one line per flow
+
+	policy atomic.Pointer[policy.Policy]
+}
+
+// SetPolicy replaces the policy for requests to come.
+func (r *Road) SetPolicy(p *policy.Policy) { r.policy.Store(p) }
+
+// Connect walks the whole road for a tunnel and returns the connection to its
+// target, which the caller closes. It fills in rec as it goes. The error is a
+// *flow.Error.
+func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) {
+	targets, err := r.Judge(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	return r.Dial(ctx, rec, targets)
+}
+
+// Judge is the road up to policy(address): it returns the addresses that rec's
+// request may be sent to, at least one, or a *flow.Error.
+func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
+	host, err := resolve.ParseHost(rec.Host)
+	if err != nil {
+		return nil, err
+	}
+	p := r.policy.Load()
+	q := policy.Query{Client: rec.Client.Addr(), Name: host.Name, Port: rec.Port}
+	if v := p.Name(q); v.Deny {
+		if v.Final(p.Mode) {
+			rec.Rule = v.Rule
+			return nil, denial(v, rec.Host)
+		}
+		rec.Report = v.Reason.String() + " " + v.Rule
+	}
+	if err := r.Ready(ctx); err != nil {
+		return nil, err
+	}
+
+	start := time.Now()
+	answer, err := r.Resolver.Lookup(ctx, host)
+	rec.Resolve, rec.Source = time.Since(start), answer.Source
+	if err != nil {
+		return nil, err
+	}
+
+	var targets []flow.Target
+	var denied error
+	for _, a := range answer.Addrs {
+		v := p.Address(q, a, r.Routes(a))
+		if v.Final(p.Mode) {
+			if denied == nil {
+				rec.Rule, denied = v.Rule, denial(v, a.String())
+			}
+			continue
+		}
+		if v.Deny && rec.Report == "" {
+			rec.Report = v.Reason.String() + " " + v.Rule
+		}
+		t := flow.Target{Addr: netip.AddrPortFrom(a, rec.Port), Path: flow.Direct}
+		if v.Tailnet {
+			t.Path = flow.Tailnet
+		}
+		if len(targets) == 0 {
+			rec.Rule = v.Rule
+		}
+		targets = append(targets, t)
+	}
+	if len(targets) == 0 {
+		return nil, denied
+	}
+	return targets, nil
+}
+
+// Dial connects to one of targets, which Judge returned for rec.
+func (r *Road) Dial(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
+	start := time.Now()
+	conn, target, err := r.Dialer.Dial(ctx, targets)
+	rec.Dial, rec.Addr, rec.Path = time.Since(start), target.Addr, target.Path
+	return conn, err
+}
+
+// Tunnel takes both connections, relays until both directions have ended, and
+// then finishes rec. It returns at once.
+func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
+	r.Relay.Start(p, func(res relay.Result) {
+		rec.Up, rec.Down, rec.Err = res.Up, res.Down, res.Err
+		r.Finish(rec)
+	})
+}
+
+// Finish closes the books on a flow: its one log line is written here.
+func (r *Road) Finish(rec *flow.Record) {
+	rec.Total = time.Since(rec.Start)
+	r.Log.LogAttrs(context.Background(), slog.LevelInfo, "flow", slog.Any("flow", rec))
+}
+
+// denial turns a verdict into the error that the client is told.
+func denial(v policy.Verdict, target string) error {
+	e := &flow.Error{Class: flow.Denied, Op: "policy", Target: target}
+	switch v.Reason {
+	case policy.ByRule:
+		e.Hint = "rule " + v.Rule + " of the gateway's policy denies it"
+		e.Err = errors.New("denied by rule " + v.Rule)
+	case policy.Forbidden:
+		e.Hint = "loopback, link-local, metadata and multicast addresses, and the gateway itself, are never reachable through it"
+		e.Err = errors.New("forbidden address")
+	case policy.NotRouted:
+		e.Class = flow.NoRoute
+		e.Hint = "no peer of the tailnet routes " + target + ": advertise and approve a route for it, or let it go directly with policy.direct"
+		e.Err = errors.New("no peer routes it")
+	}
+	return e
+}

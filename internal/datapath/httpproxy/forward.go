@@ -1,0 +1,507 @@
+package httpproxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// forward sends a request in absolute-form to its origin and the response
+// back.
+func (s *session) forward(ctx context.Context, req *http.Request, rec *flow.Record) fate {
+	if done, f := s.maxForwards(req, rec); done {
+		return f
+	}
+	targets, err := s.p.Road.Judge(ctx, rec)
+	if err != nil {
+		return s.refuse(rec, req, err)
+	}
+	for fresh := false; ; fresh = true {
+		o, err := s.reach(ctx, rec, targets, fresh)
+		if err != nil {
+			return s.refuse(rec, req, err)
+		}
+		s.p.setOrigin(s, o)
+		x := &exchange{s: s, o: o, req: req, rec: rec}
+		f, again := x.run()
+		s.p.setOrigin(s, nil)
+		if !again {
+			return f
+		}
+	}
+}
+
+// maxForwards answers a TRACE or OPTIONS that may go no further, and counts
+// down (RFC 9110 section 7.6.2).
+func (s *session) maxForwards(req *http.Request, rec *flow.Record) (bool, fate) {
+	v := req.Header.Get("Max-Forwards")
+	if v == "" || req.Method != http.MethodTrace && req.Method != http.MethodOptions {
+		return false, keep
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		return true, s.refuse(rec, req, badRequest("Max-Forwards wants a number", errors.New("malformed Max-Forwards")))
+	}
+	if n > 0 {
+		req.Header.Set("Max-Forwards", strconv.Itoa(n-1))
+		return false, keep
+	}
+	rec.Status = http.StatusOK
+	s.bw.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVia: 1.1 " + s.p.name() + "\r\nConnection: close\r\n\r\n")
+	s.bw.Flush()
+	return true, closeGently
+}
+
+// reach returns a connection to one of targets: a pooled one, unless fresh.
+func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Target, fresh bool) (*origin, error) {
+	if !fresh {
+		if o := s.p.pool.take(targets); o != nil {
+			rec.Addr, rec.Path, rec.Reused = o.target.Addr, o.target.Path, true
+			return o, nil
+		}
+	}
+	rec.Reused = false
+	c, err := s.p.Road.Dial(ctx, rec, targets)
+	if err != nil {
+		return nil, err
+	}
+	return &origin{
+		Conn: c, target: flow.Target{Addr: rec.Addr, Path: rec.Path},
+		br: bufio.NewReaderSize(c, ioBuffer), bw: bufio.NewWriterSize(c, ioBuffer),
+	}, nil
+}
+
+// exchange is one request on its way, over one origin connection.
+type exchange struct {
+	s   *session
+	o   *origin
+	req *http.Request
+	rec *flow.Record
+
+	sent      chan error // gets the outcome of the request body; nil when there is none on its way
+	sentWhole bool       // that outcome was nil
+	answered  bool       // some of the response reached the client
+}
+
+// run sends the request and copies the response. again says that nothing was
+// lost and the request may go out once more over a fresh connection.
+func (x *exchange) run() (f fate, again bool) {
+	if err := x.send(); err != nil {
+		return x.failed(err)
+	}
+	for {
+		resp, err := http.ReadResponse(x.o.br, x.req)
+		if err != nil {
+			return x.failed(err)
+		}
+		switch {
+		case resp.StatusCode == http.StatusSwitchingProtocols:
+			return x.upgrade(resp), false
+		case resp.StatusCode >= 200:
+			return x.respond(resp), false
+		case x.req.ProtoAtLeast(1, 1): // RFC 9110 section 15.2: not to HTTP/1.0 clients
+			x.answered = true
+			x.writeHead(resp, nil)
+			x.s.bw.WriteString("\r\n")
+			if err := x.s.bw.Flush(); err != nil {
+				return x.failed(err)
+			}
+		}
+	}
+}
+
+// send writes the head, and sees the body off.
+func (x *exchange) send() error {
+	w := x.o.bw
+	req := x.req
+	w.WriteString(req.Method + " " + originForm(req) + " HTTP/1.1\r\nHost: " + req.Host + "\r\n")
+	options := connectionOptions(req.Header)
+	hasBody := req.Body != http.NoBody
+	for k, vs := range req.Header {
+		if hopByHop[k] || options[k] || k == "Via" || k == "Expect" && !(hasBody && req.ProtoAtLeast(1, 1)) {
+			continue
+		}
+		writeField(w, k, vs)
+	}
+	writeField(w, "Via", []string{via(req.Header["Via"], req.ProtoMajor, req.ProtoMinor, x.s.p.name())})
+	switch {
+	case options["Upgrade"] && req.Header.Get("Upgrade") != "" && req.ProtoAtLeast(1, 1):
+		w.WriteString("Connection: Upgrade\r\n")
+		writeField(w, "Upgrade", req.Header["Upgrade"])
+	case headerHasToken(req.Header["Te"], "trailers"):
+		w.WriteString("Connection: TE\r\nTE: trailers\r\n")
+	}
+	chunked := hasBody && req.ContentLength < 0
+	switch {
+	case chunked:
+		w.WriteString("Transfer-Encoding: chunked\r\n")
+		writeTrailerField(w, req.Trailer)
+	case hasBody || len(req.Header["Content-Length"]) > 0:
+		w.WriteString("Content-Length: " + strconv.FormatInt(max(req.ContentLength, 0), 10) + "\r\n")
+	}
+	w.WriteString("\r\n")
+	switch {
+	case !hasBody:
+	case !chunked && req.ContentLength <= int64(x.s.br.Buffered()):
+		// The whole body is here: no need for a second goroutine.
+		n, err := io.Copy(w, req.Body)
+		x.rec.Up += n
+		if err != nil {
+			return err
+		}
+	default:
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		x.sent = make(chan error, 1)
+		go x.sendBody(chunked)
+		return nil
+	}
+	return w.Flush()
+}
+
+// sendBody copies the request body to the origin. It ends when the body does,
+// or when either connection is closed or timed out by the exchange.
+func (x *exchange) sendBody(chunked bool) {
+	w := x.o.bw
+	var dst io.Writer = w
+	var cw io.WriteCloser
+	if chunked {
+		cw = httputil.NewChunkedWriter(w)
+		dst = cw
+	}
+	n, err := copyFlushing(dst, w, x.req.Body, x.s.br)
+	x.rec.Up += n // read by others only after sent
+	if err == nil && chunked {
+		if err = cw.Close(); err == nil {
+			writeTrailers(w, x.req.Trailer)
+			_, err = w.WriteString("\r\n")
+		}
+	}
+	if err == nil {
+		err = w.Flush()
+	}
+	x.sent <- err
+	if _, ok := errors.AsType[*readError](err); ok {
+		x.o.Close() // the client broke off: the origin must not wait for the rest
+	}
+}
+
+// respond copies the final response and settles both connections.
+func (x *exchange) respond(resp *http.Response) fate {
+	s, rec := x.s, x.rec
+	rec.Status = resp.StatusCode
+	x.answered = true
+	w := s.bw
+	persist := s.persistent(x.req)
+	expect := bodyAllowed(x.req, resp)
+	chunked := false
+	switch {
+	case !expect:
+	case resp.ContentLength < 0 && x.req.ProtoAtLeast(1, 1):
+		chunked = true
+	case resp.ContentLength < 0:
+		persist = false // HTTP/1.0: the end of the connection is the end of the body
+	}
+	if x.sent != nil && !x.bodySent(bodyGrace) {
+		persist = false // an early response: the rest of the request is in the way
+	}
+	x.writeHead(resp, &framing{chunked: chunked, persist: persist, body: expect})
+	if chunked {
+		writeTrailerField(w, resp.Trailer)
+	}
+	w.WriteString("\r\n")
+
+	var err error
+	if expect {
+		var dst io.Writer = w
+		var cw io.WriteCloser
+		if chunked {
+			cw = httputil.NewChunkedWriter(w)
+			dst = cw
+		}
+		rec.Down, err = copyFlushing(dst, w, resp.Body, x.o.br)
+		if err == nil && chunked {
+			cw.Close()
+			writeTrailers(w, resp.Trailer)
+			w.WriteString("\r\n")
+		}
+	}
+	if err == nil {
+		err = w.Flush()
+	}
+	if err != nil {
+		rec.Err = x.classify(err)
+		x.settle(false)
+		s.c.SetLinger(0) // the client must not take this for a whole response
+		return closeNow
+	}
+	if x.settle(!resp.Close) && persist {
+		return keep
+	}
+	return closeGently
+}
+
+// settle ends the request body, if it is still on its way, and pools or
+// closes the origin connection. It reports whether the client's connection is
+// at the start of the next request.
+func (x *exchange) settle(reusable bool) bool {
+	whole := x.sent == nil || x.bodySent(0)
+	if !whole {
+		x.s.c.SetReadDeadline(time.Unix(1, 0)) // ends the copier's read
+		x.o.Close()                            // and its write
+		<-x.sent
+		x.s.c.SetReadDeadline(time.Time{})
+	}
+	if whole && reusable && x.o.br.Buffered() == 0 {
+		x.s.p.pool.put(x.o, orDefault(x.s.p.IdleTimeout, DefaultIdleTimeout))
+	} else {
+		x.o.Close()
+	}
+	return whole
+}
+
+// bodyGrace is how long a response waits for word that the request body it
+// answers went out whole: the two often cross.
+const bodyGrace = 5 * time.Millisecond
+
+// bodySent reports whether the request body went out whole, and waits for that
+// at most for grace.
+func (x *exchange) bodySent(grace time.Duration) bool {
+	if x.sentWhole {
+		return true
+	}
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case err := <-x.sent:
+		x.sentWhole = err == nil
+		if err != nil {
+			x.sent <- err // for those who ask why
+		}
+	case <-t.C:
+	}
+	return x.sentWhole
+}
+
+// upgrade turns the exchange into a tunnel (RFC 9110 section 7.8).
+func (x *exchange) upgrade(resp *http.Response) fate {
+	s, rec := x.s, x.rec
+	if !connectionOptions(x.req.Header)["Upgrade"] {
+		f, _ := x.failed(errors.New("the origin switched protocols unasked"))
+		return f
+	}
+	if x.sent != nil {
+		if err := <-x.sent; err != nil {
+			x.sent <- err
+			f, _ := x.failed(err)
+			return f
+		}
+		x.sentWhole = true
+	}
+	x.writeHead(resp, nil)
+	s.bw.WriteString("Connection: Upgrade\r\n")
+	writeField(s.bw, "Upgrade", resp.Header["Upgrade"])
+	s.bw.WriteString("\r\n")
+	if err := s.bw.Flush(); err != nil {
+		f, _ := x.failed(err)
+		return f
+	}
+	rec.Status = http.StatusSwitchingProtocols
+	s.p.leave(s)
+	s.p.Road.Tunnel(rec, flow.Pair{Client: s.c, Target: x.o.Conn, ClientEarly: buffered(s.br), TargetEarly: buffered(x.o.br)})
+	return handedOver
+}
+
+// failed ends an exchange that has no response.
+func (x *exchange) failed(err error) (fate, bool) {
+	err = x.classify(err)
+	whole := x.settle(false)
+	if x.o.reused && x.sent == nil && !x.answered && x.rec.Up == 0 && replayable(x.req) {
+		return keep, true // the origin closed an idle connection as we took it
+	}
+	x.rec.Err = err
+	if x.answered {
+		return closeNow, false
+	}
+	if !whole {
+		x.rec.Status = statusFor(flow.ClassOf(x.rec.Err)).code
+		x.s.writeError(x.rec, x.req, false)
+		return closeGently, false
+	}
+	return x.s.refuse(x.rec, x.req, x.rec.Err), false
+}
+
+// classify says whose failure err is.
+func (x *exchange) classify(err error) error {
+	fe := &flow.Error{Class: flow.Reset, Op: "http", Target: x.rec.Target(), Err: err,
+		Hint: "the target closed the connection before its response was complete"}
+	if _, ok := errors.AsType[*writeError](err); ok {
+		fe.Class, fe.Hint = flow.Canceled, ""
+	}
+	if x.sent != nil && !x.sentWhole {
+		select {
+		case serr := <-x.sent:
+			x.sent <- serr // for settle
+			if re, ok := errors.AsType[*readError](serr); ok {
+				fe.Class, fe.Hint, fe.Err = flow.Canceled, "", re
+			}
+		default:
+		}
+	}
+	return fe
+}
+
+// replayable reports whether req may be sent twice (RFC 9110 section 9.2.2).
+func replayable(req *http.Request) bool {
+	if req.Body != http.NoBody {
+		return false
+	}
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// framing is how the body of a response reaches the client.
+type framing struct{ chunked, persist, body bool }
+
+// writeHead writes the status line and fields of resp, without the empty line
+// behind them. A nil framing means an interim response.
+func (x *exchange) writeHead(resp *http.Response, f *framing) {
+	w := x.s.bw
+	status := resp.Status
+	if !strings.Contains(status, " ") {
+		status += " " // RFC 9112 section 4: the space is required
+	}
+	w.WriteString("HTTP/1.1 " + status + "\r\n")
+	options := connectionOptions(resp.Header)
+	for k, vs := range resp.Header {
+		if hopByHop[k] || options[k] || k == "Via" {
+			continue
+		}
+		writeField(w, k, vs)
+	}
+	writeField(w, "Via", []string{via(resp.Header["Via"], resp.ProtoMajor, resp.ProtoMinor, x.s.p.name())})
+	if f == nil {
+		return
+	}
+	switch {
+	case f.chunked:
+		w.WriteString("Transfer-Encoding: chunked\r\n")
+	case f.body && resp.ContentLength >= 0:
+		w.WriteString("Content-Length: " + strconv.FormatInt(resp.ContentLength, 10) + "\r\n")
+	case !f.body && resp.StatusCode != http.StatusNoContent:
+		if cl := resp.Header["Content-Length"]; len(cl) > 0 { // of a HEAD or a 304
+			writeField(w, "Content-Length", cl[:1])
+		}
+	}
+	switch {
+	case !f.persist:
+		w.WriteString("Connection: close\r\n")
+	case !x.req.ProtoAtLeast(1, 1):
+		w.WriteString("Connection: keep-alive\r\n")
+	}
+}
+
+func bodyAllowed(req *http.Request, resp *http.Response) bool {
+	return req.Method != http.MethodHead && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusNotModified
+}
+
+func writeField(w *bufio.Writer, key string, values []string) {
+	for _, v := range values {
+		w.WriteString(key)
+		w.WriteString(": ")
+		w.WriteString(v)
+		w.WriteString("\r\n")
+	}
+}
+
+// writeTrailerField announces trailers.
+func writeTrailerField(w *bufio.Writer, trailer http.Header) {
+	if len(trailer) == 0 {
+		return
+	}
+	names := make([]string, 0, len(trailer))
+	for k := range trailer {
+		if !hopByHop[k] {
+			names = append(names, k)
+		}
+	}
+	writeField(w, "Trailer", []string{strings.Join(names, ", ")})
+}
+
+func writeTrailers(w *bufio.Writer, trailer http.Header) {
+	for k, vs := range trailer {
+		if !hopByHop[k] { // RFC 9110 section 6.5.1: no framing, no routing in trailers
+			writeField(w, k, vs)
+		}
+	}
+}
+
+// via adds us to the proxies that a message has passed (RFC 9110 section
+// 7.6.3).
+func via(before []string, major, minor int, name string) string {
+	v := strconv.Itoa(major) + "." + strconv.Itoa(minor) + " " + name
+	if len(before) > 0 {
+		v = strings.Join(before, ", ") + ", " + v
+	}
+	return v
+}
+
+func headerHasToken(values []string, token string) bool {
+	for _, v := range values {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// readError and writeError tell the two ends of a copy apart.
+type readError struct{ error }
+type writeError struct{ error }
+
+func (e *readError) Unwrap() error  { return e.error }
+func (e *writeError) Unwrap() error { return e.error }
+
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// copyFlushing copies src to dst, which writes through w, and flushes w
+// whenever source has nothing more at hand: a stream is passed on as it comes.
+func copyFlushing(dst io.Writer, w *bufio.Writer, src io.Reader, source *bufio.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	var total int64
+	for {
+		n, rerr := src.Read(buf[:])
+		if n > 0 {
+			m, werr := dst.Write(buf[:n])
+			total += int64(m)
+			if werr == nil && source.Buffered() == 0 && rerr == nil {
+				werr = w.Flush()
+			}
+			if werr != nil {
+				return total, &writeError{werr}
+			}
+		}
+		if rerr == io.EOF {
+			return total, nil
+		}
+		if rerr != nil {
+			return total, &readError{rerr}
+		}
+	}
+}

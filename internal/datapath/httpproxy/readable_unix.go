@@ -1,0 +1,29 @@
+//go:build unix
+
+package httpproxy
+
+import (
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// readable reports whether a read of c would not block.
+func readable(c net.Conn) bool {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return true
+	}
+	would := false
+	err = rc.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, perr := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		would = perr != unix.EAGAIN
+	})
+	return would || err != nil
+}

@@ -1,0 +1,159 @@
+package httpproxy
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// status is how a class is told to an HTTP client.
+type status struct {
+	code  int
+	error string // error type of RFC 9209 section 2.3; empty where none fits
+	text  string // the first line of the body
+}
+
+// StatusFor returns the HTTP status and the Proxy-Status error type (RFC 9209
+// section 2.3) that tell a client of class.
+func StatusFor(class flow.Class) (code int, errorType string) {
+	s := statusFor(class)
+	return s.code, s.error
+}
+
+func statusFor(class flow.Class) status {
+	switch class {
+	case flow.OK:
+		return status{http.StatusOK, "", "ok"}
+	case flow.BadRequest:
+		return status{http.StatusBadRequest, "http_request_error", "the request is not valid"}
+	case flow.Unauthenticated:
+		return status{http.StatusProxyAuthRequired, "http_request_denied", "authentication is required"}
+	case flow.Denied:
+		return status{http.StatusForbidden, "http_request_denied", "the policy denies this target"}
+	case flow.NotFound:
+		return status{http.StatusBadGateway, "dns_error", "the name does not exist"}
+	case flow.ResolveFailed:
+		return status{http.StatusBadGateway, "dns_error", "the name could not be resolved"}
+	case flow.NoRoute:
+		return status{http.StatusBadGateway, "destination_ip_unroutable", "nothing carries this address"}
+	case flow.Refused:
+		return status{http.StatusBadGateway, "connection_refused", "the target refused the connection"}
+	case flow.Unreachable:
+		return status{http.StatusBadGateway, "destination_unavailable", "the target is unreachable"}
+	case flow.Timeout:
+		return status{http.StatusGatewayTimeout, "connection_timeout", "nothing answered in time"}
+	case flow.Reset:
+		return status{http.StatusBadGateway, "connection_terminated", "the target cut the connection"}
+	case flow.Idle:
+		return status{http.StatusGatewayTimeout, "connection_read_timeout", "the connection was idle for too long"}
+	case flow.Overloaded:
+		return status{http.StatusServiceUnavailable, "connection_limit_reached", "the gateway is at its limit"}
+	case flow.NotReady:
+		return status{http.StatusServiceUnavailable, "destination_unavailable", "the gateway is not ready yet"}
+	case flow.Cut:
+		return status{http.StatusServiceUnavailable, "connection_terminated", "the gateway is shutting down"}
+	case flow.Loop:
+		return status{http.StatusBadGateway, "proxy_loop_detected", "the request goes in circles"}
+	case flow.Canceled, flow.Internal:
+	}
+	return status{http.StatusInternalServerError, "proxy_internal_error", "the gateway failed"}
+}
+
+// refuse answers req with err. The connection goes on if nothing of the
+// request is left to read.
+func (s *session) refuse(rec *flow.Record, req *http.Request, err error) fate {
+	rec.Err = err
+	if rec.Status == 0 {
+		rec.Status = statusFor(flow.ClassOf(err)).code
+	}
+	persist := req.Body == http.NoBody && s.persistent(req)
+	s.writeError(rec, req, persist)
+	if !persist {
+		return closeGently
+	}
+	return keep
+}
+
+// writeError writes rec's error as a response: the class and the hint, never
+// the cause.
+func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) {
+	class := flow.ClassOf(rec.Err)
+	st := statusFor(class)
+	hint := flow.HintOf(rec.Err)
+	body := "pando: " + st.text
+	if rec.Host != "" {
+		body += ": " + rec.Target()
+	}
+	body += " (" + class.String() + ")\n"
+	if hint != "" {
+		body += hint + "\n"
+	}
+	w := s.bw
+	w.WriteString("HTTP/1.1 " + strconv.Itoa(rec.Status) + " " + http.StatusText(rec.Status) + "\r\n")
+	w.WriteString("Content-Type: text/plain; charset=utf-8\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
+	w.WriteString("Proxy-Status: " + s.p.name())
+	if st.error != "" {
+		w.WriteString("; error=" + st.error)
+	}
+	w.WriteString("; details=" + sfString(class.String()+detail(hint)) + "\r\n")
+	switch class {
+	case flow.Unauthenticated:
+		w.WriteString("Proxy-Authenticate: Basic realm=\"pando\", charset=\"UTF-8\"\r\n")
+	case flow.Overloaded, flow.NotReady:
+		w.WriteString("Retry-After: 1\r\n")
+	}
+	if !persist {
+		w.WriteString("Connection: close\r\n")
+	}
+	w.WriteString("\r\n")
+	if req == nil || req.Method != http.MethodHead {
+		w.WriteString(body)
+	}
+	w.Flush()
+}
+
+func detail(hint string) string {
+	if hint == "" {
+		return ""
+	}
+	return ": " + hint
+}
+
+// sfString writes s as a string of RFC 9651 section 3.3.3: printable ASCII.
+func sfString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r >= 0x20 && r < 0x7f:
+			b.WriteRune(r)
+		default:
+			b.WriteByte('?')
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// persistent reports whether the client's connection may outlive req.
+func (s *session) persistent(req *http.Request) bool {
+	if s.p.draining.Load() || req.Close {
+		return false
+	}
+	if req.ProtoAtLeast(1, 1) {
+		return true
+	}
+	return connectionOptions(req.Header)["Keep-Alive"]
+}
+
+func (p *Proxy) name() string {
+	if p.Name == "" {
+		return "pando"
+	}
+	return p.Name
+}

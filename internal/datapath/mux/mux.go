@@ -1,0 +1,179 @@
+// Package mux shares one port among the front ends: the first byte of a
+// connection says which protocol its client speaks. The byte is peeked at, not
+// read, so a front end gets the connection as it came in, a *net.TCPConn that
+// nothing wraps. The package parses nothing else.
+package mux
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Protocol is what a first byte says.
+type Protocol uint8
+
+const (
+	Unknown Protocol = iota
+	HTTP             // a letter: the start of a method
+	SOCKS5           // the version number 5, RFC 1928 section 3
+	SOCKS4
+	TLS // a handshake record, RFC 8446 section 5.1
+)
+
+func (p Protocol) String() string {
+	return [...]string{"unknown", "http", "socks5", "socks4", "tls"}[p]
+}
+
+// Detect tells the protocol from the first byte that its client sends.
+func Detect(first byte) Protocol {
+	switch {
+	case first >= 'A' && first <= 'Z', first >= 'a' && first <= 'z':
+		return HTTP
+	case first == 5:
+		return SOCKS5
+	case first == 4:
+		return SOCKS4
+	case first == 0x16:
+		return TLS
+	}
+	return Unknown
+}
+
+// Handler speaks to one client. It takes the connection and closes it.
+type Handler func(ctx context.Context, c *net.TCPConn)
+
+// DefaultPeekTimeout is used when Mux.PeekTimeout is zero.
+const DefaultPeekTimeout = 10 * time.Second
+
+// Mux accepts connections and hands each to its front end. Its fields must not
+// change once it serves.
+type Mux struct {
+	HTTP, SOCKS5 Handler
+
+	// PeekTimeout is how long a client may take to send its first byte. Zero
+	// means DefaultPeekTimeout.
+	PeekTimeout time.Duration
+	Log         *slog.Logger
+
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	silent  map[*net.TCPConn]struct{} // connections whose first byte is awaited
+	drained bool
+}
+
+// Serve accepts from ln until ln is closed, and then returns nil. Connections
+// that were handed over go on under ctx.
+func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener) error {
+	var pause time.Duration
+	for {
+		c, err := ln.AcceptTCP()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			// Out of descriptors, or a client that left the queue: neither is
+			// a reason to stop, and neither may spin.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			m.Log.Warn("accept failed", "err", err, "retry_in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
+		}
+		pause = 0
+		m.wg.Go(func() { m.dispatch(ctx, c) })
+	}
+}
+
+// Drain closes the connections that have not said anything yet. Call it when
+// the listeners are closed.
+func (m *Mux) Drain() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drained = true
+	for c := range m.silent {
+		c.Close()
+	}
+}
+
+// Wait returns when no front end's handler runs any more, or ctx's error.
+func (m *Mux) Wait(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { m.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) {
+	if !m.await(c) {
+		c.Close()
+		return
+	}
+	timeout := m.PeekTimeout
+	if timeout == 0 {
+		timeout = DefaultPeekTimeout
+	}
+	c.SetReadDeadline(time.Now().Add(timeout))
+	first, err := peek(c)
+	c.SetReadDeadline(time.Time{})
+	m.forget(c)
+	if err != nil {
+		m.Log.Debug("client sent nothing", "client", c.RemoteAddr(), "err", err)
+		c.Close()
+		return
+	}
+	switch p := Detect(first); p {
+	case HTTP:
+		m.HTTP(ctx, c)
+	case SOCKS5:
+		m.SOCKS5(ctx, c)
+	default:
+		m.refuse(c, p)
+	}
+}
+
+// refuse answers what no front end speaks, in its own language where there is
+// one, and says in the log what the client should have done.
+func (m *Mux) refuse(c *net.TCPConn, p Protocol) {
+	hint := "this port speaks HTTP and SOCKS5"
+	switch p {
+	case TLS:
+		c.Write([]byte{21, 3, 1, 0, 2, 2, 10}) // alert: fatal, unexpected_message
+		hint = "the client speaks TLS to the proxy itself: its proxy setting should be http://, not https://"
+	case SOCKS4:
+		c.Write([]byte{0, 0x5b, 0, 0, 0, 0, 0, 0}) // request rejected
+		hint = "the client speaks SOCKS4: set it to SOCKS5 (socks5h://)"
+	}
+	m.Log.Info("connection refused", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
+	c.CloseWrite()
+	c.Close()
+}
+
+func (m *Mux) await(c *net.TCPConn) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.drained {
+		return false
+	}
+	if m.silent == nil {
+		m.silent = map[*net.TCPConn]struct{}{}
+	}
+	m.silent[c] = struct{}{}
+	return true
+}
+
+func (m *Mux) forget(c *net.TCPConn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.silent, c)
+}

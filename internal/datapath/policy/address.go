@@ -1,0 +1,109 @@
+package policy
+
+import "net/netip"
+
+// neverAllowed are the addresses that a proxy must not be talked into: this
+// host, its links, cloud metadata services, and what is no single host. IANA's
+// special-purpose registries (RFC 6890) name each.
+var neverAllowed = prefixes(
+	"0.0.0.0/8",              // this host on this network, RFC 791
+	"127.0.0.0/8",            // loopback, RFC 1122
+	"169.254.0.0/16",         // link-local, RFC 3927; metadata of AWS, GCP, Azure and others at .169.254
+	"224.0.0.0/4",            // multicast, RFC 5771
+	"255.255.255.255/32",     // limited broadcast, RFC 919
+	"100.100.100.100/32",     // Tailscale's own service address on every node
+	"100.100.100.200/32",     // metadata of Alibaba Cloud
+	"192.0.0.192/32",         // metadata of Oracle Cloud
+	"::/128",                 // unspecified, RFC 4291
+	"::1/128",                // loopback, RFC 4291
+	"fe80::/10",              // link-local, RFC 4291
+	"fec0::/10",              // site-local, RFC 3879
+	"ff00::/8",               // multicast, RFC 4291
+	"fd00:ec2::/32",          // metadata and other link-scoped services of AWS
+	"fd20:ce::254/128",       // metadata of GCP over IPv6
+	"fd7a:115c:a1e0::53/128", // the same over IPv6
+)
+
+// notPublic are the addresses that are not on the public internet, beside
+// those never allowed.
+var notPublic = prefixes(
+	"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", // private, RFC 1918
+	"100.64.0.0/10",                                     // shared, RFC 6598; the tailnet's own
+	"192.0.0.0/24",                                      // protocol assignments, RFC 6890
+	"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", // documentation, RFC 5737
+	"192.88.99.0/24", // 6to4 relays, RFC 7526
+	"198.18.0.0/15",  // benchmarking, RFC 2544
+	"240.0.0.0/4",    // reserved, RFC 1112
+)
+
+var globalUnicast6 = netip.MustParsePrefix("2000::/3") // RFC 4291 section 2.4
+
+// notPublic6 are parts of 2000::/3 that are no hosts of the internet.
+var notPublic6 = prefixes(
+	"2001::/23",     // protocol assignments, Teredo among them, RFC 2928
+	"2001:db8::/32", // documentation, RFC 3849
+	"3fff::/20",     // documentation, RFC 9637
+	"2002::/16",     // 6to4, RFC 3056
+)
+
+// embedding is an IPv6 prefix whose addresses carry an IPv4 address that some
+// translator on the way will dial.
+type embedding struct {
+	prefix netip.Prefix
+	at     int // first byte of the IPv4 address
+}
+
+var embeddings = []embedding{
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},            // NAT64, RFC 6052
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},          // local-use NAT64, RFC 8215
+	{netip.MustParsePrefix("2002::/16"), 2},                // 6to4, RFC 3056
+	{netip.MustParsePrefix("::/96"), 12},                   // IPv4-compatible, RFC 4291
+	{netip.MustParsePrefix("fd7a:115c:a1e0:b1a::/64"), 12}, // Tailscale's 4via6
+}
+
+// forbidden reports whether a, in whatever spelling, is never allowed.
+func forbidden(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if !a.IsValid() || matchAny(neverAllowed, a) {
+		return true
+	}
+	for _, e := range embeddings {
+		if e.prefix.Contains(a) {
+			b := a.As16()
+			if matchAny(neverAllowed, netip.AddrFrom4([4]byte(b[e.at:e.at+4]))) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// public reports whether a is a host address of the public internet.
+func public(a netip.Addr) bool {
+	a = a.Unmap()
+	if a.Is4() {
+		return !matchAny(notPublic, a)
+	}
+	if e := embeddings[0]; e.prefix.Contains(a) { // NAT64: as public as what is inside
+		b := a.As16()
+		return public(netip.AddrFrom4([4]byte(b[e.at : e.at+4])))
+	}
+	return globalUnicast6.Contains(a) && !matchAny(notPublic6, a)
+}
+
+func matchAny(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func prefixes(list ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(list))
+	for i, s := range list {
+		out[i] = netip.MustParsePrefix(s)
+	}
+	return out
+}

@@ -1,0 +1,198 @@
+// Package relay copies bytes between two connections until both directions
+// have ended. It is the only code that does. Each direction ends alone (RFC
+// 9293 section 3.6.1): a clean end is passed on by closing the write side, and
+// the other direction goes on; an error ends both, and with a reset, so that
+// neither side takes a broken stream for a whole one.
+//
+// Start hands a pair over and returns at once: nothing that began the pair has
+// to stay for it.
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// Result is how a pair ended.
+type Result struct {
+	Up   int64 // bytes from client to target
+	Down int64 // bytes from target to client
+	Err  error // nil after a clean end of both directions; else a *flow.Error
+}
+
+// Relay owns all running pairs. The zero value is ready.
+type Relay struct {
+	mu    sync.Mutex
+	pairs map[*pair]struct{}
+	idle  chan struct{} // closed when the last pair ends while someone waits
+	cut   *flow.Error   // set once: no pair outlives it
+
+	active atomic.Int64
+}
+
+// pair is a flow.Pair in motion.
+type pair struct {
+	flow.Pair
+	relay    *Relay
+	done     func(Result)
+	up, down atomic.Int64
+
+	left  atomic.Int32 // directions that still run
+	once  sync.Once
+	cause error // the first failure; guarded by once
+}
+
+// Start takes both connections, joins them and returns. When both directions have ended, both
+// connections are closed and done is called, once, from another goroutine.
+func (r *Relay) Start(p flow.Pair, done func(Result)) {
+	pr := &pair{Pair: p, relay: r, done: done}
+	pr.left.Store(2)
+	r.mu.Lock()
+	cut := r.cut
+	if cut == nil {
+		if r.pairs == nil {
+			r.pairs = map[*pair]struct{}{}
+		}
+		r.pairs[pr] = struct{}{}
+		r.active.Add(1)
+	}
+	r.mu.Unlock()
+	if cut != nil {
+		pr.fail(cut)
+		go done(Result{Err: cut})
+		return
+	}
+	go pr.upward()
+	go pr.downward()
+}
+
+// Active returns the number of running pairs.
+func (r *Relay) Active() int { return int(r.active.Load()) }
+
+// Wait returns nil once no pair is running, or ctx's error.
+func (r *Relay) Wait(ctx context.Context) error {
+	r.mu.Lock()
+	if len(r.pairs) == 0 {
+		r.mu.Unlock()
+		return nil
+	}
+	if r.idle == nil {
+		r.idle = make(chan struct{})
+	}
+	idle := r.idle
+	r.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Cut ends all pairs with a reset and cause as their error, refuses new ones,
+// waits until all are gone, or ctx ends, and returns how many it cut.
+func (r *Relay) Cut(ctx context.Context, cause string) int {
+	r.mu.Lock()
+	r.cut = &flow.Error{Class: flow.Cut, Op: "relay", Err: errors.New(cause)}
+	var list []*pair
+	for p := range r.pairs {
+		list = append(list, p)
+	}
+	r.mu.Unlock()
+	for _, p := range list {
+		p.fail(r.cut)
+	}
+	r.Wait(ctx)
+	return len(list)
+}
+
+func (p *pair) upward() {
+	p.direction(p.Target, p.Client, p.ClientEarly, &p.up, "client")
+}
+
+func (p *pair) downward() {
+	p.direction(p.Client, p.Target, p.TargetEarly, &p.down, "target")
+}
+
+// direction copies src to dst until src ends, and passes the end on.
+func (p *pair) direction(dst, src net.Conn, early []byte, count *atomic.Int64, from string) {
+	err := copyEarly(dst, early, count)
+	if err == nil {
+		err = pump(dst, src, count)
+	}
+	if err == nil {
+		err = closeWrite(dst)
+	}
+	if err != nil {
+		p.fail(&flow.Error{Class: flow.Reset, Op: "relay", Target: "from " + from, Err: err})
+	}
+	if p.left.Add(-1) > 0 {
+		return
+	}
+	p.Client.Close()
+	p.Target.Close()
+	p.once.Do(func() {}) // no failure any more: cause may be read
+	p.relay.remove(p)
+	p.done(Result{Up: p.up.Load(), Down: p.down.Load(), Err: p.cause})
+}
+
+// fail ends both directions at once; the first cause is kept.
+func (p *pair) fail(cause error) {
+	p.once.Do(func() {
+		p.cause = cause
+		abort(p.Client)
+		abort(p.Target)
+	})
+}
+
+func (r *Relay) remove(p *pair) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pairs, p)
+	r.active.Add(-1)
+	if len(r.pairs) == 0 && r.idle != nil {
+		close(r.idle)
+		r.idle = nil
+	}
+}
+
+func copyEarly(dst net.Conn, early []byte, count *atomic.Int64) error {
+	if len(early) == 0 {
+		return nil
+	}
+	n, err := dst.Write(early)
+	count.Add(int64(n))
+	return err
+}
+
+// closeWrite passes an end of stream on to c. A peer that is gone already is
+// no failure: it has all the bytes it wanted.
+func closeWrite(c net.Conn) error {
+	if hc, ok := c.(interface{ CloseWrite() error }); ok {
+		hc.CloseWrite()
+		return nil
+	}
+	return errors.New("connection can't be closed in one direction")
+}
+
+// abort closes c with a reset where its stack can.
+func abort(c net.Conn) {
+	switch c := c.(type) {
+	case interface{ Abort() }: // the userspace stack
+		c.Abort()
+	case interface{ SetLinger(int) error }: // the kernel's
+		c.SetLinger(0)
+	}
+	c.SetDeadline(time.Unix(1, 0))
+	c.Close()
+}
+
+// isEnd reports whether a read error is the clean end of the stream.
+func isEnd(err error) bool { return errors.Is(err, io.EOF) }

@@ -1,0 +1,129 @@
+package resolve
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// baseTTL is how long an answer of /etc/hosts is kept.
+const baseTTL = 5 * time.Second
+
+// askBase answers as the pod itself would: /etc/hosts, then the resolvers of
+// resolv.conf. A name with a dot is asked as it is first, and then with the
+// search domains, whatever ndots says: the gateway's clients give whole names.
+func (r *Resolver) askBase(ctx context.Context, name string) result {
+	hosts, conf, err := r.base.load()
+	if err != nil {
+		return result{err: err}
+	}
+	if a := hosts[name]; len(a) > 0 {
+		return result{addrs: a, ttl: baseTTL}
+	}
+	servers := make([]string, len(conf.Servers))
+	for i, s := range conf.Servers {
+		servers[i] = net.JoinHostPort(s, conf.Port)
+	}
+	candidates := []string{name}
+	for _, domain := range conf.Search {
+		if d := strings.ToLower(strings.Trim(domain, ".")); d != "" {
+			candidates = append(candidates, name+"."+d)
+		}
+	}
+	if !strings.Contains(name, ".") && len(candidates) > 1 {
+		candidates = append(candidates[1:], name) // a short name is completed first
+	}
+	var res result
+	for _, c := range candidates {
+		res = r.ask(ctx, c, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+			return exchangeAny(ctx, dialHost, servers, q)
+		})
+		if res.err != nil || res.found() {
+			break
+		}
+	}
+	return res
+}
+
+// baseFiles reads /etc/hosts and resolv.conf, again when they change.
+type baseFiles struct {
+	hosts, conf string // paths
+
+	mu      sync.Mutex
+	checked time.Time
+	stamps  [2]time.Time
+	table   map[string][]netip.Addr
+	config  *dns.ClientConfig
+}
+
+func (b *baseFiles) load() (map[string][]netip.Addr, *dns.ClientConfig, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.config != nil && time.Since(b.checked) < time.Second {
+		return b.table, b.config, nil
+	}
+	b.checked = time.Now()
+	stamps := [2]time.Time{modTime(b.hosts), modTime(b.conf)}
+	if b.config != nil && stamps == b.stamps {
+		return b.table, b.config, nil
+	}
+	config, err := dns.ClientConfigFromFile(b.conf)
+	if err != nil {
+		return nil, nil, fmt.Errorf("resolver configuration: %w", err)
+	}
+	if len(config.Servers) == 0 {
+		return nil, nil, fmt.Errorf("resolver configuration: %s names no server", b.conf)
+	}
+	table, err := readHosts(b.hosts)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.stamps, b.table, b.config = stamps, table, config
+	return table, config, nil
+}
+
+func modTime(path string) time.Time {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return fi.ModTime()
+}
+
+// readHosts reads a file of hosts(5); a missing one is empty.
+func readHosts(path string) (map[string][]netip.Addr, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("hosts file: %w", err)
+	}
+	defer f.Close()
+	table := map[string][]netip.Addr{}
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		line, _, _ := strings.Cut(sc.Text(), "#")
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		a, err := netip.ParseAddr(fields[0])
+		if err != nil {
+			continue
+		}
+		for _, name := range fields[1:] {
+			name = strings.ToLower(strings.TrimSuffix(name, "."))
+			table[name] = append(table[name], a.WithZone("").Unmap())
+		}
+	}
+	return table, nil
+}

@@ -1,0 +1,248 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// tcpAfter is how long UDP may be silent before the same question also
+	// goes out over TCP: some resolvers, and some paths, only speak that.
+	tcpAfter = 300 * time.Millisecond
+	// serverTimeout bounds one server, so that the next has its turn.
+	serverTimeout = 2 * time.Second
+	// udpSize is what we say we can take over UDP (DNS flag day 2020).
+	udpSize = 1232
+)
+
+// result is what one source says about a name.
+type result struct {
+	addrs []netip.Addr
+	alias string // the end of the CNAME chain, when it has no address here
+	ttl   time.Duration
+	err   error // the source failed; the other fields mean nothing
+}
+
+func (r result) found() bool { return len(r.addrs) > 0 || r.alias != "" }
+
+// ask puts the A and the AAAA question to one source and joins the answers.
+// One family's failure is forgiven when the other has addresses.
+func (r *Resolver) ask(ctx context.Context, name string, exchange func(context.Context, *dns.Msg) (*dns.Msg, error)) result {
+	var both [2]result
+	var g errgroup.Group
+	for i, qtype := range []uint16{dns.TypeAAAA, dns.TypeA} {
+		g.Go(func() error {
+			q := new(dns.Msg)
+			q.SetQuestion(dns.Fqdn(name), qtype)
+			q.SetEdns0(udpSize, false)
+			reply, err := exchange(ctx, q)
+			if err != nil {
+				both[i].err = err
+			} else {
+				both[i] = read(reply, q.Question[0])
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	v6, v4 := both[0], both[1]
+	switch {
+	case v4.err != nil && v6.err != nil:
+		return result{err: v4.err}
+	case v4.err != nil && !v6.found():
+		return v4
+	case v6.err != nil && !v4.found():
+		return v6
+	case v4.err != nil:
+		return v6
+	case v6.err != nil:
+		return v4
+	}
+	out := result{addrs: append(v6.addrs, v4.addrs...), alias: v4.alias, ttl: min(v4.ttl, v6.ttl)}
+	if out.alias == "" {
+		out.alias = v6.alias
+	}
+	if len(out.addrs) > 0 {
+		// A family without addresses must not cut the other's life short.
+		if len(v6.addrs) == 0 {
+			out.ttl = v4.ttl
+		} else if len(v4.addrs) == 0 {
+			out.ttl = v6.ttl
+		}
+	}
+	sortAddrs(out.addrs)
+	return out
+}
+
+// read takes the addresses that the reply gives for the question, following
+// its CNAMEs (RFC 1034 section 3.6.2) and nothing else in it.
+func read(m *dns.Msg, q dns.Question) result {
+	switch m.Rcode {
+	case dns.RcodeSuccess, dns.RcodeNameError:
+	default:
+		return result{err: fmt.Errorf("the resolver answered %s", dns.RcodeToString[m.Rcode])}
+	}
+	out := result{ttl: time.Hour}
+	name := strings.ToLower(q.Name)
+	for range maxAliases {
+		next := ""
+		for _, rr := range m.Answer {
+			h := rr.Header()
+			if strings.ToLower(h.Name) != name {
+				continue
+			}
+			ttl := time.Duration(h.Ttl) * time.Second
+			switch rr := rr.(type) {
+			case *dns.A:
+				if a, ok := netip.AddrFromSlice(rr.A); ok && q.Qtype == dns.TypeA {
+					out.addrs, out.ttl = append(out.addrs, a.Unmap()), min(out.ttl, ttl)
+				}
+			case *dns.AAAA:
+				if a, ok := netip.AddrFromSlice(rr.AAAA); ok && q.Qtype == dns.TypeAAAA {
+					out.addrs, out.ttl = append(out.addrs, a), min(out.ttl, ttl)
+				}
+			case *dns.CNAME:
+				next, out.ttl = strings.ToLower(rr.Target), min(out.ttl, ttl)
+			}
+		}
+		if len(out.addrs) > 0 || next == "" {
+			break
+		}
+		name = next
+		out.alias = strings.TrimSuffix(name, ".")
+	}
+	if len(out.addrs) > 0 {
+		out.alias = ""
+	} else if m.Rcode == dns.RcodeNameError {
+		out.alias = "" // the end of the chain does not exist (RFC 6604)
+	}
+	if !out.found() {
+		out.ttl = negativeTTL
+		for _, rr := range m.Ns {
+			if soa, ok := rr.(*dns.SOA); ok {
+				out.ttl = time.Duration(min(soa.Minttl, soa.Hdr.Ttl)) * time.Second // RFC 2308 section 5
+			}
+		}
+	}
+	return out
+}
+
+// exchangeAny asks servers in turn until one gives a usable reply.
+func exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Msg) (*dns.Msg, error) {
+	var errs []error
+	for _, s := range servers {
+		addr, err := serverAddr(s)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		reply, err := exchange(ctx, dial, addr, q)
+		if err == nil && reply.Rcode != dns.RcodeServerFailure && reply.Rcode != dns.RcodeRefused {
+			return reply, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
+		}
+		errs = append(errs, fmt.Errorf("resolver %s: %w", addr, err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// serverAddr reads a resolver's address: ip or ip:port, as the tailnet's
+// configuration and resolv.conf give it.
+func serverAddr(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("resolver %q: only plain DNS at an IP address is supported", s)
+	}
+	return ap, nil
+}
+
+// exchange asks one server: over UDP, and over TCP as soon as UDP fails, is
+// truncated, or has been silent for tcpAfter. The first good reply wins.
+func exchange(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
+	defer cancel()
+	type outcome struct {
+		reply *dns.Msg
+		err   error
+		tcp   bool
+	}
+	out := make(chan outcome, 2) // both may answer after we left
+	try := func(network string) {
+		reply, err := exchangeOver(ctx, dial, network, server, q)
+		out <- outcome{reply, err, network == "tcp"}
+	}
+	go try("udp")
+	timer := time.NewTimer(tcpAfter)
+	defer timer.Stop()
+	tcpStarted, waiting := false, 1
+	startTCP := func() {
+		if !tcpStarted {
+			tcpStarted = true
+			waiting++
+			go try("tcp")
+		}
+	}
+	var errs []error
+	for waiting > 0 {
+		select {
+		case <-timer.C:
+			startTCP()
+		case o := <-out:
+			waiting--
+			if o.err == nil && (o.tcp || !o.reply.Truncated) {
+				return o.reply, nil
+			}
+			if o.err != nil {
+				errs = append(errs, o.err)
+			}
+			if !o.tcp {
+				startTCP()
+			}
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+func exchangeOver(ctx context.Context, dial DialFunc, network string, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	c, err := dial(ctx, network, server)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if d, ok := ctx.Deadline(); ok {
+		c.SetDeadline(d)
+	}
+	client := dns.Client{Net: network, Timeout: serverTimeout}
+	reply, _, err := client.ExchangeWithConnContext(ctx, q.Copy(), &dns.Conn{Conn: c, UDPSize: udpSize})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", network, err)
+	}
+	if len(reply.Question) != 1 || !strings.EqualFold(reply.Question[0].Name, q.Question[0].Name) || reply.Question[0].Qtype != q.Question[0].Qtype {
+		return nil, fmt.Errorf("%s: the reply is for another question", network)
+	}
+	return reply, nil
+}
+
+// dialHost opens a connection through the host's own network.
+func dialHost(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr.String())
+}

@@ -1,0 +1,375 @@
+// Package resolve turns the name that a client asked for into addresses. It
+// asks the most specific source first, and only that one:
+//
+//  1. an address in any spelling (literal.go): no lookup at all
+//  2. the host table of the configuration
+//  3. the tailnet's own names: extra records and MagicDNS
+//  4. the tailnet's split-DNS routes, longest suffix first, asked through the
+//     tunnel: a private zone's query never reaches the pod's network, and no
+//     answer from there is believed
+//  5. the pod's own: /etc/hosts, then the resolvers of /etc/resolv.conf
+//
+// Answers are cached for their TTL, failures of the name for a short time
+// (RFC 2308), and one lookup of a name is in flight at a time. The package
+// does not judge addresses and does not dial them.
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/miekg/dns"
+	"golang.org/x/net/idna"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// Sources of an answer, as Answer.Source and the log spell them. An answer of
+// a split-DNS route has the source "zone " and its suffix.
+const (
+	SourceLiteral  = "literal"
+	SourceHosts    = "hosts"
+	SourceRecord   = "record"
+	SourceMagicDNS = "magicdns"
+	SourceZone     = "zone "
+	SourceBase     = "base"
+)
+
+// TailnetDNS is the DNS configuration of a tailnet. Names are lower case and
+// have no trailing dot; package tailnet says what each field means.
+type TailnetDNS struct {
+	MagicSuffix string
+	Magic       bool
+	Records     map[string][]netip.Addr
+	Routes      map[string][]string
+	Resolvers   []string
+	Search      []string
+}
+
+// Options says where answers come from. The zero value asks only the host's
+// own resolvers.
+type Options struct {
+	// Hosts maps names, and "*.suffix" for all names below suffix, to addresses.
+	Hosts map[string][]netip.Addr
+
+	// Tailnet returns the tailnet's DNS configuration, and false while the
+	// tailnet is not up: lookups then fail with flow.NotReady, for a private
+	// name must not be asked of the pod's network by mistake. Nil means that
+	// there is no tailnet.
+	Tailnet func() (TailnetDNS, bool)
+	// QueryMagic answers a query, in wire form, for a name under MagicSuffix.
+	QueryMagic func(ctx context.Context, query []byte) ([]byte, error)
+	// DialTailnet opens a connection ("udp" or "tcp") through the tunnel.
+	DialTailnet DialFunc
+
+	HostsFile  string // empty means /etc/hosts
+	ResolvConf string // empty means /etc/resolv.conf
+
+	// Timeout bounds one lookup, all its queries included. Zero means 5s.
+	Timeout time.Duration
+	// MinTTL and MaxTTL bound how long an answer is kept. Zero means 1s and 5m.
+	MinTTL, MaxTTL time.Duration
+	// CacheSize is the number of names kept. Zero means 10,000.
+	CacheSize int
+}
+
+// DialFunc opens a connection to one address.
+type DialFunc func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
+
+// Answer is what a name stands for. Addrs is never empty.
+type Answer struct {
+	Addrs  []netip.Addr
+	Source string
+	Cached bool
+}
+
+// Resolver resolves names. Its methods may be called at the same time.
+type Resolver struct {
+	opts   Options
+	hosts  atomic.Pointer[map[string][]netip.Addr]
+	cache  *lru.Cache[string, entry]
+	flight singleflight.Group
+	base   baseFiles
+}
+
+// entry is one cached outcome: addresses, or the error that says there are none.
+type entry struct {
+	answer  Answer
+	err     error
+	expires time.Time
+}
+
+// negativeTTL is how long "no such name" is kept when the zone gives no SOA,
+// and at most (RFC 2308 section 5 leaves the ceiling to us).
+const negativeTTL = 10 * time.Second
+
+// New returns a resolver. It starts nothing.
+func New(opts Options) *Resolver {
+	if opts.HostsFile == "" {
+		opts.HostsFile = "/etc/hosts"
+	}
+	if opts.ResolvConf == "" {
+		opts.ResolvConf = "/etc/resolv.conf"
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = 5 * time.Second
+	}
+	if opts.MinTTL == 0 {
+		opts.MinTTL = time.Second
+	}
+	if opts.MaxTTL == 0 {
+		opts.MaxTTL = 5 * time.Minute
+	}
+	if opts.CacheSize == 0 {
+		opts.CacheSize = 10_000
+	}
+	r := &Resolver{opts: opts, base: baseFiles{hosts: opts.HostsFile, conf: opts.ResolvConf}}
+	r.SetHosts(opts.Hosts)
+	var err error
+	if r.cache, err = lru.New[string, entry](opts.CacheSize); err != nil {
+		panic("resolve: " + err.Error()) // only a size below 1
+	}
+	return r
+}
+
+// SetHosts replaces the host table.
+func (r *Resolver) SetHosts(hosts map[string][]netip.Addr) { r.hosts.Store(&hosts) }
+
+// Host is a target's host as read from a client: an address, or a name.
+type Host struct {
+	Addr netip.Addr // valid when the client gave an address, in any spelling
+	Name string     // otherwise: lower case, ASCII, no trailing dot
+}
+
+// ParseHost reads host as a client spelled it, without brackets or port. The
+// error is a *flow.Error of class BadRequest.
+func ParseHost(host string) (Host, error) {
+	if a, ok, err := parseLiteral(host); err != nil {
+		return Host{}, fail(flow.BadRequest, host, "write the address in dotted form, such as 10.12.3.4", err)
+	} else if ok {
+		return Host{Addr: a}, nil
+	}
+	name, err := normalize(host)
+	if err != nil {
+		return Host{}, fail(flow.BadRequest, host, "check the spelling of the host name", err)
+	}
+	return Host{Name: name}, nil
+}
+
+// Lookup resolves h. The error is a *flow.Error of class NotFound,
+// ResolveFailed, Timeout, NotReady or Canceled.
+func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
+	if h.Addr.IsValid() {
+		return Answer{Addrs: []netip.Addr{h.Addr}, Source: SourceLiteral}, nil
+	}
+	name := h.Name
+	if a := lookupHosts(*r.hosts.Load(), name); len(a) > 0 {
+		return Answer{Addrs: a, Source: SourceHosts}, nil
+	}
+	if e, ok := r.cache.Get(name); ok && time.Now().Before(e.expires) {
+		e.answer.Cached = true
+		return e.answer, e.err
+	}
+	ch := r.flight.DoChan(name, func() (any, error) {
+		// The flight is shared, so it outlives the caller that began it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.opts.Timeout)
+		defer cancel()
+		return r.fill(ctx, name), nil
+	})
+	select {
+	case res := <-ch:
+		e := res.Val.(entry)
+		return e.answer, e.err
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return Answer{}, fail(flow.Timeout, name, "", ctx.Err())
+		}
+		return Answer{}, fail(flow.Canceled, name, "", ctx.Err())
+	}
+}
+
+// fill looks name up and remembers the outcome if it is worth it.
+func (r *Resolver) fill(ctx context.Context, name string) entry {
+	answer, ttl, err := r.lookup(ctx, name, 0)
+	e := entry{answer: answer, err: err}
+	switch flow.ClassOf(err) {
+	case flow.OK:
+		ttl = min(max(ttl, r.opts.MinTTL), r.opts.MaxTTL)
+	case flow.NotFound:
+		ttl = min(max(ttl, r.opts.MinTTL), negativeTTL)
+	default:
+		return e // the resolver failed, not the name: ask again
+	}
+	e.expires = time.Now().Add(ttl)
+	r.cache.Add(name, e)
+	return e
+}
+
+// maxAliases bounds a chain of CNAMEs that leads from zone to zone.
+const maxAliases = 8
+
+// lookup asks the one source that is responsible for name.
+func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer, time.Duration, error) {
+	var res result
+	source := SourceBase
+	if r.opts.Tailnet == nil {
+		res = r.askBase(ctx, name)
+	} else {
+		d, up := r.opts.Tailnet()
+		if !up {
+			return Answer{}, 0, fail(flow.NotReady, name, "the gateway has not joined its tailnet yet; try again", nil)
+		}
+		res, source = r.askTailnet(ctx, d, name)
+		if source == "" {
+			source, res = SourceBase, r.askBase(ctx, name)
+		}
+	}
+	switch {
+	case res.err != nil:
+		class, hint := flow.ResolveFailed, "the resolvers responsible for this name did not answer; source: "+source
+		if errors.Is(res.err, context.DeadlineExceeded) || errors.Is(res.err, os.ErrDeadlineExceeded) {
+			class = flow.Timeout
+		}
+		return Answer{}, 0, fail(class, name, hint, res.err)
+	case len(res.addrs) > 0:
+		return Answer{Addrs: res.addrs, Source: source}, res.ttl, nil
+	case res.alias != "" && res.alias != name && aliases < maxAliases:
+		a, ttl, err := r.lookup(ctx, res.alias, aliases+1)
+		return a, min(ttl, res.ttl), err
+	}
+	return Answer{}, res.ttl, fail(flow.NotFound, name, "the name does not exist according to its source: "+source, nil)
+}
+
+// askTailnet answers from the tailnet's sources. The source is empty when none
+// of them is responsible for name.
+func (r *Resolver) askTailnet(ctx context.Context, d TailnetDNS, name string) (result, string) {
+	if !strings.Contains(name, ".") {
+		// A short name: the tailnet's search domains complete it.
+		for _, domain := range d.Search {
+			if res, source := r.askTailnet(ctx, d, name+"."+domain); source != "" && (res.err != nil || res.found()) {
+				return res, source
+			}
+		}
+		return result{}, ""
+	}
+	if a := d.Records[name]; len(a) > 0 {
+		return result{addrs: a, ttl: time.Minute}, SourceRecord
+	}
+	suffix, servers, routed := longestSuffix(d.Routes, name)
+	if d.Magic && under(name, d.MagicSuffix) && len(suffix) <= len(d.MagicSuffix) {
+		return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+			wire, err := q.Pack()
+			if err != nil {
+				return nil, err
+			}
+			if wire, err = r.opts.QueryMagic(ctx, wire); err != nil {
+				return nil, err
+			}
+			reply := new(dns.Msg)
+			return reply, reply.Unpack(wire)
+		}), SourceMagicDNS
+	}
+	if !routed {
+		return result{}, ""
+	}
+	if len(servers) == 0 {
+		return result{ttl: negativeTTL}, SourceZone + suffix // only the tailnet itself knows this zone
+	}
+	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+		return exchangeAny(ctx, r.opts.DialTailnet, servers, q)
+	}), SourceZone + suffix
+}
+
+// longestSuffix finds the most specific route for name.
+func longestSuffix(routes map[string][]string, name string) (suffix string, servers []string, ok bool) {
+	for s := name; s != ""; {
+		if list, found := routes[s]; found {
+			return s, list, true
+		}
+		_, rest, more := strings.Cut(s, ".")
+		if !more {
+			break
+		}
+		s = rest
+	}
+	return "", nil, false
+}
+
+func under(name, suffix string) bool {
+	return suffix != "" && (name == suffix || strings.HasSuffix(name, "."+suffix))
+}
+
+// lookupHosts finds name in a host table: exactly, or by its closest wildcard.
+func lookupHosts(hosts map[string][]netip.Addr, name string) []netip.Addr {
+	if a := hosts[name]; len(a) > 0 {
+		return a
+	}
+	for rest, ok := "", true; ok; name = rest {
+		if _, rest, ok = strings.Cut(name, "."); ok {
+			if a := hosts["*."+rest]; len(a) > 0 {
+				return a
+			}
+		}
+	}
+	return nil
+}
+
+// normalize returns a host name in lower case, without a trailing dot, in
+// ASCII (IDNA 2008), or says what is wrong with it.
+func normalize(host string) (string, error) {
+	name := strings.TrimSuffix(host, ".")
+	ascii := true
+	for i := range len(name) {
+		ascii = ascii && name[i] < 0x80
+	}
+	if !ascii {
+		a, err := idna.Lookup.ToASCII(name)
+		if err != nil {
+			return "", fmt.Errorf("not a host name: %w", err)
+		}
+		name = a
+	}
+	name = strings.ToLower(name)
+	if name == "" || len(name) > 253 {
+		return "", fmt.Errorf("a host name has 1 to 253 bytes, this has %d", len(name))
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 {
+			return "", fmt.Errorf("a label has 1 to 63 bytes, %q has %d", label, len(label))
+		}
+		if i := strings.IndexFunc(label, func(c rune) bool {
+			return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+		}); i >= 0 {
+			return "", fmt.Errorf("character %q can't be in a host name", label[i])
+		}
+	}
+	return name, nil
+}
+
+func fail(class flow.Class, name, hint string, err error) error {
+	return &flow.Error{Class: class, Op: "resolve", Target: name, Hint: hint, Err: err}
+}
+
+// sortAddrs puts addresses into a stable order that keeps the server's own
+// within each family, IPv6 first (RFC 8305 section 4).
+func sortAddrs(a []netip.Addr) {
+	slices.SortStableFunc(a, func(x, y netip.Addr) int {
+		switch {
+		case x.Is6() == y.Is6():
+			return 0
+		case x.Is6():
+			return -1
+		}
+		return 1
+	})
+}

@@ -1,0 +1,159 @@
+package socks5
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"strconv"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// Numbers of RFC 1928 and RFC 1929.
+const (
+	version         = 5
+	passwordVersion = 1
+
+	methodNone           = 0x00
+	methodPassword       = 0x02
+	methodNoneAcceptable = 0xff
+
+	commandConnect = 1
+
+	addrIPv4 = 1
+	addrName = 3
+	addrIPv6 = 4
+)
+
+// Reply is a reply code, RFC 1928 section 6.
+type Reply byte
+
+const (
+	Succeeded               Reply = 0
+	GeneralFailure          Reply = 1
+	NotAllowed              Reply = 2
+	NetworkUnreachable      Reply = 3
+	HostUnreachable         Reply = 4
+	ConnectionRefused       Reply = 5
+	TTLExpired              Reply = 6
+	CommandNotSupported     Reply = 7
+	AddressTypeNotSupported Reply = 8
+
+	noReply Reply = 0xff // the protocol has no place for one, or nobody is left to read it
+)
+
+// Error makes a reply the cause of a flow.Error, where its class alone would
+// choose another.
+func (r Reply) Error() string {
+	switch r {
+	case CommandNotSupported:
+		return "command not supported"
+	case AddressTypeNotSupported:
+		return "address type not supported"
+	}
+	return "reply " + strconv.Itoa(int(r))
+}
+
+// ReplyFor is the reply that tells a client of err.
+func ReplyFor(err error) Reply {
+	if r, ok := errors.AsType[Reply](err); ok {
+		return r
+	}
+	switch flow.ClassOf(err) {
+	case flow.OK:
+		return Succeeded
+	case flow.Denied:
+		return NotAllowed
+	case flow.NoRoute:
+		return NetworkUnreachable
+	case flow.NotFound, flow.ResolveFailed, flow.Unreachable:
+		return HostUnreachable
+	case flow.Refused:
+		return ConnectionRefused
+	case flow.Timeout:
+		return TTLExpired
+	case flow.Unauthenticated, flow.Canceled:
+		return noReply
+	case flow.Internal, flow.BadRequest, flow.Reset, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
+		return GeneralFailure
+	}
+	return GeneralFailure
+}
+
+// The parsers take what has been read and return the message and its length;
+// length 0 means that more is needed. They keep no reference to b.
+
+// parseGreeting reads the client's list of methods.
+func parseGreeting(b []byte) (methods []byte, n int, err error) {
+	if len(b) > 0 && b[0] != version {
+		return nil, 0, bad("not SOCKS version 5")
+	}
+	if len(b) < 2 || len(b) < 2+int(b[1]) {
+		return nil, 0, nil
+	}
+	n = 2 + int(b[1])
+	return append([]byte(nil), b[2:n]...), n, nil
+}
+
+type credentials struct{ user, password string }
+
+// parseCredentials reads the sub-negotiation of RFC 1929.
+func parseCredentials(b []byte) (c credentials, n int, err error) {
+	if len(b) > 0 && b[0] != passwordVersion {
+		return c, 0, bad("not version 1 of username/password authentication")
+	}
+	if len(b) < 2 {
+		return c, 0, nil
+	}
+	u := 2 + int(b[1])
+	if len(b) < u+1 {
+		return c, 0, nil
+	}
+	n = u + 1 + int(b[u])
+	if len(b) < n {
+		return c, 0, nil
+	}
+	return credentials{string(b[2:u]), string(b[u+1 : n])}, n, nil
+}
+
+type request struct {
+	command byte
+	host    string
+	port    uint16
+}
+
+// parseRequest reads a request and checks all of it but the command.
+func parseRequest(b []byte) (r request, n int, err error) {
+	if len(b) > 0 && b[0] != version {
+		return r, 0, bad("not a request of SOCKS version 5")
+	}
+	if len(b) < 5 {
+		return r, 0, nil
+	}
+	var addr []byte
+	switch b[3] {
+	case addrIPv4:
+		n = 4 + 4
+	case addrIPv6:
+		n = 4 + 16
+	case addrName:
+		n = 5 + int(b[4])
+	default:
+		return r, 0, unsupported(AddressTypeNotSupported)
+	}
+	if len(b) < n+2 {
+		return r, 0, nil
+	}
+	r.command = b[1]
+	r.port = binary.BigEndian.Uint16(b[n:])
+	if b[3] == addrName {
+		if r.host = string(b[5:n]); r.host == "" {
+			return r, 0, bad("empty host name")
+		}
+		return r, n + 2, nil
+	}
+	addr = b[4:n]
+	a, _ := netip.AddrFromSlice(addr)
+	r.host = a.Unmap().String()
+	return r, n + 2, nil
+}

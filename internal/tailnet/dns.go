@@ -1,0 +1,76 @@
+package tailnet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+)
+
+// DNS is the tailnet's DNS configuration as this node received it. Names are
+// lower case and have no trailing dot.
+type DNS struct {
+	// MagicSuffix is the domain of the nodes themselves; empty means none.
+	MagicSuffix string
+	// Magic says that names under MagicSuffix are answered (MagicDNS is on).
+	Magic bool
+	// Records are further names with their addresses (ExtraRecords).
+	Records map[string][]netip.Addr
+	// Routes maps a suffix to its resolvers (split DNS). An empty list means
+	// that only the tailnet itself answers for it.
+	Routes map[string][]string
+	// Resolvers answer for every other name; empty means the host's own do.
+	Resolvers []string
+	// Search are the domains that complete a short name.
+	Search []string
+}
+
+// DNS returns the current configuration, and false before the node is up.
+func (n *Node) DNS() (DNS, bool) {
+	nm := n.lb.NetMapNoPeers()
+	if nm == nil {
+		return DNS{}, false
+	}
+	d := DNS{
+		MagicSuffix: trimDot(nm.MagicDNSSuffix()),
+		Magic:       nm.DNS.Proxied,
+		Records:     map[string][]netip.Addr{},
+		Routes:      map[string][]string{},
+	}
+	for _, r := range nm.DNS.ExtraRecords {
+		if r.Type != "" && r.Type != "A" && r.Type != "AAAA" {
+			continue
+		}
+		if a, err := netip.ParseAddr(r.Value); err == nil {
+			name := trimDot(r.Name)
+			d.Records[name] = append(d.Records[name], a)
+		}
+	}
+	for suffix, resolvers := range nm.DNS.Routes {
+		list := []string{}
+		for _, r := range resolvers {
+			list = append(list, r.Addr)
+		}
+		d.Routes[trimDot(suffix)] = list
+	}
+	for _, r := range nm.DNS.Resolvers {
+		d.Resolvers = append(d.Resolvers, r.Addr)
+	}
+	for _, s := range nm.DNS.Domains {
+		d.Search = append(d.Search, trimDot(s))
+	}
+	return d, true
+}
+
+// QueryMagicDNS answers a DNS query, in wire form, for a name under
+// DNS.MagicSuffix from the network map, without any I/O. For other names it
+// would ask the network, so the caller must not pass them.
+func (n *Node) QueryMagicDNS(ctx context.Context, query []byte) ([]byte, error) {
+	m, ok := n.sys.DNSManager.GetOK()
+	if !ok {
+		return nil, errors.New("tailnet: no DNS manager")
+	}
+	return m.Resolver().Query(ctx, query, "tcp", netip.AddrPort{})
+}
+
+func trimDot(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

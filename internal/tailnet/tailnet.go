@@ -1,0 +1,469 @@
+// Package tailnet joins a tailnet from inside this process: the Tailscale
+// engine, in userspace or with a kernel TUN device, behind one type, Node. It
+// is the only room that imports tailscale.com.
+//
+// A Node dials addresses, never names, and only addresses that a peer routes:
+// what it can't carry it refuses, and never hands to the host's network. It
+// never touches /etc/resolv.conf, the firewall or a sysctl.
+//
+// The order of things: Start, Wait until it is up, DialTCP and DialUDP, Close.
+package tailnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"tailscale.com/control/controlclient"
+	"tailscale.com/envknob"
+	"tailscale.com/ipn"
+	"tailscale.com/ipn/ipnlocal"
+	"tailscale.com/net/netmon"
+	"tailscale.com/net/netns"
+	"tailscale.com/net/tsdial"
+	"tailscale.com/tsd"
+	"tailscale.com/types/logid"
+	"tailscale.com/types/nettype"
+	"tailscale.com/types/preftype"
+	"tailscale.com/wgengine"
+	"tailscale.com/wgengine/netstack"
+)
+
+// Mode says where the tailnet's TCP/IP runs.
+type Mode string
+
+const (
+	// Userspace runs TCP/IP inside this process and needs no privilege.
+	Userspace Mode = "userspace"
+	// Kernel uses a TUN device; it needs CAP_NET_ADMIN and Linux.
+	Kernel Mode = "kernel"
+)
+
+// DefaultControlURL is the coordination server used when Options names none.
+const DefaultControlURL = "https://controlplane.tailscale.com"
+
+// ErrNoRoute says that no peer of the tailnet routes the address.
+var ErrNoRoute = errors.New("no peer of the tailnet routes this address")
+
+// ErrNotUp says that the node has not joined the tailnet yet, or was logged out.
+var ErrNotUp = errors.New("the tailnet is not up")
+
+// Options says which tailnet to join, and how. The zero value joins
+// Tailscale's own with a device named after the host, in userspace, with state
+// kept in memory; it will need a login.
+type Options struct {
+	Mode       Mode     // empty means Userspace
+	Hostname   string   // device name; empty means the host's name
+	ControlURL string   // empty means DefaultControlURL
+	AuthKey    string   // used only when the state holds no login
+	Tags       []string // "tag:name" each
+	Ephemeral  bool     // log out at Close, and be forgotten when unseen
+
+	// IgnoreRoutes leaves out the subnet routes of peers: only the peers
+	// themselves can be reached.
+	IgnoreRoutes bool
+
+	// AdvertiseRoutes are prefixes that this node offers to carry.
+	AdvertiseRoutes []netip.Prefix
+
+	// ServeTCP and ServeUDP, when set, see each flow that peers open towards
+	// the advertised routes before it is forwarded to the host's network. With
+	// a handler the flow ends in this process; with nil and true it is refused;
+	// with false it is forwarded. A TCP handler closes the connection and must
+	// not return before: the engine forgets the address dst when it does.
+	ServeTCP func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
+	ServeUDP func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
+
+	Store   Store        // where the login is kept; nil means in memory, a new device at each start
+	Port    uint16       // UDP port of the engine; 0 means any
+	TUNName string       // kernel mode; empty means "tailscale0"
+	Logger  *slog.Logger // nil discards; the engine's own chatter is at debug level
+}
+
+// A Node is one device on a tailnet. Its methods may be called at the same time.
+type Node struct {
+	opts   Options
+	log    *slog.Logger
+	sys    *tsd.System
+	netMon *netmon.Monitor
+	dialer *tsdial.Dialer
+	lb     *ipnlocal.LocalBackend
+	ns     *netstack.Impl
+	stack  *stack.Stack // the netstack's own, for what its wrapper hides
+
+	dial dialFunc // how this mode opens a TCP connection
+
+	ctx       context.Context // ends with Close
+	stop      context.CancelFunc
+	watchDone chan struct{}
+	up        chan struct{} // closed when the node is first running
+	upOnce    sync.Once
+	loginErr  atomic.Pointer[string] // the last error that the control server or the engine gave
+	loginURL  atomic.Pointer[string]
+}
+
+// dialFunc opens a TCP connection from src, one of the node's own addresses.
+type dialFunc func(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error)
+
+// Start brings up the engine and begins to log in; it doesn't wait for the
+// login. The Node runs until Close: ctx lends it values alone.
+func Start(ctx context.Context, opts Options) (_ *Node, err error) {
+	if opts.Mode == "" {
+		opts.Mode = Userspace
+	}
+	if opts.ControlURL == "" {
+		opts.ControlURL = DefaultControlURL
+	}
+	if opts.TUNName == "" {
+		opts.TUNName = "tailscale0"
+	}
+	if opts.Store == nil {
+		opts.Store = MemoryStore()
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	quiet()
+
+	n := &Node{opts: opts, log: opts.Logger, up: make(chan struct{}), watchDone: make(chan struct{})}
+	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.startEngine(); err != nil {
+		n.stop()
+		return nil, errors.Join(fmt.Errorf("tailnet: %s mode: %w", opts.Mode, err), n.closeEngine())
+	}
+	go n.watch()
+	if err := n.login(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tailnet: login: %w", err), n.Close())
+	}
+	return n, nil
+}
+
+// quiet switches off what the engine would send home. It is process-wide.
+var quiet = sync.OnceFunc(func() {
+	envknob.SetNoLogsNoSupport()
+	// Neither mode needs marked sockets: kernel mode captures only what is
+	// bound to the node's own address.
+	netns.SetEnabled(false)
+})
+
+func (n *Node) startEngine() error {
+	logf := n.logf
+	sys := tsd.NewSystem()
+	n.sys = sys
+	var err error
+	if n.netMon, err = netmon.New(sys.Bus.Get(), logf); err != nil {
+		return err
+	}
+	n.dialer = &tsdial.Dialer{Logf: logf}
+	n.dialer.SetBus(sys.Bus.Get())
+	conf := wgengine.Config{
+		ListenPort:    n.opts.Port,
+		NetMon:        n.netMon,
+		Dialer:        n.dialer,
+		SetSubsystem:  sys.Set,
+		ControlKnobs:  sys.ControlKnobs(),
+		HealthTracker: sys.HealthTracker.Get(),
+		ExtraRootCAs:  sys.ExtraRootCAs,
+		Metrics:       sys.UserMetricsRegistry(),
+		EventBus:      sys.Bus.Get(),
+	}
+	n.dial = n.dialNetstack
+	if n.opts.Mode == Kernel {
+		if err := n.useKernel(&conf); err != nil {
+			return err
+		}
+	}
+	eng, err := wgengine.NewUserspaceEngine(logf, conf)
+	if err != nil {
+		return err
+	}
+	sys.Set(eng)
+	sys.HealthTracker.Get().SetMetricsRegistry(sys.UserMetricsRegistry())
+
+	n.ns, err = netstack.Create(logf, sys.Tun.Get(), eng, sys.MagicSock.Get(), n.dialer, sys.DNSManager.Get(), sys.ProxyMapper())
+	if err != nil {
+		eng.Close()
+		return fmt.Errorf("netstack: %w", err)
+	}
+	if n.stack, err = stackOf(n.ns); err != nil {
+		eng.Close()
+		return err
+	}
+	n.ns.ProcessLocalIPs = n.opts.Mode == Userspace
+	n.ns.ProcessSubnets = true // advertised routes end here in both modes: no ip_forward, no SNAT
+	n.serve()
+	sys.Set(n.ns)
+	sys.NetstackRouter.Set(true)
+	n.dialer.UseNetstackForIP = n.routes
+	n.dialer.NetstackDialTCP = n.DialTCP
+	n.dialer.NetstackDialUDP = n.DialUDP
+	sys.Set(n.opts.Store)
+	sys.Tun.Get().Start()
+
+	flags := controlclient.LocalBackendStartKeyOSNeutral
+	if n.opts.Ephemeral {
+		flags |= controlclient.LoginEphemeral
+	}
+	if n.lb, err = ipnlocal.NewLocalBackend(logf, logid.PublicID{}, sys, flags); err != nil {
+		eng.Close()
+		return err
+	}
+	return n.ns.Start(n.lb)
+}
+
+// serve installs the in-process handlers for the advertised routes.
+func (n *Node) serve() {
+	n.ns.GetTCPHandlerForFlow = n.opts.ServeTCP
+	if h := n.opts.ServeUDP; h != nil {
+		n.ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
+			handler, ok := h(src, dst)
+			if handler == nil {
+				return nil, ok
+			}
+			return func(c nettype.ConnPacketConn) { handler(c) }, ok
+		}
+	}
+}
+
+// login hands the preferences to the engine. A stored login is used as it is,
+// and then the auth key is not looked at.
+func (n *Node) login() error {
+	prefs := ipn.NewPrefs()
+	prefs.WantRunning = true
+	prefs.ControlURL = n.opts.ControlURL
+	prefs.Hostname = n.opts.Hostname
+	prefs.AdvertiseTags = n.opts.Tags
+	prefs.AdvertiseRoutes = n.opts.AdvertiseRoutes
+	prefs.RouteAll = !n.opts.IgnoreRoutes
+	prefs.CorpDNS = true
+	prefs.NetfilterMode = preftype.NetfilterOff
+	if err := n.lb.Start(ipn.Options{UpdatePrefs: prefs, AuthKey: n.opts.AuthKey}); err != nil {
+		return err
+	}
+	if n.lb.State() == ipn.NeedsLogin {
+		return n.lb.StartLoginInteractive(n.ctx)
+	}
+	return nil
+}
+
+// watch follows the engine's notifications until the node is closed.
+func (n *Node) watch() {
+	defer close(n.watchDone)
+	n.lb.WatchNotifications(n.ctx, ipn.NotifyInitialState, nil, func(m *ipn.Notify) bool {
+		if m.ErrMessage != nil {
+			n.loginErr.Store(m.ErrMessage)
+			n.log.Warn("tailnet error", "err", *m.ErrMessage)
+		}
+		if m.BrowseToURL != nil && *m.BrowseToURL != "" {
+			n.loginURL.Store(m.BrowseToURL)
+			n.log.Warn("tailnet needs a login: open the URL, or set an auth key", "url", *m.BrowseToURL)
+		}
+		if m.State != nil {
+			n.log.Info("tailnet state", "state", m.State.String())
+			if *m.State == ipn.Running {
+				n.loginErr.Store(nil)
+				n.loginURL.Store(nil)
+				n.upOnce.Do(func() { close(n.up) })
+			}
+		}
+		return true
+	})
+}
+
+// Wait returns nil once the node has been up. When ctx ends first, the error
+// says what the login is waiting for.
+func (n *Node) Wait(ctx context.Context) error {
+	select {
+	case <-n.up:
+		return nil
+	case <-ctx.Done():
+		return n.notUp(ctx.Err())
+	}
+}
+
+func (n *Node) notUp(cause error) error {
+	why := "state " + n.lb.State().String()
+	if e := n.loginErr.Load(); e != nil {
+		why = *e
+	} else if u := n.loginURL.Load(); u != nil {
+		why = "login needed: set an auth key, or open " + *u
+	}
+	return fmt.Errorf("%w: %s: %w", ErrNotUp, why, cause)
+}
+
+// Up reports whether the node is on the tailnet now. It stays true while the
+// control server is away.
+func (n *Node) Up() bool { return n.lb.State() == ipn.Running }
+
+// Addrs returns the node's own tailnet addresses; none before it is up.
+func (n *Node) Addrs() []netip.Addr {
+	nm := n.lb.NetMapNoPeers()
+	if nm == nil || !nm.SelfNode.Valid() {
+		return nil
+	}
+	var addrs []netip.Addr
+	for _, p := range nm.SelfNode.Addresses().All() {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}
+
+// Name returns the node's name on the tailnet, fully qualified and without a
+// trailing dot; empty before it is up.
+func (n *Node) Name() string {
+	nm := n.lb.NetMapNoPeers()
+	if nm == nil || !nm.SelfNode.Valid() {
+		return ""
+	}
+	return trimDot(nm.SelfNode.Name())
+}
+
+// Routes reports whether a peer of the tailnet carries addr.
+func (n *Node) Routes(addr netip.Addr) bool { return n.routes(addr.Unmap()) }
+
+func (n *Node) routes(addr netip.Addr) bool {
+	p, ok := n.lb.PeerForIP(addr)
+	return ok && !p.IsSelf
+}
+
+// source returns the node's own address of dst's family, or why dst can't be
+// dialled.
+func (n *Node) source(dst netip.Addr) (netip.Addr, error) {
+	if !n.Up() {
+		return netip.Addr{}, ErrNotUp
+	}
+	if !n.routes(dst) {
+		return netip.Addr{}, ErrNoRoute
+	}
+	for _, a := range n.Addrs() {
+		if a.Is4() == dst.Is4() {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("%w: this node has no address of its family", ErrNoRoute)
+}
+
+// DialTCP opens a TCP connection to dst through the tailnet. It returns
+// ErrNotUp or ErrNoRoute when dst can't be carried, and otherwise errors that
+// wrap the errno of the failure, in both modes. The caller closes the
+// connection; in userspace mode Close ends it too.
+func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	src, err := n.source(dst.Addr())
+	if err != nil {
+		return nil, opError("tcp", dst, err)
+	}
+	c, err := n.dial(ctx, src, dst)
+	if err != nil {
+		return nil, opError("tcp", dst, err)
+	}
+	return c, nil
+}
+
+// DialUDP opens a connected UDP socket to dst through the tailnet, with the
+// errors of DialTCP.
+func (n *Node) DialUDP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	src, err := n.source(dst.Addr())
+	if err != nil {
+		return nil, opError("udp", dst, err)
+	}
+	var c net.Conn
+	if n.opts.Mode == Kernel {
+		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(src, 0))}
+		c, err = d.DialContext(ctx, "udp", dst.String())
+	} else {
+		c, err = n.ns.DialContextUDPWithBind(ctx, src, dst)
+	}
+	if err != nil {
+		return nil, opError("udp", dst, err)
+	}
+	return c, nil
+}
+
+// opError gives err the shape that the net package gives its own, once.
+func opError(network string, dst netip.AddrPort, err error) error {
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return err
+	}
+	return &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: err}
+}
+
+// closeTime bounds each part of Close that the library could keep for ever.
+const closeTime = 1500 * time.Millisecond
+
+// Close leaves the tailnet: it ends every connection that the userspace stack
+// holds, stops the engine and waits for it, and logs out when the node is
+// ephemeral. In kernel mode, connections belong to the kernel: the caller
+// closes them first. Close returns an error when some part did not stop in
+// time; the node is of no use then either.
+func (n *Node) Close() error {
+	n.stop()
+	<-n.watchDone
+	return n.closeEngine()
+}
+
+// closeEngine also ends a node that came up only in part.
+func (n *Node) closeEngine() error {
+	var errs []error
+	within := func(what string, d time.Duration, f func()) {
+		if err := bounded(d, f); err != nil {
+			errs = append(errs, fmt.Errorf("tailnet: close: %s: %w", what, err))
+		}
+	}
+	// The endpoints go first, while the engine still takes their resets:
+	// netstack.Impl.Close stops the drain of its 512-packet queue and then
+	// waits, for ever, for more resets than fit.
+	if n.stack != nil {
+		within("endpoints", closeTime, n.stack.Close)
+	}
+	if n.ns != nil && n.lb != nil {
+		within("netstack", closeTime, func() { n.ns.Close() })
+	}
+	if n.lb != nil {
+		wait := closeTime
+		if n.opts.Ephemeral {
+			wait += 5 * time.Second // the library's own bound on the logout
+		}
+		within("engine", wait, n.lb.Shutdown)
+	}
+	if n.dialer != nil {
+		n.dialer.Close()
+	}
+	if n.netMon != nil {
+		n.netMon.Close()
+	}
+	if n.sys != nil {
+		n.sys.Bus.Get().Close()
+	}
+	return errors.Join(errs...)
+}
+
+// bounded runs f and waits for it at most d. When f outlives d its goroutine
+// is left behind, and the error says so.
+func bounded(d time.Duration, f func()) error {
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("still running after %v", d)
+	}
+}
+
+// logf is the engine's log function.
+func (n *Node) logf(format string, args ...any) {
+	if n.log.Enabled(n.ctx, slog.LevelDebug) {
+		n.log.Debug("engine", "msg", fmt.Sprintf(format, args...))
+	}
+}

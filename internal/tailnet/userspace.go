@@ -1,0 +1,210 @@
+package tailnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"tailscale.com/wgengine/netstack"
+)
+
+// nicID is the only interface of the library's netstack.
+const nicID = 1
+
+// freshPorts is when a dial that has had no answer tries again, from a fresh
+// source port, beside the attempts that still wait. A NAT that reuses a port
+// which the target holds in TIME_WAIT gets challenge ACKs for its SYNs (RFC
+// 5961 section 4.2); Linux answers those with a reset and connects at the next
+// SYN, netstack re-sends the same SYN until it gives up.
+var freshPorts = [...]time.Duration{0, 1200 * time.Millisecond, 3500 * time.Millisecond}
+
+// stackOf returns the netstack that the library's wrapper keeps to itself. We
+// need it to end endpoints before the wrapper stops serving them, and to hold
+// our endpoints ourselves; docs/design/0002 has the story.
+func stackOf(ns *netstack.Impl) (*stack.Stack, error) {
+	f := reflect.ValueOf(ns).Elem().FieldByName("ipstack")
+	if !f.IsValid() || f.Type() != reflect.TypeFor[*stack.Stack]() {
+		return nil, errors.New("this version of tailscale.com keeps its netstack elsewhere: adapt tailnet.stackOf")
+	}
+	return *(**stack.Stack)(unsafe.Pointer(f.UnsafeAddr())), nil
+}
+
+// conn is a TCP connection of the userspace stack. It is a gonet.TCPConn,
+// half-close included, with the endpoint in reach.
+type conn struct {
+	*gonet.TCPConn
+	ep tcpip.Endpoint
+	wq *waiter.Queue
+}
+
+// Abort closes the connection with a reset, as a close with SO_LINGER 0 does.
+func (c *conn) Abort() { c.ep.Abort() }
+
+// Readable reports whether a Read would return at once, with data, an end or
+// an error.
+func (c *conn) Readable() bool {
+	return c.ep.Readiness(readEvents)&readEvents != 0
+}
+
+const readEvents = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
+
+// AwaitReadable returns when a Read would return at once. It lets a caller
+// wait without holding a buffer. Closing the connection ends it.
+func (c *conn) AwaitReadable() {
+	if c.Readable() {
+		return
+	}
+	e, ch := waiter.NewChannelEntry(readEvents)
+	c.wq.EventRegister(&e)
+	defer c.wq.EventUnregister(&e)
+	if c.Readable() {
+		return
+	}
+	<-ch
+}
+
+// attempt is one connect in progress.
+type attempt struct {
+	ep    tcpip.Endpoint
+	wq    *waiter.Queue
+	entry waiter.Entry
+	ready <-chan struct{} // nil once the attempt is over
+}
+
+// dialNetstack opens a connection in the userspace stack, racing a few source
+// ports when the first gets no answer. It runs in the caller's goroutine alone.
+func (n *Node) dialNetstack(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+	var tries [len(freshPorts)]attempt
+	started := 0
+	defer func() {
+		for i := range tries[:started] {
+			if a := &tries[i]; a.ready != nil {
+				a.wq.EventUnregister(&a.entry)
+				a.ep.Abort()
+			}
+		}
+	}()
+	begin := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var lastErr error
+	for {
+		which := -1
+		select {
+		case <-ctx.Done():
+			return nil, ctxErrno(ctx.Err())
+		case <-timer.C:
+			a, err := n.connect(src, dst)
+			if err != nil {
+				return nil, err
+			}
+			tries[started] = a
+			if started++; started < len(tries) {
+				timer.Reset(freshPorts[started] - time.Since(begin))
+			}
+			continue
+		case <-tries[0].ready:
+			which = 0
+		case <-tries[1].ready:
+			which = 1
+		case <-tries[2].ready:
+			which = 2
+		}
+		a := &tries[which]
+		a.wq.EventUnregister(&a.entry)
+		a.ready = nil
+		err := a.ep.LastError()
+		if err == nil {
+			return &conn{TCPConn: gonet.NewTCPConn(a.wq, a.ep), ep: a.ep, wq: a.wq}, nil
+		}
+		a.ep.Close()
+		lastErr = errno(err)
+		// A refusal is an answer. An attempt that timed out leaves the others.
+		if !errors.Is(lastErr, syscall.ETIMEDOUT) || allOver(tries[:started]) {
+			return nil, lastErr
+		}
+	}
+}
+
+func allOver(tries []attempt) bool {
+	for i := range tries {
+		if tries[i].ready != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// connect sends the first SYN of a new endpoint bound to src and any port.
+func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
+	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)
+	if dst.Addr().Is6() {
+		proto = ipv6.ProtocolNumber
+	}
+	a := attempt{wq: new(waiter.Queue)}
+	ep, terr := n.stack.NewEndpoint(tcp.ProtocolNumber, proto, a.wq)
+	if terr != nil {
+		return attempt{}, errno(terr)
+	}
+	a.ep = ep
+	var ready chan struct{}
+	a.entry, ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	a.ready = ready
+	a.wq.EventRegister(&a.entry)
+	terr = ep.Bind(fullAddr(netip.AddrPortFrom(src, 0)))
+	if terr == nil {
+		terr = ep.Connect(fullAddr(dst))
+	}
+	if _, started := terr.(*tcpip.ErrConnectStarted); !started && terr != nil {
+		a.wq.EventUnregister(&a.entry)
+		ep.Close()
+		return attempt{}, errno(terr)
+	}
+	return a, nil
+}
+
+func fullAddr(ap netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(ap.Addr().AsSlice()), Port: ap.Port()}
+}
+
+// errno turns netstack's errors into the errnos that the kernel would give, so
+// that callers judge both modes alike.
+func errno(err tcpip.Error) error {
+	switch err.(type) {
+	case *tcpip.ErrConnectionRefused:
+		return syscall.ECONNREFUSED
+	case *tcpip.ErrTimeout:
+		return syscall.ETIMEDOUT
+	case *tcpip.ErrHostUnreachable, *tcpip.ErrHostDown:
+		return syscall.EHOSTUNREACH
+	case *tcpip.ErrNetworkUnreachable:
+		return syscall.ENETUNREACH
+	case *tcpip.ErrConnectionReset, *tcpip.ErrAborted, *tcpip.ErrConnectionAborted:
+		return syscall.ECONNRESET
+	case *tcpip.ErrNoPortAvailable:
+		return syscall.EADDRNOTAVAIL
+	}
+	return fmt.Errorf("netstack: %s", err)
+}
+
+// ctxErrno keeps a context's error in the chain and says timeout as the kernel
+// does.
+func ctxErrno(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", syscall.ETIMEDOUT, err)
+	}
+	return err
+}
