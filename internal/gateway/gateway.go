@@ -46,6 +46,8 @@ type Gateway struct {
 	relay relay.Relay
 	http  *httpproxy.Proxy
 	mux   *mux.Mux
+
+	warm chan struct{} // closed when the tailnet is up and its tunnels are warm
 }
 
 // New builds a replica from a valid configuration: it binds the port and
@@ -54,7 +56,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, log: opts.Log}
+	g := &Gateway{cfg: cfg, log: opts.Log, warm: make(chan struct{})}
 	authenticate, err := authenticator(cfg.Auth)
 	if err != nil {
 		return nil, err
@@ -108,6 +110,9 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	var serving sync.WaitGroup
 	var serveErr error
 	serving.Go(func() { serveErr = g.mux.Serve(work, g.ln) })
+	starting, stopStarting := context.WithCancel(work)
+	defer stopStarting()
+	serving.Go(func() { g.warmUp(starting) })
 	g.log.Info("serving", "proxy", g.ln.Addr().String(), "mode", g.cfg.Tailnet.Mode)
 
 	select {
@@ -122,6 +127,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	g.log.Info("draining", "settle", g.cfg.Drain.Settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
 	sleep(cut, time.Duration(g.cfg.Drain.Settle))
 	// 2. Close the port, and what has asked for nothing yet.
+	stopStarting()
 	g.ln.Close()
 	serving.Wait()
 	g.mux.Drain()
@@ -147,17 +153,49 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	return errors.Join(serveErr, waitErr, closeErr)
 }
 
-// Wait returns nil once the replica has joined its tailnet.
-func (g *Gateway) Wait(ctx context.Context) error { return g.node.Wait(ctx) }
+// warmTime bounds the warming of the tunnels: a route whose peer is down must
+// not keep the others from being used.
+const warmTime = 4 * time.Second
+
+// warmUp waits for the tailnet and makes its first handshakes.
+func (g *Gateway) warmUp(ctx context.Context) {
+	if g.node.Wait(ctx) != nil {
+		return // stopped before
+	}
+	ctx, cancel := context.WithTimeout(ctx, warmTime)
+	defer cancel()
+	start := time.Now()
+	if err := g.node.Warm(ctx); err != nil {
+		g.log.Warn("tunnels are not all warm", "err", err)
+	}
+	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
+	close(g.warm)
+}
+
+// Wait returns nil once the replica is on its tailnet with warm tunnels, while
+// it runs. The error says what it is waiting for.
+func (g *Gateway) Wait(ctx context.Context) error {
+	if err := g.node.Wait(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-g.warm:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("warming tunnels: %w", ctx.Err())
+	}
+}
 
 // ready lets a request wait for the tailnet, for a bounded time.
 func (g *Gateway) ready(ctx context.Context) error {
-	if g.node.Up() {
-		return nil
+	var err error
+	select {
+	case <-g.warm:
+	default:
+		wait, cancel := context.WithTimeout(ctx, time.Duration(g.cfg.Tailnet.StartTimeout))
+		err = g.Wait(wait)
+		cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(g.cfg.Tailnet.StartTimeout))
-	defer cancel()
-	err := g.node.Wait(ctx)
 	if err == nil && !g.node.Up() {
 		err = tailnet.ErrNotUp
 	}
