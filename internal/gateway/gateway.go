@@ -154,8 +154,8 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 }
 
 // warmTime bounds the warming of the tunnels: a route whose peer is down must
-// not keep the others from being used.
-const warmTime = 4 * time.Second
+// not keep the others from being used. It leaves room for a second handshake.
+const warmTime = 6 * time.Second
 
 // warmUp waits for the tailnet and makes its first handshakes.
 func (g *Gateway) warmUp(ctx context.Context) {

@@ -200,11 +200,10 @@ func errno(err tcpip.Error) error {
 	return fmt.Errorf("netstack: %s", err)
 }
 
-// ctxErrno keeps a context's error in the chain and says timeout as the kernel
-// does.
+// ctxErrno says timeout as the kernel does.
 func ctxErrno(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %w", syscall.ETIMEDOUT, err)
+		return syscall.ETIMEDOUT
 	}
 	return err
 }

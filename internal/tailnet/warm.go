@@ -8,10 +8,13 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"tailscale.com/tailcfg"
+	"tailscale.com/types/key"
 )
 
-// pingEvery is how long one ping has before the next.
-const pingEvery = 250 * time.Millisecond
+const (
+	pingEvery = 250 * time.Millisecond // how long one ping has before the next
+	settle    = 150 * time.Millisecond // between discovery and handshake
+)
 
 // Warm makes a WireGuard handshake with every peer that is online and carries
 // a route, so that the first connection through each does not pay for it: a
@@ -33,12 +36,20 @@ func (n *Node) Warm(ctx context.Context) error {
 		}
 		addr, name := p.Addresses().At(0).Addr(), p.ComputedName()
 		g.Go(func() error {
-			// First a path: discovery pings go out on all of them. Then the
-			// handshake, which has one try on the best.
-			for _, kind := range []tailcfg.PingType{tailcfg.PingDisco, tailcfg.PingTSMP} {
-				if err := n.ping(ctx, addr, kind); err != nil {
-					return fmt.Errorf("peer %s (%v) does not answer %s pings: %w", name, addr, kind, err)
-				}
+			// First a path, in both directions.
+			n.callMeMaybe(p.Key())
+			if err := n.ping(ctx, addr, tailcfg.PingDisco); err != nil {
+				return fmt.Errorf("peer %s (%v) does not answer discovery: %w", name, addr, err)
+			}
+			// Then the handshake, which has one try. A peer that has just
+			// learned of us answers discovery a moment before its WireGuard
+			// knows our key.
+			select {
+			case <-time.After(settle):
+			case <-ctx.Done():
+			}
+			if err := n.ping(ctx, addr, tailcfg.PingTSMP); err != nil {
+				return fmt.Errorf("peer %s (%v) does not answer the WireGuard handshake: %w", name, addr, err)
 			}
 			return nil
 		})
@@ -60,5 +71,17 @@ func (n *Node) ping(ctx context.Context, addr netip.Addr, kind tailcfg.PingType)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+	}
+}
+
+// callMeMaybe has the peer look for paths to us now. One that knew this device
+// before a restart still trusts its old address for 6.5 s and would answer the
+// handshake there; it asks for the new one only when it is told to, which the
+// engine does when it sends data and knows no path. A send of no packets is
+// all that it takes.
+func (n *Node) callMeMaybe(peer key.NodePublic) {
+	mc := n.sys.MagicSock.Get()
+	if ep, err := mc.ParseEndpoint(peer.UntypedHexString()); err == nil {
+		mc.Send(nil, ep, 0)
 	}
 }

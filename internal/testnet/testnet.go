@@ -48,8 +48,9 @@ type Net struct {
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
 
-	mu  sync.Mutex
-	web *http.Server // the control server's front; nil while it is stopped
+	mu    sync.Mutex
+	web   *http.Server          // the control server's front; nil while it is stopped
+	conns map[net.Conn]struct{} // the front's connections, those that were upgraded included
 }
 
 // Start brings up an empty tailnet on loopback, which runs until Close. A nil
@@ -103,7 +104,16 @@ func (n *Net) StartControl() error {
 	}
 	n.addr = ln.Addr().String()
 	n.ctl.ExplicitBaseURL = "http://" + n.addr
-	n.web = &http.Server{Handler: n.guard(), ErrorLog: log.New(io.Discard, "", 0)}
+	n.conns = map[net.Conn]struct{}{}
+	n.web = &http.Server{Handler: n.guard(), ErrorLog: log.New(io.Discard, "", 0), ConnState: func(c net.Conn, state http.ConnState) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if state == http.StateClosed {
+			delete(n.conns, c)
+		} else {
+			n.conns[c] = struct{}{}
+		}
+	}}
 	go n.web.Serve(ln) // ends with StopControl
 	return nil
 }
@@ -112,10 +122,14 @@ func (n *Net) StartControl() error {
 // StartControl. What it knows is kept.
 func (n *Net) StopControl() {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.web != nil {
-		n.web.Close()
-		n.web = nil
+	web, conns := n.web, n.conns
+	n.web, n.conns = nil, map[net.Conn]struct{}{}
+	n.mu.Unlock()
+	if web != nil {
+		web.Close()
+	}
+	for c := range conns {
+		c.Close()
 	}
 }
 
@@ -201,16 +215,34 @@ func (n *Net) Devices() []Device {
 	return list
 }
 
+// AwaitDevice waits until the device called hostname follows the control
+// server's updates.
+func (n *Net) AwaitDevice(ctx context.Context, hostname string) error {
+	node, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	return n.ctl.AwaitNodeInMapRequest(ctx, node.Key)
+}
+
 // ApproveRoutes lets the device called hostname carry routes, in place of
 // those it had.
 func (n *Net) ApproveRoutes(hostname string, routes ...netip.Prefix) error {
+	node, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	n.ctl.SetSubnetRoutes(node.Key, routes)
+	return nil
+}
+
+func (n *Net) device(hostname string) (*tailcfg.Node, error) {
 	for _, node := range n.ctl.AllNodes() {
 		if node.Hostinfo.Hostname() == hostname {
-			n.ctl.SetSubnetRoutes(node.Key, routes)
-			return nil
+			return node, nil
 		}
 	}
-	return fmt.Errorf("testnet: no device is called %q", hostname)
+	return nil, fmt.Errorf("testnet: no device is called %q", hostname)
 }
 
 // SetDNSRoutes makes the tailnet's split DNS: each suffix with the addresses

@@ -1,0 +1,99 @@
+package tailnet_test
+
+import (
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"tailscale.com/net/packet"
+	"tailscale.com/net/tstun"
+	"tailscale.com/wgengine/filter"
+
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// freshSourcePort dials a target that still holds the dialler's first source
+// port in TIME_WAIT, as one behind a NAT does that reuses ports early: each of
+// its SYNs gets a challenge ACK, and no more (RFC 5961 section 4.2). The cloud
+// node plays the target, packet by packet.
+func freshSourcePort(t *testing.T, w *world) {
+	if w.mode != tailnet.Userspace {
+		return // Linux answers the challenge with a reset itself, and has no hook to hold it back
+	}
+	n := w.join(t, "freshport", tailnet.Options{})
+	target := netip.AddrPortFrom(testnet.APIAddr, 7005)
+	w.cloud.Handle(target, echo)
+
+	var mu sync.Mutex
+	var held uint16 // the source port in TIME_WAIT: the first that is seen
+	var challenges int
+	tun := w.cloud.Tun()
+	before := tun.PreFilterPacketInboundFromWireGuard
+	defer func() { tun.PreFilterPacketInboundFromWireGuard = before }()
+	tun.PreFilterPacketInboundFromWireGuard = func(p *packet.Parsed, tw *tstun.Wrapper) filter.Response {
+		if p.Dst != target {
+			return filter.Accept
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if held == 0 {
+			held = p.Src.Port()
+		}
+		if p.Src.Port() != held {
+			return filter.Accept
+		}
+		if p.TCPFlags == packet.TCPSyn {
+			challenges++
+			go tw.InjectOutbound(challengeACK(p.Dst, p.Src))
+		}
+		return filter.Drop
+	}
+	start := time.Now()
+	c := dial(t, n, target)
+	took := time.Since(start)
+	pingPong(t, c)
+	mu.Lock()
+	defer mu.Unlock()
+	t.Logf("connected in %v, after %d challenge ACKs to port %d", took.Round(time.Millisecond), challenges, held)
+	if challenges == 0 {
+		t.Error("no SYN was challenged: the test tested nothing")
+	}
+	if took > 5*time.Second {
+		t.Errorf("the dial took %v, want seconds", took)
+	}
+}
+
+// challengeACK is the ACK of a connection in TIME_WAIT, for an old sequence.
+func challengeACK(src, dst netip.AddrPort) []byte {
+	const ipLen, tcpLen = 20, 20
+	b := make([]byte, ipLen+tcpLen)
+	b[0], b[3], b[8], b[9] = 0x45, ipLen+tcpLen, 64, 6
+	copy(b[12:16], src.Addr().AsSlice())
+	copy(b[16:20], dst.Addr().AsSlice())
+	put := func(b []byte, v uint16) { b[0], b[1] = byte(v>>8), byte(v) }
+	put(b[10:], checksum(b[:ipLen], 0))
+	tcp := b[ipLen:]
+	put(tcp[0:], src.Port())
+	put(tcp[2:], dst.Port())
+	copy(tcp[4:12], []byte{0, 0, 0, 1, 0, 0, 0, 2}) // sequence and acknowledgement of long ago
+	tcp[12], tcp[13] = tcpLen/4<<4, 0x10            // ACK
+	put(tcp[14:], 512)
+	var pseudo uint32
+	for _, a := range [][]byte{b[12:16], b[16:20]} {
+		pseudo += uint32(a[0])<<8 + uint32(a[1]) + uint32(a[2])<<8 + uint32(a[3])
+	}
+	put(tcp[16:], checksum(tcp, pseudo+6+tcpLen))
+	return b
+}
+
+func checksum(b []byte, sum uint32) uint16 {
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(b[i])<<8 + uint32(b[i+1])
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

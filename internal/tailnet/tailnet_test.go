@@ -1,0 +1,578 @@
+package tailnet_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/nstest"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+// One list of cases for both modes.
+func TestUserspace(t *testing.T) { conformance(t, tailnet.Userspace) }
+
+func TestKernel(t *testing.T) {
+	if nstest.Inside(t) {
+		onlyNetAdmin(t)
+		conformance(t, tailnet.Kernel)
+	}
+}
+
+// world is a tailnet with a cloud node, and the way to join it.
+type world struct {
+	mode  tailnet.Mode
+	net   *testnet.Net
+	cloud *testnet.Cloud
+}
+
+func conformance(t *testing.T, mode tailnet.Mode) {
+	resolvConf, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := within(t, 60*time.Second)
+	w := &world{mode: mode}
+	if w.net, err = testnet.Start(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer w.net.Close()
+	if w.cloud, err = w.net.StartCloud(ctx, "cloud", nil); err != nil {
+		t.Fatal(err)
+	}
+	defer w.cloud.Close()
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *world)
+	}{
+		{"reaches_ipv4_and_ipv6", reachesBothFamilies},
+		{"refuses_what_no_peer_routes", refusesUnrouted},
+		{"says_refused", saysRefused},
+		{"times_out", timesOut},
+		{"half_closes", halfCloses},
+		{"asks_a_private_resolver", asksPrivateResolver},
+		{"wrong_key_says_why", wrongKeySaysWhy},
+		{"kept_state_keeps_the_address", keptStateKeepsAddress},
+		{"control_outage_changes_nothing", controlOutage},
+		{"client_inside_an_accepted_route", clientInsideRoute},
+		{"fresh_source_port", freshSourcePort},
+		{"routes_can_be_ignored", routesIgnored},
+		{"closes_with_2000_tunnels", closesWithTunnels},
+		{"leaves_nothing_behind", leavesNothing},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, w) })
+	}
+	if now, err := os.ReadFile("/etc/resolv.conf"); err != nil || string(now) != string(resolvConf) {
+		t.Errorf("/etc/resolv.conf changed: %v\n%s", err, now)
+	}
+}
+
+// join joins the tailnet and waits until the cloud's routes are known.
+func (w *world) join(t *testing.T, name string, opts tailnet.Options) *tailnet.Node {
+	t.Helper()
+	opts.Mode, opts.Hostname, opts.ControlURL = w.mode, name, w.net.URL()
+	if opts.AuthKey == "" {
+		opts.AuthKey = testnet.AuthKey
+	}
+	// The engine's chatter is kept, and shown when joining failed or was slow.
+	start := time.Now()
+	var chatter lockedBuffer
+	opts.Logger = slog.New(slog.NewTextHandler(&chatter, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	defer func() {
+		took := time.Since(start)
+		t.Logf("%s joined in %v", name, took.Round(time.Millisecond))
+		if t.Failed() || took > 4*time.Second {
+			t.Logf("the engine said:\n%s", chatter.String())
+		}
+	}()
+	n, err := tailnet.Start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	ctx := within(t, 20*time.Second)
+	if err := n.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !opts.IgnoreRoutes {
+		eventually(t, "the cloud's route", func() bool { return n.Routes(testnet.APIAddr) && n.Routes(testnet.APIAddr6) })
+		if err := n.Warm(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+func reachesBothFamilies(t *testing.T, w *world) {
+	n := w.join(t, "both", tailnet.Options{})
+	for _, a := range []netip.Addr{testnet.APIAddr, testnet.APIAddr6} {
+		c := dial(t, n, netip.AddrPortFrom(a, 80))
+		if w.mode == tailnet.Kernel {
+			if _, ok := c.(*net.TCPConn); !ok {
+				t.Errorf("kernel mode gave a %T, want a bare *net.TCPConn", c)
+			}
+		}
+		io.WriteString(c, "GET /x HTTP/1.0\r\nHost: api\r\n\r\n")
+		b, err := io.ReadAll(c)
+		if err != nil || !strings.Contains(string(b), `"private-api"`) {
+			t.Errorf("%v answered %q, %v", a, b, err)
+		}
+		own := n.Addrs()[0]
+		if a.Is6() {
+			own = n.Addrs()[1]
+		}
+		if !strings.Contains(string(b), `"device":"`+own.String()+`"`) {
+			t.Errorf("the API saw another address than %v: %s", own, b)
+		}
+	}
+}
+
+func refusesUnrouted(t *testing.T, w *world) {
+	n := w.join(t, "unrouted", tailnet.Options{})
+	// Something listens there, so a dial that fell out to the host's network
+	// would succeed.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	own := netip.AddrPortFrom(n.Addrs()[0], 80)
+	for _, a := range []netip.AddrPort{ln.Addr().(*net.TCPAddr).AddrPort(), netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("[2001:db8::1]:80"), own} {
+		if c, err := n.DialTCP(within(t, 5*time.Second), a); !errors.Is(err, tailnet.ErrNoRoute) {
+			t.Errorf("dial %v: %v, %v; want ErrNoRoute", a, c, err)
+		}
+		if c, err := n.DialUDP(within(t, 5*time.Second), a); !errors.Is(err, tailnet.ErrNoRoute) {
+			t.Errorf("dial UDP %v: %v, %v; want ErrNoRoute", a, c, err)
+		}
+	}
+}
+
+func saysRefused(t *testing.T, w *world) {
+	n := w.join(t, "refused", tailnet.Options{})
+	_, err := n.DialTCP(within(t, 5*time.Second), netip.AddrPortFrom(testnet.APIAddr, 81))
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("err = %v, want ECONNREFUSED", err)
+	}
+}
+
+func timesOut(t *testing.T, w *world) {
+	n := w.join(t, "timeout", tailnet.Options{})
+	gone, err := w.net.StartCloud(within(t, 20*time.Second), "gone", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := netip.MustParseAddr("10.77.0.1")
+	if err := w.net.ApproveRoutes("gone", netip.MustParsePrefix("10.77.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the route", func() bool { return n.Routes(dead) })
+	gone.Close()
+	defer w.net.ApproveRoutes("gone") // it must not be waited for
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err = n.DialTCP(ctx, netip.AddrPortFrom(dead, 80))
+	if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Timeout() {
+		t.Errorf("err = %v, want a timeout", err)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("the dial took %v, with a deadline of 500ms", d)
+	}
+}
+
+// halfCloses ends each direction on its own, from either side first.
+func halfCloses(t *testing.T, w *world) {
+	n := w.join(t, "halfclose", tailnet.Options{})
+	addr := netip.AddrPortFrom(testnet.APIAddr, 7001)
+	w.cloud.Handle(addr, func(c net.Conn) {
+		defer c.Close()
+		b, _ := io.ReadAll(c) // until the client's end
+		fmt.Fprintf(c, "got %d", len(b))
+	})
+	c := dial(t, n, addr)
+	io.WriteString(c, strings.Repeat("x", 100_000))
+	closeWrite(t, c)
+	if b, err := io.ReadAll(c); err != nil || string(b) != "got 100000" {
+		t.Errorf("client's end first: %q, %v", b, err)
+	}
+
+	addr = netip.AddrPortFrom(testnet.APIAddr, 7002)
+	got := make(chan int, 1)
+	w.cloud.Handle(addr, func(c net.Conn) {
+		defer c.Close()
+		io.WriteString(c, "bye")
+		c.(interface{ CloseWrite() error }).CloseWrite()
+		b, _ := io.ReadAll(c)
+		got <- len(b)
+	})
+	c = dial(t, n, addr)
+	if b, err := io.ReadAll(c); err != nil || string(b) != "bye" {
+		t.Errorf("target's end first: %q, %v", b, err)
+	}
+	io.WriteString(c, strings.Repeat("y", 100_000))
+	closeWrite(t, c)
+	select {
+	case b := <-got:
+		if b != 100_000 {
+			t.Errorf("the target got %d bytes after its own end, want 100000", b)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the target never saw the client's end")
+	}
+}
+
+func asksPrivateResolver(t *testing.T, w *world) {
+	n := w.join(t, "dns", tailnet.Options{})
+	for _, network := range []string{"udp", "tcp"} {
+		var c net.Conn
+		var err error
+		if network == "udp" {
+			c, err = n.DialUDP(within(t, 5*time.Second), netip.AddrPortFrom(testnet.DNSAddr, 53))
+		} else {
+			c, err = n.DialTCP(within(t, 5*time.Second), netip.AddrPortFrom(testnet.DNSAddr, 53))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		q := new(dns.Msg).SetQuestion(testnet.APIName+".", dns.TypeA)
+		client := dns.Client{Net: network}
+		r, _, err := client.ExchangeWithConnContext(within(t, 5*time.Second), q, &dns.Conn{Conn: c})
+		if err != nil || len(r.Answer) != 1 || !strings.Contains(r.Answer[0].String(), testnet.APIAddr.String()) {
+			t.Errorf("%s: %v, %v", network, r, err)
+		}
+	}
+}
+
+func wrongKeySaysWhy(t *testing.T, w *world) {
+	n, err := tailnet.Start(t.Context(), tailnet.Options{Mode: w.mode, Hostname: "wrong", ControlURL: w.net.URL(), AuthKey: "tskey-auth-wrong"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	err = n.Wait(ctx)
+	if !errors.Is(err, tailnet.ErrNotUp) || !strings.Contains(err.Error(), "invalid authkey") {
+		t.Errorf("Wait said %v, want ErrNotUp and the server's reason", err)
+	}
+	if _, err := n.DialTCP(t.Context(), netip.AddrPortFrom(testnet.APIAddr, 80)); !errors.Is(err, tailnet.ErrNotUp) {
+		t.Errorf("dial said %v, want ErrNotUp", err)
+	}
+	if strings.Contains(fmt.Sprint(err), "tskey-auth-wrong") {
+		t.Error("the error shows the auth key")
+	}
+}
+
+func keptStateKeepsAddress(t *testing.T, w *world) {
+	dir := t.TempDir()
+	var first []netip.Addr
+	for i := range 3 {
+		store, err := tailnet.DirStore(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		n := w.join(t, "kept", tailnet.Options{Store: store})
+		c := dial(t, n, netip.AddrPortFrom(testnet.APIAddr, 80))
+		c.Close()
+		took := time.Since(start)
+		t.Logf("start %d: up, warm and connected in %v", i+1, took.Round(time.Millisecond))
+		if took > 4*time.Second { // WireGuard's second try comes after 5s
+			t.Errorf("start %d lost its first handshake", i+1)
+		}
+		if first == nil {
+			first = n.Addrs()
+		} else if got := n.Addrs(); got[0] != first[0] {
+			t.Errorf("restart %d came back as %v, was %v", i, got, first)
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func controlOutage(t *testing.T, w *world) {
+	n := w.join(t, "outage", tailnet.Options{})
+	addr := netip.AddrPortFrom(testnet.APIAddr, 7003)
+	w.cloud.Handle(addr, echo)
+	before := dial(t, n, addr)
+	w.net.StopControl()
+	defer w.net.StartControl()
+	deadline := time.Now().Add(3 * time.Second)
+	for i := 0; time.Now().Before(deadline); i++ {
+		pingPong(t, before)
+		c := dial(t, n, addr)
+		pingPong(t, c)
+		c.Close()
+		time.Sleep(100 * time.Millisecond)
+	}
+	if !n.Up() {
+		t.Error("the node counts as down in a control-plane outage")
+	}
+	if err := w.net.StartControl(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.net.AwaitDevice(within(t, 60*time.Second), "cloud"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clientInsideRoute has a client whose address lies inside 10.12.0.0/16, which
+// the tailnet routes, talk to a listener of the gateway's host.
+func clientInsideRoute(t *testing.T, w *world) {
+	if w.mode != tailnet.Kernel {
+		return // nothing of the host is routed, so there is nothing to capture
+	}
+	n := w.join(t, "inside", tailnet.Options{})
+	if !n.Routes(netip.MustParseAddr(nstest.ClientAddr)) {
+		t.Fatalf("%s is not inside an accepted route", nstest.ClientAddr)
+	}
+	ln, err := net.Listen("tcp", nstest.HereAddr+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go echo(c)
+		}
+	}()
+	c, err := nstest.DialFromClient(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	pingPong(t, c)
+	pingPong(t, dial(t, n, netip.AddrPortFrom(testnet.APIAddr, 7003))) // and the tailnet works meanwhile
+}
+
+func routesIgnored(t *testing.T, w *world) {
+	n := w.join(t, "noroutes", tailnet.Options{IgnoreRoutes: true})
+	eventually(t, "the peer", func() bool { return n.Routes(w.cloud.Addrs()[0]) })
+	if n.Routes(testnet.APIAddr) {
+		t.Error("the subnet route is used")
+	}
+}
+
+// closesWithTunnels closes a node under 2,000 tunnels that are in the middle
+// of things.
+func closesWithTunnels(t *testing.T, w *world) {
+	const tunnels = 2000
+	raiseFiles(t)
+	n := w.join(t, "tunnels", tailnet.Options{})
+	addr := netip.AddrPortFrom(testnet.APIAddr, 7004)
+	w.cloud.Handle(addr, echo)
+	conns := make([]net.Conn, tunnels)
+	var wg sync.WaitGroup
+	sem := make(chan struct{}, 64)
+	for i := range conns {
+		wg.Go(func() {
+			sem <- struct{}{}
+			defer func() { <-sem }()
+			c, err := n.DialTCP(within(t, 30*time.Second), addr)
+			if err != nil {
+				t.Errorf("dial: %v", err)
+				return
+			}
+			io.WriteString(c, "x")
+			conns[i] = c
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	var readers sync.WaitGroup
+	for _, c := range conns {
+		readers.Go(func() { io.Copy(io.Discard, c) })
+	}
+	start := time.Now()
+	if w.mode == tailnet.Kernel {
+		for _, c := range conns { // they are the kernel's, so the caller's to close
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	took := time.Since(start)
+	t.Logf("closed with %d tunnels in %v", tunnels, took.Round(time.Millisecond))
+	if took > 2*time.Second {
+		t.Errorf("close took %v, want less than 2s", took)
+	}
+	done := make(chan struct{})
+	go func() { readers.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("readers of the node's connections still wait")
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// leavesNothing compares the goroutines after one node came and went with
+// those after four.
+func leavesNothing(t *testing.T, w *world) {
+	store := tailnet.MemoryStore() // one device: the cloud keeps goroutines for each it has met
+	comeAndGo := func() {
+		n := w.join(t, "leaves", tailnet.Options{Store: store})
+		c := dial(t, n, netip.AddrPortFrom(testnet.APIAddr, 80))
+		io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+		if _, err := io.ReadAll(c); err != nil { // to the end: what the cloud keeps would be counted
+			t.Error(err)
+		}
+		c.Close()
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	comeAndGo()
+	settled()
+	before := goroutines()
+	for range 3 {
+		comeAndGo()
+	}
+	var more map[string]int
+	eventuallyOr(20*time.Second, func() bool {
+		more = goroutines()
+		for stack, n := range before {
+			more[stack] -= n
+		}
+		maps.DeleteFunc(more, func(_ string, n int) bool { return n <= 0 })
+		return len(more) == 0
+	}, func() {
+		for stack, n := range more {
+			t.Errorf("%d goroutines more after 4 nodes than after 1:\n%s", n, stack)
+		}
+	})
+	if w.mode == tailnet.Kernel {
+		noTraceInKernel(t)
+	}
+}
+
+// goroutines counts the running goroutines by where they were created.
+func goroutines() map[string]int {
+	buf := make([]byte, 16<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	counts := map[string]int{}
+	for g := range strings.SplitSeq(string(buf), "\n\n") {
+		_, created, _ := strings.Cut(g, "created by ")
+		created, _, _ = strings.Cut(created, " in goroutine")
+		counts[created]++
+	}
+	return counts
+}
+
+// settled waits until the number of goroutines has stopped falling.
+func settled() {
+	for last := runtime.NumGoroutine() + 1; runtime.NumGoroutine() < last; {
+		last = runtime.NumGoroutine()
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+// lockedBuffer is a bytes.Buffer for several writers.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func dial(t *testing.T, n *tailnet.Node, a netip.AddrPort) net.Conn {
+	t.Helper()
+	c, err := n.DialTCP(within(t, 10*time.Second), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+func echo(c net.Conn) { defer c.Close(); io.Copy(c, c) }
+
+func pingPong(t *testing.T, c net.Conn) {
+	t.Helper()
+	var b [4]byte
+	if _, err := io.WriteString(c, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, b[:]); err != nil || string(b[:]) != "ping" {
+		t.Fatalf("echo said %q, %v", b, err)
+	}
+}
+
+func closeWrite(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	eventuallyOr(15*time.Second, f, func() { t.Fatalf("waited too long for %s", what) })
+}
+
+func eventuallyOr(d time.Duration, f func() bool, or func()) {
+	for deadline := time.Now().Add(d); !f(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			or()
+			return
+		}
+	}
+}
+
+func raiseFiles(t *testing.T) {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+	l.Cur = l.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+}
