@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -237,7 +236,7 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 	switch {
 	case res.err != nil:
 		class, hint := flow.ResolveFailed, "the resolvers responsible for this name did not answer; source: "+source
-		if errors.Is(res.err, context.DeadlineExceeded) || errors.Is(res.err, os.ErrDeadlineExceeded) {
+		if ne, ok := errors.AsType[net.Error](res.err); ok && ne.Timeout() {
 			class = flow.Timeout
 		}
 		return Answer{}, 0, fail(class, name, hint, res.err)
