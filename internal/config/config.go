@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,7 +147,8 @@ func Load(path string, environ []string, flags map[string]string) (Config, error
 func Parse(data []byte, c *Config) error {
 	js, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
-		return fmt.Errorf("not YAML: %w", err)
+		text := strings.NewReplacer("yaml: unmarshal errors:\n  ", "", "yaml: ", "").Replace(err.Error())
+		return fmt.Errorf("not YAML: %s", text)
 	}
 	var doc any
 	if err := yaml.Unmarshal(js, &doc); err != nil {
@@ -157,31 +160,87 @@ func Parse(data []byte, c *Config) error {
 	if _, ok := doc.(map[string]any); !ok {
 		return errors.New("the document is not a mapping: it should start with keys such as listen: or tailnet:")
 	}
+	var met mapstructure.Metadata
 	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		Result: c, TagName: "json", ErrorUnused: true, MatchName: func(a, b string) bool { return a == b },
+		Result: c, TagName: "json", Metadata: &met, MatchName: func(a, b string) bool { return a == b },
 		DecodeHook: decodeValue,
 	})
 	if err != nil {
 		return err
 	}
-	return join([]error{dec.Decode(doc)})
+	errs := []error{mistakes(dec.Decode(doc))}
+	slices.Sort(met.Unused)
+	for _, path := range met.Unused {
+		errs = append(errs, fmt.Errorf("%s: no such key; use one of %s", path, strings.Join(siblings(path), ", ")))
+	}
+	return join(errs)
 }
 
-// decodeValue turns YAML scalars into our own types.
+// decodeValue turns YAML scalars into our own types, and says what is wrong
+// with a value of the wrong kind. It never repeats a string: it may be a secret.
 func decodeValue(from, to reflect.Type, v any) (any, error) {
+	kinds := map[reflect.Kind]string{reflect.Map: "a mapping", reflect.Slice: "a list", reflect.String: "a string", reflect.Float64: "a number", reflect.Bool: "true or false"}
+	is := func(want ...reflect.Kind) bool { return slices.Contains(want, from.Kind()) }
+	wrong := func(instead string) error {
+		return fmt.Errorf("%s is wrong here; write %s", kinds[from.Kind()], instead)
+	}
 	switch {
 	case to == reflect.TypeFor[Duration]():
 		s, ok := v.(string)
 		if !ok {
-			return nil, fmt.Errorf("%v is no duration; write a unit, such as 10s or 2m", v)
+			return nil, wrong("a number with its unit, such as 10s or 2m")
 		}
 		return parseDuration(s)
-	case to.Kind() == reflect.Int && from.Kind() == reflect.Float64:
-		if f := v.(float64); f != float64(int(f)) {
-			return nil, fmt.Errorf("%v is no whole number", f)
+	case to.Kind() == reflect.Int:
+		if f, ok := v.(float64); !ok || f != float64(int(f)) {
+			return nil, wrong("a whole number")
 		}
+	case to.Kind() == reflect.Bool && !is(reflect.Bool):
+		return nil, wrong("true or false, without quotes")
+	case to.Kind() == reflect.String && !is(reflect.String):
+		return nil, wrong("a string, in quotes if need be")
+	case to.Kind() == reflect.Slice && !is(reflect.Slice):
+		return nil, wrong("a list, such as [a, b]")
+	case (to.Kind() == reflect.Struct || to.Kind() == reflect.Map) && !is(reflect.Map):
+		return nil, wrong("a mapping: keys on lines of their own, indented")
 	}
 	return v, nil
+}
+
+// mistakes puts each of the decoder's errors on a line of ours, path first.
+func mistakes(err error) error {
+	if all, ok := errors.AsType[interface {
+		error
+		Unwrap() []error
+	}](err); ok {
+		var list []error
+		for _, e := range all.Unwrap() {
+			list = append(list, mistakes(e))
+		}
+		return errors.Join(list...)
+	}
+	if e, ok := errors.AsType[*mapstructure.DecodeError](err); ok {
+		return fmt.Errorf("%s: %w", e.Name(), e.Unwrap())
+	}
+	return err
+}
+
+var element = regexp.MustCompile(`\[\d+\]`)
+
+// siblings lists the keys that exist beside path.
+func siblings(path string) []string {
+	path = element.ReplaceAllString(path, "[]")
+	prefix := path[:strings.LastIndexByte(path, '.')+1]
+	var names []string
+	for _, k := range Keys() {
+		if rest, ok := strings.CutPrefix(k.Path, prefix); ok {
+			name, _, _ := strings.Cut(rest, ".")
+			if name = strings.TrimSuffix(name, "[]"); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // join flattens errs into one error with a mistake on each line, or nil.

@@ -110,8 +110,8 @@ func (v *validator) resolve(r *Resolve) {
 		}
 	}
 	v.positive("resolve.timeout", r.Timeout)
-	v.notNegative("resolve.minTTL", r.MinTTL, "use 0s to keep answers for their own time")
-	v.notNegative("resolve.maxTTL", r.MaxTTL, "use a time such as 5m")
+	v.positive("resolve.minTTL", r.MinTTL)
+	v.positive("resolve.maxTTL", r.MaxTTL)
 	if r.MaxTTL < r.MinTTL {
 		v.add("resolve.maxTTL", "%s is less than resolve.minTTL, %s", r.MaxTTL, r.MinTTL)
 	}

@@ -130,7 +130,7 @@ func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 // Finish closes the books on a flow: its one log line is written here.
 func (r *Road) Finish(rec *flow.Record) {
 	rec.Total = time.Since(rec.Start)
-	r.Log.LogAttrs(context.Background(), slog.LevelInfo, "flow", slog.Any("flow", rec))
+	r.Log.Info("flow", "flow", rec)
 }
 
 // denial turns a verdict into the error that the client is told.

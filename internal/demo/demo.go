@@ -196,7 +196,11 @@ func (d *Demo) say(format string, args ...any) { fmt.Fprintf(d.opts.Out, format+
 
 // invite prints what a person can try.
 func (d *Demo) invite() {
-	d.say("\nTry it%s:", map[bool]string{true: " from another terminal", false: ", with pando demo on a terminal"}[d.opts.Stay])
+	if d.opts.Stay {
+		d.say("\nTry it from another terminal:")
+	} else {
+		d.say("\nOn a terminal the fleet stays up, and you can try:")
+	}
 	url, ca := "https://"+testnet.APIName+"/hello", d.caFile()
 	d.say("  curl --cacert %s -x http://%s %s", ca, d.opts.Listen, url)
 	d.say("  curl --cacert %s -x socks5h://%s %s", ca, d.opts.Listen, url)

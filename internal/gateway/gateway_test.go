@@ -59,6 +59,7 @@ var oneGateway = []testCase{
 var ownGateway = []testCase{
 	{"policy_rules", policyRules},
 	{"policy_report", policyReport},
+	{"policy_direct_and_own_listener", policyDirect},
 	{"host_table", hostTable},
 	{"authentication", authentication},
 	{"drain", drain},
@@ -704,6 +705,55 @@ func policyReport(t *testing.T, w *world) {
 	}
 	if out := w.curl(t, "-i", "-x", "http://"+r.addr, "http://127.0.0.1/"); !strings.Contains(out, "HTTP/1.1 403") {
 		t.Errorf("report mode lets through what is never allowed:\n%s", out)
+	}
+}
+
+// policyDirect reaches a listener of this host through the host's own network,
+// and never the gateway itself.
+func policyDirect(t *testing.T, w *world) {
+	host := hostAddr(t, w)
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "direct")
+			c.Close()
+		}
+	}()
+	r := w.start(t, func(c *config.Config) {
+		c.Policy.Direct = "any"
+		c.Listen.Proxy = "0.0.0.0:0"
+	})
+	_, br := r.connectTo(t, ln.Addr().String(), "")
+	if b, err := io.ReadAll(br); err != nil || string(b) != "direct" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if f := r.flows.find(t, ln.Addr().String()); f["path"] != "direct" {
+		t.Errorf("flow line %v", f)
+	}
+	_, port, _ := net.SplitHostPort(r.addr)
+	for _, own := range []string{host, r.gw.Node().Addrs()[0].String(), "[" + r.gw.Node().Addrs()[1].String() + "]"} {
+		c := r.raw(t)
+		fmt.Fprintf(c, "CONNECT %s:%s HTTP/1.1\r\nHost: x\r\n\r\n", own, port)
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 403 {
+			t.Errorf("CONNECT to the gateway itself at %s: %v, %v", own, resp, err)
+		}
+	}
+	// A private address is not public.
+	r.kill()
+	r.wait()
+	r = w.start(t, func(c *config.Config) { c.Policy.Direct = "public" })
+	c := r.raw(t)
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", ln.Addr())
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 502 {
+		t.Errorf("direct: public let %s through: %v, %v", ln.Addr(), resp, err)
 	}
 }
 

@@ -353,3 +353,23 @@ func eventually(t *testing.T, what string, f func() bool) {
 		}
 	}
 }
+
+// hostAddr returns an address of this host that is neither loopback nor public
+// nor routed by the tailnet. In the namespace of kernel mode it makes one.
+func hostAddr(t *testing.T, w *world) string {
+	t.Helper()
+	if w.mode == "kernel" {
+		return addHostAddr(t)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			return n.IP.String()
+		}
+	}
+	t.Skip("this host has no address but loopback; kernel mode's namespace tests it")
+	return ""
+}

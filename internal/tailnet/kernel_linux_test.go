@@ -3,11 +3,14 @@ package tailnet_test
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
 // onlyNetAdmin holds the namespace to what a pod of kernel mode has.
@@ -56,5 +59,37 @@ func noTraceInKernel(t *testing.T) {
 		for _, r := range routes {
 			t.Errorf("a route is still there: %v", r)
 		}
+	}
+}
+
+// saysWhatToMount: without the right to make it, a missing TUN device is an
+// error that helps.
+func saysWhatToMount(t *testing.T) {
+	t.Helper()
+	err := tailnet.EnsureTUN(filepath.Join(t.TempDir(), "net", "tun"))
+	for _, want := range []string{"is missing", "mount it into the pod", "tailnet.mode: userspace"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("EnsureTUN says %v, want %q in it", err, want)
+		}
+	}
+}
+
+// With the right to make it, it is made.
+func TestMakesTUN(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT TESTED: making a device node needs root")
+	}
+	path := filepath.Join(t.TempDir(), "net", "tun")
+	for range 2 { // the second time it is there
+		if err := tailnet.EnsureTUN(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || unix.Major(st.Rdev) != 10 || unix.Minor(st.Rdev) != 200 {
+		t.Errorf("made mode %o, device %d:%d; want a character device 10:200", st.Mode, unix.Major(st.Rdev), unix.Minor(st.Rdev))
 	}
 }

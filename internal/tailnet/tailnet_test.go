@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +34,7 @@ func TestUserspace(t *testing.T) { conformance(t, tailnet.Userspace) }
 func TestKernel(t *testing.T) {
 	if nstest.Inside(t) {
 		onlyNetAdmin(t)
+		saysWhatToMount(t)
 		conformance(t, tailnet.Kernel)
 	}
 }
@@ -70,6 +72,7 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"half_closes", halfCloses},
 		{"asks_a_private_resolver", asksPrivateResolver},
 		{"wrong_key_says_why", wrongKeySaysWhy},
+		{"hostname_tags_and_ephemeral", hostnameTagsEphemeral},
 		{"kept_state_keeps_the_address", keptStateKeepsAddress},
 		{"control_outage_changes_nothing", controlOutage},
 		{"client_inside_an_accepted_route", clientInsideRoute},
@@ -279,6 +282,21 @@ func wrongKeySaysWhy(t *testing.T, w *world) {
 	}
 	if strings.Contains(fmt.Sprint(err), "tskey-auth-wrong") {
 		t.Error("the error shows the auth key")
+	}
+}
+
+func hostnameTagsEphemeral(t *testing.T, w *world) {
+	n := w.join(t, "tagged", tailnet.Options{Tags: []string{"tag:k8s", "tag:egress"}, Ephemeral: true})
+	if n.Name() != "tagged."+testnet.MagicSuffix {
+		t.Errorf("the node is called %q", n.Name())
+	}
+	i := slices.IndexFunc(w.net.Devices(), func(d testnet.Device) bool { return d.Name == "tagged" })
+	if i < 0 || !slices.Equal(w.net.Devices()[i].Tags, []string{"tag:k8s", "tag:egress"}) {
+		t.Errorf("the control server lists %+v", w.net.Devices())
+	}
+	start := time.Now()
+	if err := n.Close(); err != nil || time.Since(start) > 2*time.Second {
+		t.Errorf("an ephemeral node closed in %v: %v", time.Since(start), err)
 	}
 }
 

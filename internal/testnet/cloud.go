@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -238,7 +237,7 @@ func (c *Cloud) serveHTTP(ln net.Listener, tlsConf *tls.Config) {
 		ln = tls.NewListener(ln, tlsConf)
 	}
 	s := &http.Server{
-		ErrorLog: log.New(io.Discard, "", 0),
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			device, _, _ := net.SplitHostPort(r.RemoteAddr)
 			w.Header().Set("Content-Type", "application/json")

@@ -12,8 +12,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -105,7 +103,7 @@ func (n *Net) StartControl() error {
 	n.addr = ln.Addr().String()
 	n.ctl.ExplicitBaseURL = "http://" + n.addr
 	n.conns = map[net.Conn]struct{}{}
-	n.web = &http.Server{Handler: n.guard(), ErrorLog: log.New(io.Discard, "", 0), ConnState: func(c net.Conn, state http.ConnState) {
+	n.web = &http.Server{Handler: n.guard(), ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), ConnState: func(c net.Conn, state http.ConnState) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if state == http.StateClosed {
@@ -160,7 +158,7 @@ func (n *Net) startDERP() (*tailcfg.DERPMap, error) {
 	}
 	n.derpWeb = &http.Server{
 		Handler:      derpserver.Handler(n.derp),
-		ErrorLog:     log.New(io.Discard, "", 0),
+		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // DERP hijacks: no HTTP/2
 	}
 	go n.derpWeb.Serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}})) // ends with Close
@@ -199,14 +197,15 @@ func serveSTUN(c net.PacketConn) {
 type Device struct {
 	Name   string
 	Addr   netip.Addr
-	Routes []netip.Prefix
+	Routes []netip.Prefix // those it offers
+	Tags   []string       // those it asks for
 }
 
 // Devices lists the nodes that have registered, in order.
 func (n *Net) Devices() []Device {
 	var list []Device
 	for _, node := range n.ctl.AllNodes() {
-		d := Device{Name: node.Hostinfo.Hostname(), Routes: node.Hostinfo.RoutableIPs().AsSlice()}
+		d := Device{Name: node.Hostinfo.Hostname(), Routes: node.Hostinfo.RoutableIPs().AsSlice(), Tags: node.Hostinfo.RequestTags().AsSlice()}
 		if len(node.Addresses) > 0 {
 			d.Addr = node.Addresses[0].Addr()
 		}

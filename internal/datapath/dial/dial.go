@@ -40,9 +40,10 @@ type outcome struct {
 	err    error
 }
 
-// Dial returns the first connection that any target gives, and that target.
+// Dial returns the first connection that any target gives, and that target; or
+// the first failure, and the target that it is of.
 // The caller closes the connection. The error is a *flow.Error of class
-// Refused, Unreachable, Timeout, NoRoute, Canceled or Internal.
+// Refused, Unreachable, Timeout, NoRoute, Reset, Canceled or Internal.
 func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
 	if len(targets) == 0 {
 		return nil, flow.Target{}, &flow.Error{Class: flow.Internal, Op: "dial", Err: errors.New("no address to dial")}
@@ -64,7 +65,7 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 		conn, target, err = d.race(ctx, interleave(targets))
 	}
 	if err != nil {
-		return nil, targets[0], d.explain(parent, targets[0], err)
+		return nil, target, d.explain(parent, target, err)
 	}
 	return conn, target, nil
 }
@@ -91,7 +92,7 @@ func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	start()
 	timer := time.NewTimer(stagger)
 	defer timer.Stop()
-	var firstErr error
+	var first outcome // the first failure
 	for {
 		select {
 		case <-timer.C:
@@ -104,15 +105,15 @@ func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flo
 			if o.err == nil {
 				return o.conn, o.target, nil
 			}
-			if firstErr == nil {
-				firstErr = o.err
+			if first.err == nil {
+				first = o
 			}
 			switch {
 			case started < len(targets):
 				start()
 				timer.Reset(stagger)
 			case pending == 0:
-				return nil, flow.Target{}, firstErr
+				return nil, first.target, first.err
 			}
 		}
 	}

@@ -121,7 +121,7 @@ func (p *Policy) Name(q Query) Verdict {
 // whether a peer of the tailnet carries it.
 func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 	v := Verdict{Tailnet: routed}
-	addr = addr.Unmap()
+	addr = addr.Unmap().WithZone("") // no prefix contains an address with a zone
 	if forbidden(addr) || p.Own != nil && p.Own(netip.AddrPortFrom(addr, q.Port)) {
 		v.Deny, v.Reason = true, Forbidden
 		return v
@@ -164,7 +164,7 @@ func (p *Policy) label(i int) string {
 // matchesRequest reports whether the rule fits all that is known before the
 // target's address is.
 func (r *Rule) matchesRequest(q Query) bool {
-	return matchPrefix(r.From, q.Client.Unmap()) && matchName(r.Names, q.Name) && matchPort(r.Ports, q.Port)
+	return matchPrefix(r.From, q.Client.Unmap().WithZone("")) && matchName(r.Names, q.Name) && matchPort(r.Ports, q.Port)
 }
 
 func (r *Rule) matchesAddress(a netip.Addr) bool { return matchPrefix(r.Prefixes, a) }

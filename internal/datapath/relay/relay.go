@@ -49,25 +49,22 @@ type pair struct {
 	cause error // the first failure; guarded by once
 }
 
-// Start takes both connections, joins them and returns. When both directions have ended, both
-// connections are closed and done is called, once, from another goroutine.
+// Start takes both connections, joins them and returns. When both directions
+// have ended, both connections are closed and done is called, once, from
+// another goroutine. The pair is over when done has returned.
 func (r *Relay) Start(p flow.Pair, done func(Result)) {
 	pr := &pair{Pair: p, relay: r, done: done}
 	pr.left.Store(2)
 	r.mu.Lock()
 	cut := r.cut
-	if cut == nil {
-		if r.pairs == nil {
-			r.pairs = map[*pair]struct{}{}
-		}
-		r.pairs[pr] = struct{}{}
-		r.active.Add(1)
+	if r.pairs == nil {
+		r.pairs = map[*pair]struct{}{}
 	}
+	r.pairs[pr] = struct{}{}
+	r.active.Add(1)
 	r.mu.Unlock()
 	if cut != nil {
-		pr.fail(cut)
-		go done(Result{Err: cut})
-		return
+		pr.fail(cut) // both directions end as they begin
 	}
 	go pr.upward()
 	go pr.downward()
@@ -139,8 +136,8 @@ func (p *pair) direction(dst, src net.Conn, early []byte, count *atomic.Int64, f
 	p.Client.Close()
 	p.Target.Close()
 	p.once.Do(func() {}) // no failure any more: cause may be read
-	p.relay.remove(p)
 	p.done(Result{Up: p.up.Load(), Down: p.down.Load(), Err: p.cause})
+	p.relay.remove(p) // last: who waits for the pair waits for its books too
 }
 
 // fail ends both directions at once; the first cause is kept.

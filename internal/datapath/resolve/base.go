@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,13 +22,14 @@ const baseTTL = 5 * time.Second
 // askBase answers as the pod itself would: /etc/hosts, then the resolvers of
 // resolv.conf. A name with a dot is asked as it is first, and then with the
 // search domains, whatever ndots says: the gateway's clients give whole names.
-func (r *Resolver) askBase(ctx context.Context, name string) result {
+// A search domain may lead into a zone of d; d's own resolvers are asked then.
+func (r *Resolver) askBase(ctx context.Context, d TailnetDNS, name string) (res result, source string) {
 	hosts, conf, err := r.base.load()
 	if err != nil {
-		return result{err: err}
+		return result{err: err}, SourceBase
 	}
 	if a := hosts[name]; len(a) > 0 {
-		return result{addrs: a, ttl: baseTTL}
+		return result{addrs: a, ttl: baseTTL}, SourceBase
 	}
 	servers := make([]string, len(conf.Servers))
 	for i, s := range conf.Servers {
@@ -42,16 +44,37 @@ func (r *Resolver) askBase(ctx context.Context, name string) result {
 	if !strings.Contains(name, ".") && len(candidates) > 1 {
 		candidates = append(candidates[1:], name) // a short name is completed first
 	}
-	var res result
 	for _, c := range candidates {
-		res = r.ask(ctx, c, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-			return exchangeAny(ctx, dialHost, servers, q)
-		})
+		if d.owns(c) {
+			res, source = r.askTailnet(ctx, d, c)
+		} else {
+			source = SourceBase
+			res = r.ask(ctx, c, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+				reply, err := exchangeAny(ctx, r.dialBase, servers, q)
+				if err == nil {
+					disbelieve(reply, d)
+				}
+				return reply, err
+			})
+		}
 		if res.err != nil || res.found() {
 			break
 		}
 	}
-	return res
+	return res, source
+}
+
+// disbelieve drops from a reply of the pod's network what it says of names that
+// d owns: a CNAME that leads into a private zone is followed there, and that
+// the public DNS has no such name means nothing.
+func disbelieve(reply *dns.Msg, d TailnetDNS) {
+	owned := func(fqdn string) bool { return d.owns(strings.ToLower(strings.TrimSuffix(fqdn, "."))) }
+	reply.Answer = slices.DeleteFunc(reply.Answer, func(rr dns.RR) bool { return owned(rr.Header().Name) })
+	for _, rr := range reply.Answer {
+		if c, ok := rr.(*dns.CNAME); ok && owned(c.Target) {
+			reply.Rcode = dns.RcodeSuccess
+		}
+	}
 }
 
 // baseFiles reads /etc/hosts and resolv.conf, again when they change.

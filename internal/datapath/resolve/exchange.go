@@ -235,7 +235,7 @@ func exchangeOver(ctx context.Context, dial DialFunc, network string, server net
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", network, err)
 	}
-	if len(reply.Question) != 1 || !strings.EqualFold(reply.Question[0].Name, q.Question[0].Name) || reply.Question[0].Qtype != q.Question[0].Qtype {
+	if !reply.Response || len(reply.Question) != 1 || !strings.EqualFold(reply.Question[0].Name, q.Question[0].Name) || reply.Question[0].Qtype != q.Question[0].Qtype {
 		return nil, fmt.Errorf("%s: the reply is for another question", network)
 	}
 	return reply, nil

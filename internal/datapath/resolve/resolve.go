@@ -99,6 +99,8 @@ type Resolver struct {
 	cache  *lru.Cache[string, entry]
 	flight singleflight.Group
 	base   baseFiles
+
+	dialBase DialFunc // how the pod's own resolvers are reached; tests replace it
 }
 
 // entry is one cached outcome: addresses, or the error that says there are none.
@@ -132,7 +134,7 @@ func New(opts Options) *Resolver {
 	if opts.CacheSize == 0 {
 		opts.CacheSize = 10_000
 	}
-	r := &Resolver{opts: opts, base: baseFiles{hosts: opts.HostsFile, conf: opts.ResolvConf}}
+	r := &Resolver{opts: opts, base: baseFiles{hosts: opts.HostsFile, conf: opts.ResolvConf}, dialBase: dialHost}
 	r.SetHosts(opts.Hosts)
 	var err error
 	if r.cache, err = lru.New[string, entry](opts.CacheSize); err != nil {
@@ -161,6 +163,9 @@ func ParseHost(host string) (Host, error) {
 	name, err := normalize(host)
 	if err != nil {
 		return Host{}, fail(flow.BadRequest, host, "check the spelling of the host name", err)
+	}
+	if name != host {
+		return ParseHost(name) // IDNA makes digits and dots of many a character
 	}
 	return Host{Name: name}, nil
 }
@@ -219,19 +224,16 @@ const maxAliases = 8
 
 // lookup asks the one source that is responsible for name.
 func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer, time.Duration, error) {
-	var res result
-	source := SourceBase
-	if r.opts.Tailnet == nil {
-		res = r.askBase(ctx, name)
-	} else {
-		d, up := r.opts.Tailnet()
-		if !up {
+	var d TailnetDNS // without a tailnet it owns no name
+	if r.opts.Tailnet != nil {
+		var up bool
+		if d, up = r.opts.Tailnet(); !up {
 			return Answer{}, 0, fail(flow.NotReady, name, "the gateway has not joined its tailnet yet; try again", nil)
 		}
-		res, source = r.askTailnet(ctx, d, name)
-		if source == "" {
-			source, res = SourceBase, r.askBase(ctx, name)
-		}
+	}
+	res, source := r.askTailnet(ctx, d, name)
+	if source == "" {
+		res, source = r.askBase(ctx, d, name)
 	}
 	switch {
 	case res.err != nil:
@@ -259,7 +261,6 @@ func (r *Resolver) askTailnet(ctx context.Context, d TailnetDNS, name string) (r
 				return res, source
 			}
 		}
-		return result{}, ""
 	}
 	if a := d.Records[name]; len(a) > 0 {
 		return result{addrs: a, ttl: time.Minute}, SourceRecord
@@ -287,6 +288,12 @@ func (r *Resolver) askTailnet(ctx context.Context, d TailnetDNS, name string) (r
 	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 		return exchangeAny(ctx, r.opts.DialTailnet, servers, q)
 	}), SourceZone + suffix
+}
+
+// owns reports whether the tailnet is responsible for name.
+func (d TailnetDNS) owns(name string) bool {
+	_, _, routed := longestSuffix(d.Routes, name)
+	return routed || len(d.Records[name]) > 0 || d.Magic && under(name, d.MagicSuffix)
 }
 
 // longestSuffix finds the most specific route for name.

@@ -1,0 +1,171 @@
+package socks5
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+var (
+	connectIPv4 = []byte{5, 1, 0, 1, 192, 0, 2, 1, 0x01, 0xbb}
+	connectIPv6 = []byte{5, 1, 0, 4, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x01, 0xbb}
+)
+
+func connectName(host string, port uint16) []byte {
+	b := append([]byte{5, 1, 0, 3, byte(len(host))}, host...)
+	return append(b, byte(port>>8), byte(port))
+}
+
+func password(user, pass string) []byte {
+	b := append([]byte{1, byte(len(user))}, user...)
+	return append(append(b, byte(len(pass))), pass...)
+}
+
+func TestReplyFor(t *testing.T) {
+	replies := map[flow.Class]Reply{
+		flow.OK:              Succeeded,
+		flow.Internal:        GeneralFailure,
+		flow.BadRequest:      GeneralFailure,
+		flow.Unauthenticated: noReply,
+		flow.Denied:          NotAllowed,
+		flow.NotFound:        HostUnreachable,
+		flow.ResolveFailed:   HostUnreachable,
+		flow.NoRoute:         NetworkUnreachable,
+		flow.Refused:         ConnectionRefused,
+		flow.Unreachable:     HostUnreachable,
+		flow.Timeout:         TTLExpired,
+		flow.Reset:           GeneralFailure,
+		flow.Idle:            GeneralFailure,
+		flow.Overloaded:      GeneralFailure,
+		flow.NotReady:        GeneralFailure,
+		flow.Cut:             GeneralFailure,
+		flow.Canceled:        noReply,
+		flow.Loop:            GeneralFailure,
+	}
+	for _, class := range flow.Classes() {
+		t.Run(class.String(), func(t *testing.T) {
+			want, ok := replies[class]
+			if !ok {
+				t.Fatal("a new class: choose its reply")
+			}
+			if got := ReplyFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
+				t.Errorf("got %d, want %d", got, want)
+			}
+		})
+	}
+	for _, c := range []struct {
+		name string
+		err  error
+		want Reply
+	}{
+		{"nil", nil, Succeeded},
+		{"unknown_kind", errors.New("broken"), GeneralFailure},
+		{"a_reply_beats_its_class", unsupported(CommandNotSupported), CommandNotSupported},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := ReplyFor(c.err); got != c.want {
+				t.Errorf("got %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// Each case parses whole, and its tail stays.
+func TestParse(t *testing.T) {
+	long := strings.Repeat("n", 255)
+	for _, c := range []struct {
+		name  string
+		parse func([]byte) (any, int, error)
+		in    []byte
+		want  any // nil means an error
+	}{
+		{"greeting", greeting, []byte{5, 2, 0, 2}, []byte{0, 2}},
+		{"greeting_without_methods", greeting, []byte{5, 0}, []byte(nil)},
+		{"greeting_of_socks4", greeting, []byte{4, 1, 0, 80}, nil},
+		{"credentials", creds, password("ann", "a:b"), credentials{"ann", "a:b"}},
+		{"credentials_empty", creds, password("", ""), credentials{}},
+		{"credentials_longest", creds, password(long, long), credentials{long, long}},
+		{"credentials_version", creds, []byte{5, 1, 'a', 1, 'b'}, nil},
+		{"request_ipv4", req, connectIPv4, request{commandConnect, "192.0.2.1", 443}},
+		{"request_ipv6", req, connectIPv6, request{commandConnect, "2001:db8::1", 443}},
+		{"request_name", req, connectName("api.corp.example", 8080), request{commandConnect, "api.corp.example", 8080}},
+		{"request_longest_name", req, connectName(long, 65535), request{commandConnect, long, 65535}},
+		{"request_ipv4_mapped", req, []byte{5, 1, 0, 4, 14: 0xff, 15: 0xff, 16: 192, 18: 2, 19: 1, 21: 80}, request{commandConnect, "192.0.2.1", 80}},
+		{"request_other_command", req, append([]byte{5, 3}, connectIPv4[2:]...), request{3, "192.0.2.1", 443}},
+		{"request_port_0", req, connectName("a", 0), request{commandConnect, "a", 0}},
+		{"request_version", req, append([]byte{4}, connectIPv4[1:]...), nil},
+		{"request_empty_name", req, connectName("", 80), nil},
+		{"request_address_type", req, []byte{5, 1, 0, 2, 0, 0, 80}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in := append(c.in[:len(c.in):len(c.in)], "tail"...)
+			got, n, err := c.parse(in)
+			if c.want == nil {
+				if err == nil || n != 0 || flow.ClassOf(err) != flow.BadRequest {
+					t.Fatalf("got %v, %d, %v; want a bad request", got, n, err)
+				}
+				return
+			}
+			if err != nil || n != len(c.in) || !reflect.DeepEqual(got, c.want) {
+				t.Fatalf("got %v, %d, %v; want %v, %d", got, n, err, c.want, len(c.in))
+			}
+		})
+	}
+}
+
+// FuzzParse holds the parsers to what the reader relies on: whatever the
+// network cuts a message into, they ask for more until it is whole, and then
+// say what they say of the whole.
+func FuzzParse(f *testing.F) {
+	for _, b := range [][]byte{
+		{5, 1, 0}, {5, 2, 0, 2}, {5, 0}, {4, 1, 0, 80, 192, 0, 2, 1, 0},
+		password("ann", "secret"), password("", ""),
+		connectIPv4, connectIPv6, connectName("api.corp.example", 443), connectName("", 443),
+		{5, 2, 0, 1, 0, 0, 0, 0, 0, 21}, {5, 1, 0, 2, 0, 0, 80},
+		append(append([]byte{5, 1, 0}, connectIPv4...), "GET / HTTP/1.1\r\n"...),
+		[]byte("GET / HTTP/1.1\r\n"),
+	} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1100 { // longer than any handshake
+			b = b[:1100]
+		}
+		piecewise(t, "greeting", greeting, b)
+		piecewise(t, "credentials", creds, b)
+		piecewise(t, "request", req, b)
+	})
+}
+
+func piecewise(t *testing.T, name string, parse func([]byte) (any, int, error), b []byte) {
+	whole, n, err := parse(b)
+	if n < 0 || n > len(b) || err != nil && n != 0 {
+		t.Fatalf("%s: %d bytes of %d, error %v", name, n, len(b), err)
+	}
+	if err != nil && flow.ClassOf(err) != flow.BadRequest {
+		t.Fatalf("%s: %v is of class %v", name, err, flow.ClassOf(err))
+	}
+	for i := range b {
+		part := append([]byte(nil), b[:i]...)
+		got, m, perr := parse(part)
+		switch {
+		case n > 0 && i >= n: // the message is complete
+			clear(part) // and keeps no reference
+			if m != n || perr != nil || !reflect.DeepEqual(got, whole) {
+				t.Fatalf("%s: %d bytes of %q give %v, %d, %v; all of them %v, %d", name, i, b, got, m, perr, whole, n)
+			}
+		case m != 0, err == nil && perr != nil:
+			t.Fatalf("%s: %d bytes of %q give %v, %d, %v; all of them %v, %d, %v", name, i, b, got, m, perr, whole, n, err)
+		}
+	}
+}
+
+func greeting(b []byte) (any, int, error) { return erase(parseGreeting(b)) }
+func creds(b []byte) (any, int, error)    { return erase(parseCredentials(b)) }
+func req(b []byte) (any, int, error)      { return erase(parseRequest(b)) }
+
+func erase[T any](v T, n int, err error) (any, int, error) { return v, n, err }

@@ -1,0 +1,230 @@
+package socks5
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// road is all that lies behind the front end: it dials nothing, and its
+// tunnels read what the client has left to say.
+type road struct {
+	err      error    // of Connect
+	target   net.Conn // that Connect returns
+	all      []byte   // what the tunnel got of the client, early bytes first
+	finished []*flow.Record
+}
+
+func (r *road) Connect(context.Context, *flow.Record) (net.Conn, error) { return r.target, r.err }
+
+func (r *road) Tunnel(rec *flow.Record, p flow.Pair) {
+	rest, err := io.ReadAll(p.Client)
+	rec.Err = err
+	r.all = slices.Concat(p.ClientEarly, rest)
+	p.Client.Close()
+	r.Finish(rec)
+}
+
+func (r *road) Finish(rec *flow.Record) { r.finished = append(r.finished, rec) }
+
+// loopback returns the two ends of a TCP connection.
+func loopback(t *testing.T) (client, server *net.TCPConn) {
+	t.Helper()
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if client, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if server, err = ln.AcceptTCP(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	client.SetDeadline(time.Now().Add(30 * time.Second))
+	return client, server
+}
+
+// serve runs s on c and returns what is closed at its end.
+func serve(t *testing.T, s *Server, c *net.TCPConn) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Serve(t.Context(), c)
+	}()
+	return done
+}
+
+func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
+
+// answer is a reply on the wire.
+func answer(r Reply) []byte { return []byte{5, byte(r), 0, 1, 0, 0, 0, 0, 0, 0} }
+
+func TestServe(t *testing.T) {
+	var (
+		long     = strings.Repeat("x", 255)
+		none     = []byte{5, 1, 0}
+		userpass = []byte{5, 1, 2}
+		name     = connectName("api.corp.example", 443)
+		fill     = append([]byte{5, 255}, bytes.Repeat([]byte{2}, 255)...)
+	)
+	users := func(user, pass string) bool { return user == "ann" && pass == "secret" || user == long && pass == long }
+	for _, c := range []struct {
+		name  string
+		users func(user, pass string) bool
+		err   error // of the road
+		send  []byte
+		want  []byte // all that comes back
+		class flow.Class
+		rec   flow.Request // of the record, without Front and Client
+		all   string       // what the tunnel gets of the client
+	}{
+		{name: "name", send: join(none, name), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
+		{name: "ipv6", send: join(none, connectIPv6), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
+		{name: "early_bytes", send: join(none, name, []byte("hello")), want: join([]byte{5, 0}, answer(Succeeded)),
+			rec: flow.Request{Host: "api.corp.example", Port: 443}, all: "hello"},
+		{name: "no_acceptable_method", send: join(userpass), want: []byte{5, 0xff}, class: flow.Unauthenticated},
+		{name: "password", users: users, send: join(userpass, password("ann", "secret"), name),
+			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{User: "ann", Host: "api.corp.example", Port: 443}},
+		{name: "password_wrong", users: users, send: join(userpass, password("ann", "guess"), name),
+			want: []byte{5, 2, 1, 1}, class: flow.Unauthenticated},
+		{name: "password_not_offered", users: users, send: join(none, name), want: []byte{5, 0xff}, class: flow.Unauthenticated},
+		{name: "password_version", users: users, send: join(userpass, []byte{5}), want: join([]byte{5, 2}, answer(GeneralFailure)), class: flow.BadRequest},
+		{name: "longest_handshake_fits", users: users, send: join(fill, password(long, long), connectName(long, 443), []byte(long)),
+			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{User: long, Host: long, Port: 443}, all: long},
+		{name: "socks4", send: []byte{4, 1, 0, 80, 192, 0, 2, 1, 0}, want: answer(GeneralFailure), class: flow.BadRequest},
+		{name: "bind", send: join(none, []byte{5, 2}, connectIPv4[2:]), want: join([]byte{5, 0}, answer(CommandNotSupported)),
+			class: flow.BadRequest, rec: flow.Request{Host: "192.0.2.1", Port: 443}},
+		{name: "address_type", send: join(none, []byte{5, 1, 0, 2, 0, 0, 80}), want: join([]byte{5, 0}, answer(AddressTypeNotSupported)), class: flow.BadRequest},
+		{name: "port_0", send: join(none, connectName("a", 0)), want: join([]byte{5, 0}, answer(GeneralFailure)),
+			class: flow.BadRequest, rec: flow.Request{Host: "a"}},
+		{name: "road_fails", err: &flow.Error{Class: flow.Refused}, send: join(none, name), want: join([]byte{5, 0}, answer(ConnectionRefused)),
+			class: flow.Refused, rec: flow.Request{Host: "api.corp.example", Port: 443}},
+		{name: "too_much_after_failure", send: join([]byte{4}, make([]byte, 3000)), want: answer(GeneralFailure), class: flow.BadRequest},
+		{name: "truncated_nothing", class: flow.Canceled},
+		{name: "truncated_greeting", send: []byte{5, 2, 0}, class: flow.Canceled},
+		{name: "truncated_password", users: users, send: join(userpass, []byte{1, 3, 'a'}), want: []byte{5, 2}, class: flow.Canceled},
+		{name: "truncated_request", send: join(none, name[:len(name)-1]), want: []byte{5, 0}, class: flow.Canceled},
+	} {
+		for _, piece := range []int{1, 1 << 20} { // byte by byte, and all at once
+			t.Run(c.name+map[int]string{1: "_bytewise"}[piece], func(t *testing.T) {
+				client, server := loopback(t)
+				_, target := loopback(t)
+				r := &road{err: c.err, target: target}
+				done := serve(t, &Server{Road: r, Authenticate: c.users}, server)
+				for part := range slices.Chunk(c.send, piece) {
+					if _, err := client.Write(part); err != nil {
+						t.Fatal(err)
+					}
+				}
+				client.CloseWrite()
+				got, err := io.ReadAll(client)
+				if err != nil || !bytes.Equal(got, c.want) {
+					t.Errorf("came back: %v, %v; want %v", got, err, c.want)
+				}
+				<-done
+				if len(r.finished) != 1 {
+					t.Fatalf("%d records, want 1", len(r.finished))
+				}
+				rec := r.finished[0]
+				c.rec.Front, c.rec.Client = flow.SOCKS5, client.LocalAddr().(*net.TCPAddr).AddrPort()
+				if class := flow.ClassOf(rec.Err); class != c.class || rec.Request != c.rec {
+					t.Errorf("class %v, request %+v; want %v, %+v", class, rec.Request, c.class, c.rec)
+				}
+				if string(r.all) != c.all {
+					t.Errorf("the tunnel got %q, want %q", r.all, c.all)
+				}
+			})
+		}
+	}
+}
+
+// One deadline spans the whole handshake: a client that keeps a byte coming is
+// cut off as a silent one is.
+func TestTimeout(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		send []byte
+		want []byte
+	}{
+		{"silent", nil, answer(TTLExpired)},
+		{"in_the_greeting", []byte{5}, answer(TTLExpired)},
+		{"in_the_request", []byte{5, 1, 0, 5, 1, 0}, join([]byte{5, 0}, answer(TTLExpired))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client, server := loopback(t)
+			r := &road{}
+			done := serve(t, &Server{Road: r, Timeout: 30 * time.Millisecond}, server)
+			if _, err := client.Write(c.send); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(client)
+			if err != nil || !bytes.Equal(got, c.want) {
+				t.Errorf("came back: %v, %v; want %v", got, err, c.want)
+			}
+			client.Close()
+			<-done
+			if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
+				t.Errorf("records %+v, want one timeout", r.finished)
+			}
+		})
+	}
+	t.Run("dripping", func(t *testing.T) {
+		client, server := loopback(t)
+		r := &road{}
+		done := serve(t, &Server{Road: r, Timeout: 50 * time.Millisecond}, server)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for b := append([]byte{5, 255}, make([]byte, 255)...); len(b) > 0; b = b[1:] {
+			if _, err := client.Write(b[:1]); err != nil {
+				break
+			}
+			select {
+			case <-done:
+				b = b[:1]
+			case <-tick.C:
+			}
+		}
+		client.Close()
+		<-done
+		if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
+			t.Errorf("records %+v, want one timeout", r.finished)
+		}
+	})
+	t.Run("ends_with_the_handshake", func(t *testing.T) {
+		client, server := loopback(t)
+		_, target := loopback(t)
+		r := &road{target: target}
+		done := serve(t, &Server{Road: r, Timeout: 500 * time.Millisecond}, server)
+		if _, err := client.Write(join([]byte{5, 1, 0}, connectIPv4)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(client, make([]byte, 12)); err != nil {
+			t.Fatal(err)
+		}
+		// A client that came later and stays silent times out: so would have the first.
+		silent, server := loopback(t)
+		later := serve(t, &Server{Road: &road{}, Timeout: 500 * time.Millisecond}, server)
+		if _, err := io.ReadAll(silent); err != nil {
+			t.Fatal(err)
+		}
+		silent.Close()
+		<-later
+		client.Write([]byte("late"))
+		client.CloseWrite()
+		<-done
+		if string(r.all) != "late" || r.finished[0].Err != nil {
+			t.Errorf("the tunnel got %q, %v; want the late bytes", r.all, r.finished[0].Err)
+		}
+	})
+}

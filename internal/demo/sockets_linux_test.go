@@ -1,0 +1,195 @@
+package demo_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// TestStaysOnLoopback runs `pando demo --once` and looks at all its sockets,
+// all the time: none may be connected to anything but this machine. As root
+// it runs in a network namespace whose default route leads to a device that
+// counts: an attempt to call out, however short, is a packet there.
+func TestStaysOnLoopback(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "pando")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/pandoproxy/pando/cmd/pando").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, bin, "demo", "--once", "--listen", freePort(t))
+	cmd.Stdout, cmd.Stderr = &out, &out
+	var sent func() uint64
+	if os.Geteuid() == 0 {
+		sent = enterCountingNamespace(t)
+	} else {
+		t.Log("NOT ROOT: only sockets are watched, packets are not counted")
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	watched := make(chan map[string]bool)
+	go func() { watched <- watch(cmd.Process.Pid, stop) }()
+	err := cmd.Wait()
+	close(stop)
+	remotes := <-watched
+	if err != nil {
+		t.Fatalf("demo: %v\n%s", err, out.String())
+	}
+	if len(remotes) == 0 {
+		t.Fatal("no socket was seen: the test watched nothing")
+	}
+	for r := range remotes {
+		if ap := netip.MustParseAddrPort(r); !ap.Addr().Unmap().IsLoopback() {
+			t.Errorf("a socket was connected to %s", r)
+		}
+	}
+	t.Logf("%d different remote addresses, all of them loopback", len(remotes))
+	if sent != nil {
+		if n := sent(); n != 0 {
+			t.Errorf("%d packets left for the default route", n)
+		}
+	}
+}
+
+// watch collects the remote addresses of all connected sockets of a process,
+// until stop.
+func watch(pid int, stop <-chan struct{}) map[string]bool {
+	seen := map[string]bool{}
+	for {
+		select {
+		case <-stop:
+			return seen
+		case <-time.After(2 * time.Millisecond):
+		}
+		mine := socketInodes(pid)
+		for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+			if err != nil {
+				continue
+			}
+			for sc := bufio.NewScanner(bytes.NewReader(b)); sc.Scan(); {
+				f := strings.Fields(sc.Text())
+				if len(f) < 10 || !mine[f[9]] {
+					continue
+				}
+				if ap := procAddr(f[2]); ap.IsValid() && ap.Port() != 0 {
+					seen[ap.String()] = true
+				}
+			}
+		}
+	}
+}
+
+func socketInodes(pid int) map[string]bool {
+	m := map[string]bool{}
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, l := range links {
+		if s, err := os.Readlink(l); err == nil && strings.HasPrefix(s, "socket:[") {
+			m[strings.Trim(s[7:], "[]")] = true
+		}
+	}
+	return m
+}
+
+// procAddr reads an address of /proc/net: each 4 bytes in host order.
+func procAddr(s string) netip.AddrPort {
+	host, port, _ := strings.Cut(s, ":")
+	b, err := hex.DecodeString(host)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	for i := 0; i+4 <= len(b); i += 4 {
+		slices.Reverse(b[i : i+4])
+	}
+	a, _ := netip.AddrFromSlice(b)
+	var p uint16
+	fmt.Sscanf(port, "%X", &p)
+	return netip.AddrPortFrom(a, p)
+}
+
+// enterCountingNamespace puts this goroutine's thread into a new network
+// namespace with loopback and a default route into a device that only counts.
+// The thread is never given back, so the namespace ends with its process.
+func enterCountingNamespace(t *testing.T) (sent func() uint64) {
+	t.Helper()
+	runtime.LockOSThread()
+	old, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		netns.Set(old)
+		old.Close()
+		runtime.UnlockOSThread()
+	})
+	if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lo, err := netlink.LinkByName("lo")
+	must(err)
+	must(netlink.LinkSetUp(lo))
+	out := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out0"}, PeerName: "out1"}
+	must(netlink.LinkAdd(out))
+	for _, name := range []string{"out0", "out1"} {
+		// The kernel's own IPv6 chatter (MLD, router solicitation) would count.
+		must(os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0))
+		l, err := netlink.LinkByName(name)
+		must(err)
+		must(netlink.LinkSetUp(l))
+	}
+	l, err := netlink.LinkByName("out0")
+	must(err)
+	addr, err := netlink.ParseAddr("192.0.2.2/24")
+	must(err)
+	must(netlink.AddrAdd(l, addr))
+	everything := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	must(netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: everything, Scope: netlink.SCOPE_LINK}))
+	ns, err := netns.Get()
+	must(err)
+	h, err := netlink.NewHandleAt(ns)
+	must(err)
+	count := func() uint64 {
+		l, err := h.LinkByName("out0")
+		must(err)
+		return l.Attrs().Statistics.TxPackets
+	}
+	// A packet to anywhere else is counted, if only as the question who has it.
+	before := count()
+	if c, err := net.Dial("udp", "198.51.100.1:9"); err != nil {
+		t.Fatal(err)
+	} else {
+		c.Write([]byte("x"))
+		c.Close()
+	}
+	for count() == before {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(4 * time.Second) // the kernel asks three times, a second apart
+	before = count()
+	return func() uint64 { return count() - before }
+}

@@ -1,0 +1,24 @@
+package gateway_test
+
+import (
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+func addHostAddr(t *testing.T) string {
+	t.Helper()
+	const host = "192.0.2.77"
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr(host + "/32")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrReplace(lo, addr); err != nil {
+		t.Fatal(err)
+	}
+	return host
+}

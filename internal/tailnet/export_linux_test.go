@@ -1,0 +1,4 @@
+package tailnet
+
+// EnsureTUN is what kernel mode does first.
+var EnsureTUN = ensureTUN
