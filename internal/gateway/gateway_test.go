@@ -52,11 +52,11 @@ var oneGateway = []testCase{
 	{"bad_requests", badRequests},
 	{"loop", loop},
 	{"other_protocols", otherProtocols},
-	{"one_line_per_flow", oneLinePerFlow},
 }
 
 // ownGateway are the cases that need a gateway of their own.
 var ownGateway = []testCase{
+	{"one_line_per_flow", oneLinePerFlow},
 	{"policy_rules", policyRules},
 	{"policy_report", policyReport},
 	{"policy_direct_and_own_listener", policyDirect},
@@ -647,8 +647,8 @@ func otherProtocols(t *testing.T, w *world) {
 }
 
 func oneLinePerFlow(t *testing.T, w *world) {
-	before := w.flows.count()
-	c := w.raw(t)
+	r := w.start(t, nil)
+	c := r.raw(t)
 	br := bufio.NewReader(c)
 	for range 3 {
 		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
@@ -659,11 +659,11 @@ func oneLinePerFlow(t *testing.T, w *world) {
 		io.ReadAll(resp.Body)
 	}
 	c.Close()
-	w.curl(t, "-x", "http://"+w.addr, "https://"+testnet.APIName+"/")
-	w.curl(t, "-x", "socks5h://"+w.addr, "https://"+testnet.APIName+"/")
-	eventually(t, "five lines", func() bool { return w.flows.count() >= before+5 })
+	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/")
+	w.curl(t, "-x", "socks5h://"+r.addr, "https://"+testnet.APIName+"/")
+	eventually(t, "five lines", func() bool { return r.flows.count() >= 5 })
 	time.Sleep(100 * time.Millisecond)
-	if n := w.flows.count() - before; n != 5 {
+	if n := r.flows.count(); n != 5 {
 		t.Errorf("3 requests and 2 tunnels made %d lines, want 5", n)
 	}
 }
@@ -731,10 +731,11 @@ func policyDirect(t *testing.T, w *world) {
 		c.Policy.Direct = "any"
 		c.Listen.Proxy = "0.0.0.0:0"
 	})
-	_, br := r.connectTo(t, ln.Addr().String(), "")
+	c, br := r.connectTo(t, ln.Addr().String(), "")
 	if b, err := io.ReadAll(br); err != nil || string(b) != "direct" {
 		t.Errorf("%q, %v", b, err)
 	}
+	c.Close()
 	if f := r.flows.find(t, ln.Addr().String()); f["path"] != "direct" {
 		t.Errorf("flow line %v", f)
 	}
@@ -750,7 +751,7 @@ func policyDirect(t *testing.T, w *world) {
 	r.kill()
 	r.wait()
 	r = w.start(t, func(c *config.Config) { c.Policy.Direct = "public" })
-	c := r.raw(t)
+	c = r.raw(t)
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", ln.Addr())
 	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 502 {
 		t.Errorf("direct: public let %s through: %v, %v", ln.Addr(), resp, err)

@@ -107,7 +107,7 @@ func read(m *dns.Msg, q dns.Question) result {
 				}
 			case *dns.AAAA:
 				if a, ok := netip.AddrFromSlice(rr.AAAA); ok && q.Qtype == dns.TypeAAAA {
-					out.addrs, out.ttl = append(out.addrs, a), min(out.ttl, ttl)
+					out.addrs, out.ttl = append(out.addrs, a.Unmap()), min(out.ttl, ttl)
 				}
 			case *dns.CNAME:
 				next, out.ttl = strings.ToLower(rr.Target), min(out.ttl, ttl)

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/miekg/dns"
@@ -339,6 +340,9 @@ func normalize(host string) (string, error) {
 		ascii = ascii && name[i] < 0x80
 	}
 	if !ascii {
+		if !utf8.ValidString(name) { // idna would make another name of it
+			return "", errors.New("not a host name: not UTF-8")
+		}
 		a, err := idna.Lookup.ToASCII(name)
 		if err != nil {
 			return "", fmt.Errorf("not a host name: %w", err)

@@ -48,9 +48,10 @@ func newServer(t *testing.T, answer answer, networks ...string) *server {
 	s := &server{addr: ln.Addr().(*net.TCPAddr).AddrPort()}
 	for network, srv := range map[string]*dns.Server{"udp": {PacketConn: pc}, "tcp": {Listener: ln}} {
 		if len(networks) > 0 && networks[0] != network {
-			ln.Close()
 			if network == "udp" {
 				pc.Close()
+			} else {
+				ln.Close()
 			}
 			continue
 		}
