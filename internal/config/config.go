@@ -158,7 +158,7 @@ func Parse(data []byte, c *Config) error {
 		return nil // an empty file
 	}
 	if _, ok := doc.(map[string]any); !ok {
-		return errors.New("the document is not a mapping: it should start with keys such as listen: or tailnet:")
+		return errors.New("document: not a mapping; write keys such as listen and tailnet, each with a colon")
 	}
 	var met mapstructure.Metadata
 	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{

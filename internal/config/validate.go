@@ -104,8 +104,8 @@ func (v *validator) resolve(r *Resolve) {
 			v.add(path, "has no address; write a list such as [10.12.3.4]")
 		}
 		for i, a := range r.Hosts[name] {
-			if _, err := netip.ParseAddr(a); err != nil {
-				v.add(fmt.Sprintf("%s[%d]", path, i), "%q is no IP address", a)
+			if ip, err := netip.ParseAddr(a); err != nil || ip.Zone() != "" {
+				v.add(fmt.Sprintf("%s[%d]", path, i), "%q is no IP address; write one such as 10.12.3.4", a)
 			}
 		}
 	}

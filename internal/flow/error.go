@@ -40,7 +40,7 @@ const (
 	NotReady
 	// Cut: the gateway was shutting down and the flow outlived the drain.
 	Cut
-	// Canceled: the client went away before it had an answer.
+	// Canceled: the client went away before the work was done.
 	Canceled
 	// Loop: the request came back to the gateway that sent it.
 	Loop

@@ -398,7 +398,7 @@ func resetPassedOn(t *testing.T, w *world) {
 	case <-time.After(10 * time.Second):
 		t.Error("the target never heard of the client's reset")
 	}
-	if f := w.flows.find(t, ":7106"); f["class"] != "reset" {
+	if f := w.flows.find(t, ":7106"); f["class"] != "canceled" {
 		t.Errorf("flow line %v", f)
 	}
 	close(release)

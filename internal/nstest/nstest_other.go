@@ -9,6 +9,12 @@ import (
 	"testing"
 )
 
+// Addresses of the veth pair, where there is one.
+const (
+	HereAddr   = "10.12.5.1"
+	ClientAddr = "10.12.5.5"
+)
+
 // Main is the TestMain of packages that use Inside.
 func Main(m *testing.M) { os.Exit(m.Run()) }
 

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 func writeField(w *bufio.Writer, key string, values []string) {
@@ -25,7 +27,7 @@ func writeTrailerField(w *bufio.Writer, trailer http.Header) {
 	}
 	names := make([]string, 0, len(trailer))
 	for k := range trailer {
-		if !hopByHop[k] {
+		if mayTrail(k) {
 			names = append(names, k)
 		}
 	}
@@ -34,11 +36,15 @@ func writeTrailerField(w *bufio.Writer, trailer http.Header) {
 
 func writeTrailers(w *bufio.Writer, trailer http.Header) {
 	for k, vs := range trailer {
-		if !hopByHop[k] { // RFC 9110 section 6.5.1: no framing, no routing in trailers
+		if mayTrail(k) {
 			writeField(w, k, vs)
 		}
 	}
 }
+
+// mayTrail reports whether a trailer field is passed on: no framing, no
+// routing (RFC 9110 section 6.5.1), and no names that net/http alone takes.
+func mayTrail(name string) bool { return !hopByHop[name] && httpguts.ValidHeaderFieldName(name) }
 
 // via adds us to the proxies that a message has passed (RFC 9110 section
 // 7.6.3).

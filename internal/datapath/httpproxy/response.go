@@ -6,6 +6,8 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // respond copies the final response and settles both connections.
@@ -71,13 +73,16 @@ type framing struct{ chunked, persist, body bool }
 func (x *exchange) writeHead(resp *http.Response, f *framing) {
 	w := x.s.bw
 	status := resp.Status
-	if !strings.Contains(status, " ") {
-		status += " " // RFC 9112 section 4: the space is required
+	if !strings.Contains(status, " ") || !httpguts.ValidHeaderFieldValue(status) {
+		status = status[:3] + " " // RFC 9112 section 4: the space is required, the reason is not
 	}
 	w.WriteString("HTTP/1.1 " + status + "\r\n")
 	options := connectionOptions(resp.Header)
 	for k, vs := range resp.Header {
-		if hopByHop[k] || options[k] || k == "Via" {
+		// net/http lets "Name :" pass; RFC 9112 section 5.1 wants the space gone,
+		// lest the client take for framing what we did not.
+		k = http.CanonicalHeaderKey(strings.TrimRight(k, " "))
+		if hopByHop[k] || options[k] || k == "Via" || !httpguts.ValidHeaderFieldName(k) {
 			continue
 		}
 		writeField(w, k, vs)

@@ -7,6 +7,7 @@ package mux
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -155,7 +156,10 @@ func (m *Mux) refuse(c *net.TCPConn, p Protocol) {
 		hint = "the client speaks SOCKS4: set it to SOCKS5 (socks5h://)"
 	}
 	m.Log.Info("connection refused", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
+	// A close with unread bytes would send a reset, which can overtake the answer.
 	c.CloseWrite()
+	c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	io.Copy(io.Discard, io.LimitReader(c, 64<<10))
 	c.Close()
 }
 

@@ -61,18 +61,28 @@ var embeddings = []embedding{
 	{netip.MustParsePrefix("fd7a:115c:a1e0:b1a::/64"), 12}, // Tailscale's 4via6
 }
 
-// forbidden reports whether a, in whatever spelling, is never allowed.
-func forbidden(a netip.Addr) bool {
+// spellings returns a and the IPv4 addresses that it carries inside.
+func spellings(a netip.Addr) []netip.Addr {
 	a = a.Unmap().WithZone("")
-	if !a.IsValid() || matchAny(neverAllowed, a) {
-		return true
-	}
+	list := []netip.Addr{a}
 	for _, e := range embeddings {
 		if e.prefix.Contains(a) {
 			b := a.As16()
-			if matchAny(neverAllowed, netip.AddrFrom4([4]byte(b[e.at:e.at+4]))) {
-				return true
-			}
+			list = append(list, netip.AddrFrom4([4]byte(b[e.at:e.at+4])))
+		}
+	}
+	return list
+}
+
+// forbidden reports whether a, in whatever spelling, is never allowed: in
+// itself, or as one of the gateway's own listeners.
+func (p *Policy) forbidden(a netip.Addr, port uint16) bool {
+	if !a.IsValid() {
+		return true
+	}
+	for _, s := range spellings(a) {
+		if matchAny(neverAllowed, s) || p.Own != nil && p.Own(netip.AddrPortFrom(s, port)) {
+			return true
 		}
 	}
 	return false

@@ -122,7 +122,7 @@ func (p *Policy) Name(q Query) Verdict {
 func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 	v := Verdict{Tailnet: routed}
 	addr = addr.Unmap().WithZone("") // no prefix contains an address with a zone
-	if forbidden(addr) || p.Own != nil && p.Own(netip.AddrPortFrom(addr, q.Port)) {
+	if p.forbidden(addr, q.Port) {
 		v.Deny, v.Reason = true, Forbidden
 		return v
 	}

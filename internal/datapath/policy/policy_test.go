@@ -222,7 +222,7 @@ func TestForbidden(t *testing.T) {
 					t.Errorf("routed %v: got %+v, want forbidden", routed, v)
 				}
 			}
-			if public(addr) && !forbidden(addr) {
+			if public(addr) && !new(Policy).forbidden(addr, 80) {
 				t.Error("counts as public")
 			}
 		})

@@ -40,7 +40,7 @@ func pumpWait(dst io.Writer, src io.Reader, w readWaiter, count *atomic.Int64) e
 			m, werr := dst.Write(buf[:n])
 			count.Add(int64(m))
 			if err == nil {
-				err = werr
+				err = asWriteError(werr)
 			}
 		}
 		buffers.Put(buf)
@@ -63,7 +63,7 @@ func pumpPlain(dst io.Writer, src io.Reader, count *atomic.Int64) error {
 			m, werr := dst.Write(buf[:n])
 			count.Add(int64(m))
 			if err == nil {
-				err = werr
+				err = asWriteError(werr)
 			}
 		}
 		if err != nil {

@@ -51,7 +51,7 @@ func pumpRaw(dst io.Writer, src syscall.RawConn, count *atomic.Int64) error {
 		m, err := dst.Write(buf[:n])
 		count.Add(int64(m))
 		if err != nil {
-			return err
+			return asWriteError(err)
 		}
 	}
 }

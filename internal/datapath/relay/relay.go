@@ -44,6 +44,8 @@ type pair struct {
 	done     func(Result)
 	up, down atomic.Int64
 
+	clientEnded, targetEnded atomic.Bool
+
 	left  atomic.Int32 // directions that still run
 	once  sync.Once
 	cause error // the first failure; guarded by once
@@ -96,39 +98,53 @@ func (r *Relay) Wait(ctx context.Context) error {
 // Cut ends all pairs with a reset and cause as their error, refuses new ones,
 // waits until all are gone, or ctx ends, and returns how many it cut.
 func (r *Relay) Cut(ctx context.Context, cause string) int {
+	err := &flow.Error{Class: flow.Cut, Op: "relay", Err: errors.New(cause)}
 	r.mu.Lock()
-	r.cut = &flow.Error{Class: flow.Cut, Op: "relay", Err: errors.New(cause)}
+	r.cut = err
 	var list []*pair
 	for p := range r.pairs {
 		list = append(list, p)
 	}
 	r.mu.Unlock()
 	for _, p := range list {
-		p.fail(r.cut)
+		p.fail(err)
 	}
 	r.Wait(ctx)
 	return len(list)
 }
 
-func (p *pair) upward() {
-	p.direction(p.Target, p.Client, p.ClientEarly, &p.up, "client")
+// side is one of the two connections as the relay sees it.
+type side struct {
+	conn  net.Conn
+	early []byte // read from it already
+	name  string
+	ended *atomic.Bool // its stream has come to its end
+	class flow.Class   // what its failure is called
 }
 
-func (p *pair) downward() {
-	p.direction(p.Client, p.Target, p.TargetEarly, &p.down, "target")
+func (p *pair) client() side {
+	return side{p.Client, p.ClientEarly, "client", &p.clientEnded, flow.Canceled}
 }
+
+func (p *pair) target() side {
+	return side{p.Target, p.TargetEarly, "target", &p.targetEnded, flow.Reset}
+}
+
+func (p *pair) upward()   { p.direction(p.client(), p.target(), &p.up) }
+func (p *pair) downward() { p.direction(p.target(), p.client(), &p.down) }
 
 // direction copies src to dst until src ends, and passes the end on.
-func (p *pair) direction(dst, src net.Conn, early []byte, count *atomic.Int64, from string) {
-	err := copyEarly(dst, early, count)
+func (p *pair) direction(src, dst side, count *atomic.Int64) {
+	err := copyEarly(dst.conn, src.early, count)
 	if err == nil {
-		err = pump(dst, src, count)
+		err = pump(dst.conn, src.conn, count)
 	}
 	if err == nil {
-		err = closeWrite(dst)
+		src.ended.Store(true)
+		err = asWriteError(closeWrite(dst.conn))
 	}
 	if err != nil {
-		p.fail(&flow.Error{Class: flow.Reset, Op: "relay", Target: "from " + from, Err: err})
+		p.failed(err, src, dst)
 	}
 	if p.left.Add(-1) > 0 {
 		return
@@ -137,10 +153,26 @@ func (p *pair) direction(dst, src net.Conn, early []byte, count *atomic.Int64, f
 	p.Target.Close()
 	p.once.Do(func() {}) // no failure any more: cause may be read
 	p.done(Result{Up: p.up.Load(), Down: p.down.Load(), Err: p.cause})
-	p.relay.remove(p) // last: who waits for the pair waits for its books too
+	p.relay.remove(p) // last: whoever waits for the pairs waits for their records
 }
 
-// fail ends both directions at once; the first cause is kept.
+// failed ends the pair after err and names the side that broke.
+func (p *pair) failed(err error, src, dst side) {
+	broken := src
+	if we, ok := errors.AsType[*writeError](err); ok {
+		broken, err = dst, we.error
+	}
+	if broken.name == "client" && broken.ended.Load() {
+		// It closed its socket instead of half-closing it: all it had to say
+		// has arrived, and it does not want the rest.
+		p.fail(nil)
+		return
+	}
+	p.fail(&flow.Error{Class: broken.class, Op: "relay", Target: broken.name, Err: err})
+}
+
+// fail ends both directions at once; the first cause is kept. A nil cause is
+// no failure, but an end all the same.
 func (p *pair) fail(cause error) {
 	p.once.Do(func() {
 		p.cause = cause
@@ -166,7 +198,19 @@ func copyEarly(dst net.Conn, early []byte, count *atomic.Int64) error {
 	}
 	n, err := dst.Write(early)
 	count.Add(int64(n))
-	return err
+	return asWriteError(err)
+}
+
+// writeError is an error of the side that is written to.
+type writeError struct{ error }
+
+func (e *writeError) Unwrap() error { return e.error }
+
+func asWriteError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &writeError{err}
 }
 
 // closeWrite passes an end of stream on to c. A peer that is gone already is

@@ -1,0 +1,280 @@
+package dial
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+func targets(list ...string) []flow.Target {
+	var out []flow.Target
+	for _, s := range list {
+		out = append(out, flow.Target{Addr: netip.MustParseAddrPort(s), Path: flow.Tailnet})
+	}
+	return out
+}
+
+// listen returns the address of a listener whose connections are accepted into
+// the channel.
+func listen(t *testing.T) (string, <-chan net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan net.Conn, 1)
+	go func() { // ends with ln
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	t.Cleanup(func() { ln.Close() })
+	return ln.Addr().String(), accepted
+}
+
+// closedPort returns an address where nothing listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func TestDialSockets(t *testing.T) {
+	open, accepted := listen(t)
+	refused := closedPort(t)
+	d := &Dialer{Tailnet: func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+		if a.Addr() == netip.MustParseAddr("192.0.2.1") { // never answers
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		var nd net.Dialer
+		return nd.DialContext(ctx, "tcp", a.String())
+	}}
+	for _, tc := range []struct {
+		name     string
+		targets  []flow.Target
+		from, to time.Duration
+	}{
+		{"alone", targets(open), 0, stagger},
+		{"first_refused", targets(refused, open), 0, stagger},
+		{"first_hangs", targets("192.0.2.1:80", open), stagger, 10 * stagger},
+		{"direct", []flow.Target{{Addr: netip.MustParseAddrPort(open), Path: flow.Direct}}, 0, stagger},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Now()
+			c, target, err := d.Dial(t.Context(), tc.targets)
+			took := time.Since(start)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			peer := <-accepted
+			defer peer.Close()
+			if target != tc.targets[len(tc.targets)-1] || c.RemoteAddr().String() != open {
+				t.Errorf("dialled %v, says %v", c.RemoteAddr(), target)
+			}
+			if took < tc.from || took > tc.to {
+				t.Errorf("took %s, want %s to %s", took, tc.from, tc.to)
+			}
+			// The budget and the race are over; the connection is not.
+			c.Write([]byte("x"))
+			if _, err := io.ReadFull(peer, make([]byte, 1)); err != nil {
+				t.Errorf("the connection does not work: %v", err)
+			}
+		})
+	}
+}
+
+// script says how a made-up target behaves: after the time, with the error; nil
+// means a connection.
+type script map[string]struct {
+	after time.Duration
+	err   error
+}
+
+// play is a Func that acts script out and notes who was dialled when.
+type play struct {
+	script script
+	deaf   bool // finishes its connections though the race is over
+
+	mu    sync.Mutex
+	start time.Time
+	log   []string
+	peers []net.Conn // far ends of all connections it gave
+}
+
+func (p *play) dial(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	p.mu.Lock()
+	p.log = append(p.log, a.Addr().String()+" "+time.Since(p.start).String())
+	p.mu.Unlock()
+	s := p.script[a.Addr().String()]
+	done := ctx.Done()
+	if p.deaf {
+		done = nil
+	}
+	select {
+	case <-time.After(s.after):
+	case <-done:
+		return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	near, far := net.Pipe()
+	p.mu.Lock()
+	p.peers = append(p.peers, far)
+	p.mu.Unlock()
+	return near, nil
+}
+
+func TestRace(t *testing.T) {
+	refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
+	unreachable := os.NewSyscallError("connect", syscall.EHOSTUNREACH)
+	const never = time.Hour
+	for _, tc := range []struct {
+		name    string
+		script  script
+		targets []flow.Target
+		want    string // the target that won, or that the error names; empty means any
+		class   flow.Class
+		took    time.Duration
+		log     []string
+	}{
+		{"each_has_its_time", script{"10.0.0.1": {after: never}, "10.0.0.2": {after: never}, "10.0.0.3": {after: time.Millisecond}},
+			targets("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"), "10.0.0.3", flow.OK, 501 * time.Millisecond,
+			[]string{"10.0.0.1 0s", "10.0.0.2 250ms", "10.0.0.3 500ms"}},
+		{"slow_first_still_wins", script{"10.0.0.1": {after: 300 * time.Millisecond}, "10.0.0.2": {after: time.Second}},
+			targets("10.0.0.1:80", "10.0.0.2:80"), "10.0.0.1", flow.OK, 300 * time.Millisecond, []string{"10.0.0.1 0s", "10.0.0.2 250ms"}},
+		{"failure_starts_the_next", script{"10.0.0.1": {after: 100 * time.Millisecond, err: refused}, "10.0.0.2": {after: time.Millisecond}},
+			targets("10.0.0.1:80", "10.0.0.2:80"), "10.0.0.2", flow.OK, 101 * time.Millisecond, []string{"10.0.0.1 0s", "10.0.0.2 100ms"}},
+		{"all_fail_first_error", script{"10.0.0.1": {after: time.Second, err: refused}, "10.0.0.2": {err: unreachable}},
+			targets("10.0.0.1:80", "10.0.0.2:80"), "10.0.0.2", flow.Unreachable, time.Second, []string{"10.0.0.1 0s", "10.0.0.2 250ms"}},
+		{"budget", script{"10.0.0.1": {after: never}, "10.0.0.2": {after: never}},
+			targets("10.0.0.1:80", "10.0.0.2:80"), "", flow.Timeout, DefaultTimeout, []string{"10.0.0.1 0s", "10.0.0.2 250ms"}},
+		{"budget_alone", script{"10.0.0.1": {after: never}}, targets("10.0.0.1:80"), "10.0.0.1", flow.Timeout, DefaultTimeout, []string{"10.0.0.1 0s"}},
+		{"families_take_turns", script{"fd00::1": {err: refused}, "fd00::2": {err: refused}, "fd00::3": {err: refused}, "10.0.0.1": {err: refused}},
+			targets("[fd00::1]:80", "[fd00::2]:80", "[fd00::3]:80", "10.0.0.1:80"), "fd00::1", flow.Refused, 0,
+			[]string{"fd00::1 0s", "10.0.0.1 0s", "fd00::2 0s", "fd00::3 0s"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &play{script: tc.script, start: time.Now()}
+				c, target, err := (&Dialer{Tailnet: p.dial}).Dial(t.Context(), tc.targets)
+				took := time.Since(p.start)
+				synctest.Wait() // the losers are home
+				if flow.ClassOf(err) != tc.class || took != tc.took || tc.want != "" && target.Addr.Addr().String() != tc.want {
+					t.Errorf("got %v, %v after %s; want %s, %s after %s", target, err, took, tc.want, tc.class, tc.took)
+				}
+				if e, ok := errors.AsType[*flow.Error](err); ok && e.Target != target.Addr.String() {
+					t.Errorf("the error is of %s, the target %s", e.Target, target.Addr)
+				}
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				if !slices.Equal(p.log, tc.log) && tc.class != flow.Timeout || !slices.Equal(p.log[:len(tc.log)], tc.log) {
+					t.Errorf("dialled %q, want %q", p.log, tc.log)
+				}
+				if c != nil {
+					c.Close()
+				}
+			})
+		})
+	}
+}
+
+func TestLosersAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &play{deaf: true, start: time.Now(), script: script{"10.0.0.1": {after: 2 * time.Second}, "10.0.0.2": {after: time.Second}, "10.0.0.3": {after: 3 * time.Second}}}
+		c, target, err := (&Dialer{Tailnet: p.dial}).Dial(t.Context(), targets("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
+		if err != nil || target.Addr.Addr().String() != "10.0.0.2" {
+			t.Fatalf("got %v, %v", target, err)
+		}
+		time.Sleep(time.Minute) // of the bubble's clock: the losers bring theirs home
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.peers) != 3 {
+			t.Fatalf("%d connections came about, want 3", len(p.peers))
+		}
+		for i, peer := range p.peers {
+			peer.SetReadDeadline(time.Now().Add(time.Second))
+			_, err := peer.Read(make([]byte, 1))
+			if winner := i == 0; errors.Is(err, io.EOF) == winner {
+				t.Errorf("connection %d: %v; want the losers closed and the winner open", i, err)
+			}
+		}
+		c.Close()
+	})
+}
+
+func TestCancel(t *testing.T) {
+	for name, list := range map[string][]flow.Target{"alone": targets("10.0.0.1:80"), "race": targets("10.0.0.1:80", "10.0.0.2:80")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(time.Second, cancel)
+				p := &play{start: time.Now(), script: script{"10.0.0.1": {after: time.Hour}, "10.0.0.2": {after: time.Hour}}}
+				c, _, err := (&Dialer{Tailnet: p.dial}).Dial(ctx, list)
+				if took := time.Since(p.start); c != nil || flow.ClassOf(err) != flow.Canceled || took != time.Second {
+					t.Errorf("got %v, %v after %s; want canceled after 1s", c, err, took)
+				}
+			})
+		})
+	}
+}
+
+func TestErrors(t *testing.T) {
+	wrap := func(e syscall.Errno) error {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", e)}
+	}
+	for _, tc := range []struct {
+		name  string
+		err   error
+		class flow.Class
+		hint  string // a part of it; empty means no hint
+	}{
+		{"refused", wrap(syscall.ECONNREFUSED), flow.Refused, "nothing listens"},
+		{"host_unreachable", wrap(syscall.EHOSTUNREACH), flow.Unreachable, "can't be reached"},
+		{"net_unreachable", wrap(syscall.ENETUNREACH), flow.Unreachable, "can't be reached"},
+		{"timed_out", wrap(syscall.ETIMEDOUT), flow.Timeout, "subnet router"},
+		{"deadline", context.DeadlineExceeded, flow.Timeout, "subnet router"},
+		{"io_timeout", os.ErrDeadlineExceeded, flow.Timeout, "subnet router"},
+		{"reset", wrap(syscall.ECONNRESET), flow.Reset, "being opened"},
+		{"of_a_stage", &net.OpError{Op: "dial", Err: &flow.Error{Class: flow.NoRoute, Op: "tailnet", Hint: "approve it"}}, flow.NoRoute, "approve it"},
+		{"unknown", errors.New("no idea"), flow.Internal, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := &Dialer{Direct: func(context.Context, netip.AddrPort) (net.Conn, error) { return nil, tc.err }}
+			list := []flow.Target{{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Path: flow.Direct}}
+			_, _, err := d.Dial(t.Context(), list)
+			hint := flow.HintOf(err)
+			if flow.ClassOf(err) != tc.class || !strings.Contains(hint, tc.hint) || (hint == "") != (tc.hint == "") {
+				t.Errorf("got %v, hint %q; want %s, %q", err, hint, tc.class, tc.hint)
+			}
+			if !errors.Is(err, tc.err) || !strings.HasPrefix(err.Error(), "dial 10.0.0.1:80: "+tc.class.String()) {
+				t.Errorf("%q does not say stage, target, class and cause", err)
+			}
+		})
+	}
+	if _, _, err := (&Dialer{}).Dial(t.Context(), nil); flow.ClassOf(err) != flow.Internal {
+		t.Errorf("no target gives %v", err)
+	}
+}

@@ -1,0 +1,67 @@
+package httpproxy
+
+import (
+	"testing"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// The table is the contract with clients: error types are those of RFC 9209
+// section 2.3.
+func TestStatusFor(t *testing.T) {
+	type reply struct {
+		code      int
+		errorType string
+	}
+	replies := map[flow.Class]reply{
+		flow.OK:              {200, ""},
+		flow.Internal:        {500, "proxy_internal_error"},
+		flow.BadRequest:      {400, "http_request_error"},
+		flow.Unauthenticated: {407, "http_request_denied"},
+		flow.Denied:          {403, "http_request_denied"},
+		flow.NotFound:        {502, "dns_error"},
+		flow.ResolveFailed:   {502, "dns_error"},
+		flow.NoRoute:         {502, "destination_ip_unroutable"},
+		flow.Refused:         {502, "connection_refused"},
+		flow.Unreachable:     {502, "destination_unavailable"},
+		flow.Timeout:         {504, "connection_timeout"},
+		flow.Reset:           {502, "connection_terminated"},
+		flow.Idle:            {504, "connection_read_timeout"},
+		flow.Overloaded:      {503, "connection_limit_reached"},
+		flow.NotReady:        {503, "destination_unavailable"},
+		flow.Cut:             {503, "connection_terminated"},
+		flow.Canceled:        {500, "proxy_internal_error"}, // nobody reads it
+		flow.Loop:            {502, "proxy_loop_detected"},
+	}
+	for _, class := range flow.Classes() {
+		t.Run(class.String(), func(t *testing.T) {
+			want, ok := replies[class]
+			if !ok {
+				t.Fatal("a new class: choose its status")
+			}
+			if code, errorType := StatusFor(class); code != want.code || errorType != want.errorType {
+				t.Errorf("got %d, %q; want %d, %q", code, errorType, want.code, want.errorType)
+			}
+			if statusFor(class).text == "" {
+				t.Error("no text for people")
+			}
+		})
+	}
+}
+
+func TestSFString(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"empty", "", `""`},
+		{"plain", "denied: not on the tailnet", `"denied: not on the tailnet"`},
+		{"escapes", `a "b" \c`, `"a \"b\" \\c"`},
+		{"control_bytes", "a\r\nX: b\x00\x7f", `"a??X: b??"`},
+		{"not_ascii", "naïve", `"na?ve"`},
+		{"not_utf8", "a\xff", `"a?"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := sfString(c.in); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}

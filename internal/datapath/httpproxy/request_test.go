@@ -1,0 +1,338 @@
+package httpproxy
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+func TestSplitTarget(t *testing.T) {
+	for _, c := range []struct {
+		name, authority, defaultPort string
+		host                         string
+		port                         uint16 // 0 means an error
+	}{
+		{"name_and_port", "api.corp.example:443", "", "api.corp.example", 443},
+		{"ipv4_and_port", "192.0.2.1:443", "", "192.0.2.1", 443},
+		{"ipv6_and_port", "[2001:db8::1]:443", "", "2001:db8::1", 443},
+		{"last_port", "a:65535", "", "a", 65535},
+		{"default_port", "api.corp.example", "80", "api.corp.example", 80},
+		{"default_port_ipv6", "[2001:db8::1]", "80", "2001:db8::1", 80},
+		{"default_port_not_taken", "a:8080", "80", "a", 8080},
+		{"empty_port", "a:", "80", "a", 80},
+		{"empty_port_ipv6", "[::1]:", "80", "::1", 80},
+		{"port_required", "a", "", "", 0},
+		{"port_required_ipv6", "[::1]", "", "", 0},
+		{"port_required_empty", "a:", "", "", 0},
+		{"port_0", "a:0", "80", "", 0},
+		{"port_65536", "a:65536", "80", "", 0},
+		{"port_signed", "a:+80", "80", "", 0},
+		{"port_negative", "a:-1", "80", "", 0},
+		{"port_by_name", "a:http", "80", "", 0},
+		{"no_host", ":80", "80", "", 0},
+		{"no_host_in_brackets", "[]", "80", "", 0},
+		{"no_host_in_brackets_and_port", "[]:80", "", "", 0},
+		{"nothing", "", "80", "", 0},
+		{"ipv6_without_brackets", "2001:db8::1", "80", "", 0},
+		{"two_ports", "a:80:81", "80", "", 0},
+		{"path", "a:443/x", "", "", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			host, port, err := splitTarget(c.authority, c.defaultPort)
+			if host != c.host || port != c.port || (err == nil) != (c.port != 0) {
+				t.Errorf("got %q, %d, %v; want %q, %d", host, port, err, c.host, c.port)
+			}
+		})
+	}
+}
+
+func TestTarget(t *testing.T) {
+	for _, c := range []struct {
+		name, line, want string // empty means an error
+	}{
+		{"connect", "CONNECT api.corp.example:443", "api.corp.example:443"},
+		{"connect_ipv6", "CONNECT [2001:db8::1]:443", "[2001:db8::1]:443"},
+		{"connect_without_port", "CONNECT api.corp.example", ""},
+		{"connect_url", "CONNECT http://api.corp.example:443/", ""},
+		{"absolute", "GET http://api.corp.example/x", "api.corp.example:80"},
+		{"absolute_upper_case", "GET HTTP://api.corp.example:8080/x", "api.corp.example:8080"},
+		{"absolute_beats_host", "GET http://other.example/", "other.example:80"},
+		{"origin_form", "GET /x", ""},
+		{"asterisk", "OPTIONS *", ""},
+		{"https", "GET https://api.corp.example/", ""},
+		{"ftp", "GET ftp://api.corp.example/", ""},
+		{"user_name", "GET http://api.corp.example@evil.example/", ""},
+		{"no_host", "GET http:///x", ""},
+		{"opaque", "GET http:x", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req := read(t, c.line+" HTTP/1.1\r\nHost: api.corp.example\r\n\r\n")
+			host, port, err := target(req)
+			if c.want == "" {
+				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
+					t.Fatalf("got %q, %d, %v; want a bad request with a hint", host, port, err)
+				}
+				return
+			}
+			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want {
+				t.Errorf("got %q, %v; want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+func read(t *testing.T, head string) *http.Request {
+	t.Helper()
+	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+func TestOriginForm(t *testing.T) {
+	for _, c := range []struct{ name, line, want string }{
+		{"path", "GET http://a/x/y", "/x/y"},
+		{"root", "GET http://a/", "/"},
+		{"no_path", "GET http://a", "/"},
+		{"query_without_path", "GET http://a?q=1", "/?q=1"},
+		{"escapes_stay", "GET http://a:80/%2e%2E/a%2Fb;c?x=%20&y", "/%2e%2E/a%2Fb;c?x=%20&y"},
+		{"dots_and_slashes_stay", "GET http://a//x/../y", "//x/../y"},
+		{"url_inside", "GET http://a/http://b/c", "/http://b/c"},
+		{"url_in_query", "GET http://a?u=http://b/c", "/?u=http://b/c"},
+		{"fragment_goes", "GET http://a/x#y?z", "/x"},
+		{"options_of_the_server", "OPTIONS http://a", "*"},
+		{"options_of_the_root", "OPTIONS http://a/", "/"},
+		{"options_with_query", "OPTIONS http://a?x", "/?x"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := originForm(read(t, c.line+" HTTP/1.1\r\nHost: a\r\n\r\n")); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestBasicAuth(t *testing.T) {
+	encode := base64.StdEncoding.EncodeToString
+	for _, c := range []struct {
+		name, field, user, password string
+		ok                          bool
+	}{
+		{"valid", "Basic " + encode([]byte("ann:secret")), "ann", "secret", true},
+		{"scheme_in_lower_case", "basic  " + encode([]byte("ann:secret")), "ann", "secret", true},
+		{"password_with_colon", "Basic " + encode([]byte("ann:a:b")), "ann", "a:b", true},
+		{"no_colon", "Basic " + encode([]byte("ann")), "ann", "", false},
+		{"not_base64", "Basic ann:secret", "", "", false},
+		{"other_scheme", "Bearer " + encode([]byte("ann:secret")), "", "", false},
+		{"nothing", "", "", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if user, password, ok := basicAuth(c.field); user != c.user || password != c.password || ok != c.ok {
+				t.Errorf("got %q, %q, %v; want %q, %q, %v", user, password, ok, c.user, c.password, c.ok)
+			}
+		})
+	}
+}
+
+func TestHasVia(t *testing.T) {
+	for _, c := range []struct {
+		name, field string
+		want        bool
+	}{
+		{"alone", "1.1 pando", true},
+		{"among_others", "1.0 fred, HTTP/1.1 PANDO (a comment), 1.1 joe", true},
+		{"other", "1.1 pando-2", false},
+		{"as_version", "pando fred", false},
+		{"as_comment", "1.1 fred pando", false},
+		{"empty", ",, ", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := hasVia(c.field, "pando"); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestConnectionOptions(t *testing.T) {
+	got := connectionOptions(http.Header{"Connection": {"close, x-mine ,", "UPGRADE"}})
+	if want := map[string]bool{"Close": true, "X-Mine": true, "Upgrade": true}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := connectionOptions(http.Header{}); len(got) > 0 {
+		t.Errorf("got %v of no field", got)
+	}
+}
+
+func TestValidHead(t *testing.T) {
+	for _, c := range []struct {
+		name, head string
+		ok         bool
+	}{
+		{"plain", "GET http://a/ HTTP/1.1\r\nHost: a\r\nX: \t y \r\n\r\n", true},
+		{"version_2", "GET http://a/ HTTP/2.0\r\nHost: a\r\n\r\n", false},
+		{"version_0", "GET http://a/ HTTP/0.9\r\nHost: a\r\n\r\n", false},
+		{"space_before_colon", "GET http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\n", false},
+		{"bare_cr_in_value", "GET http://a/ HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", false},
+		{"nul_in_value", "GET http://a/ HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", false},
+		{"space_in_zone_of_host", "GET http://[fe80::1%25a%20b]/ HTTP/1.1\r\n\r\n", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(c.head)))
+			if err == nil {
+				err = validHead(req)
+			}
+			if (err == nil) != c.ok {
+				t.Errorf("got %v, want ok %v", err, c.ok)
+			}
+		})
+	}
+}
+
+// FuzzRequest sends what a client may send to the origin, and reads it again
+// as the origin would: it must be the same request, framed the same, with
+// nothing behind it.
+func FuzzRequest(f *testing.F) {
+	for _, s := range []string{
+		"GET http://api.corp.example/ HTTP/1.1\r\nHost: api.corp.example\r\n\r\n",
+		"GET http://a:8080?q#f HTTP/1.0\r\nConnection: keep-alive, x-a\r\nX-A: 1\r\nX-B: 2\r\n\r\n",
+		"CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\nProxy-Authorization: Basic YW5uOnNlY3JldA==\r\n\r\n",
+		"OPTIONS http://a HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nVia: 1.1 pando\r\n\r\n",
+		"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhelloGET / HTTP/1.1\r\n\r\n",
+		"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+		"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nTE: trailers\r\n\r\n5;a=b\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
+		"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+		"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+		"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\nX y: 1\r\n\r\n",
+		"GET http://a/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, Via, Content-Length\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx",
+		"GET http://[fe80::1%25eth0]/ HTTP/1.1\r\n\r\n",
+		"GET http://a/ HTTP/1.1\r\nHost: b\r\nX: a\r\n folded\r\nTransfer-Encoding : chunked\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		br := bufio.NewReader(bytes.NewReader(b))
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		basicAuth(req.Header.Get("Proxy-Authorization"))
+		for _, v := range req.Header["Via"] {
+			hasVia(v, "pando")
+		}
+		if validHead(req) != nil {
+			return
+		}
+		host, port, err := target(req)
+		switch {
+		case err != nil && (flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == ""):
+			t.Fatalf("%q: %v is no bad request with a hint", b, err)
+		case err != nil:
+			return
+		case host == "" || port == 0:
+			t.Fatalf("%q: target %q, %d", b, host, port)
+		case req.Method == http.MethodConnect:
+			return
+		}
+		uri := originForm(req)
+		if uri != "*" && uri[0] != '/' || strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			t.Fatalf("%q: request-target %q", b, uri)
+		}
+		want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantBody, wantErr := io.ReadAll(want.Body)
+		wire, sendErr := sendTo(req, br)
+		left := bufio.NewReader(bytes.NewReader(wire))
+		got, err := http.ReadRequest(left)
+		if err != nil {
+			t.Fatalf("%q: the origin cannot read %q: %v", b, wire, err)
+		}
+		body, err := io.ReadAll(got.Body)
+		if wantErr != nil || sendErr != nil {
+			if wantErr == nil || sendErr == nil || err == nil {
+				t.Fatalf("%q: the client's body ends with %v, ours with %v, the origin's with %v", b, wantErr, sendErr, err)
+			}
+			return
+		}
+		if err != nil || !bytes.Equal(body, wantBody) {
+			t.Fatalf("%q: the origin reads the body %q, %v of %q; want %q", b, body, err, wire, wantBody)
+		}
+		if rest, _ := io.ReadAll(left); len(rest) > 0 {
+			t.Fatalf("%q: %q is left of %q", b, rest, wire)
+		}
+		gotHost, gotPort, err := splitTarget(got.Host, "80")
+		if got.Method != req.Method || got.Host != want.Host || got.RequestURI != uri || err != nil || gotHost != host || gotPort != port {
+			t.Fatalf("%q: the origin reads %s %s of %q (%q, %d, %v)", b, got.Method, got.RequestURI, got.Host, gotHost, gotPort, err)
+		}
+		sameFields(t, b, got.Header, want.Header)
+		sameTrailers(t, b, got.Trailer, want.Trailer)
+	})
+}
+
+// sendTo returns what an origin gets of req, whose body is read from br.
+func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
+	var wire bytes.Buffer
+	c, far := net.Pipe() // nothing is written to it: it is there to be closed
+	defer far.Close()
+	defer c.Close()
+	x := &exchange{
+		s: &session{p: &Proxy{}, br: br}, o: &origin{Conn: c, bw: bufio.NewWriter(&wire)},
+		req: req, rec: &flow.Record{},
+	}
+	err := x.send()
+	if err == nil && x.sent != nil {
+		err = <-x.sent
+	}
+	x.o.bw.Flush()
+	return wire.Bytes(), err
+}
+
+// sameFields checks that end-to-end fields pass and that hop-by-hop fields
+// don't.
+func sameFields(t *testing.T, b []byte, got, want http.Header) {
+	t.Helper()
+	options := connectionOptions(want)
+	written := map[string]bool{"Content-Length": true, "Connection": true, "Upgrade": true, "Te": true, "Via": true, "Expect": true}
+	for k, v := range want {
+		if !hopByHop[k] && !options[k] && !written[k] && !reflect.DeepEqual(got[k], v) {
+			t.Errorf("%q: field %q is %q, want %q", b, k, got[k], v)
+		}
+	}
+	for k := range got {
+		if (hopByHop[k] || options[k] || want[k] == nil) && !written[k] {
+			t.Errorf("%q: field %q is %q", b, k, got[k])
+		}
+	}
+	if len(got["Via"]) != 1 || !hasVia(got["Via"][0], "pando") {
+		t.Errorf("%q: Via is %q", b, got["Via"])
+	}
+}
+
+func sameTrailers(t *testing.T, b []byte, got, want http.Header) {
+	t.Helper()
+	for k, vs := range want {
+		if !hopByHop[k] && httpguts.ValidHeaderFieldName(k) && len(got[k]) != len(vs) {
+			t.Errorf("%q: trailer %q is %q, want %q", b, k, got[k], vs)
+		}
+	}
+	for k, vs := range got {
+		if want[k] == nil && vs != nil || hopByHop[k] || !httpguts.ValidHeaderFieldName(k) || strings.ContainsAny(fmt.Sprint(vs), "\r\n\x00") {
+			t.Errorf("%q: trailer %q is %q", b, k, vs)
+		}
+	}
+}

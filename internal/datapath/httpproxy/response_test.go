@@ -1,0 +1,142 @@
+package httpproxy
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// What an origin sends is no better than what a client sends.
+func TestResponseHeadIsCleaned(t *testing.T) {
+	for _, c := range []struct{ name, origin, want string }{
+		{"space_before_colon", "HTTP/1.1 204 No Content\r\nX-A : 1\r\n\r\n", "X-A: 1"},
+		{"framing_with_space_before_colon", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding : chunked\r\n\r\n", ""},
+		{"space_in_name", "HTTP/1.1 204 No Content\r\nX A: 1\r\n\r\n", ""},
+		{"bare_cr_in_reason", "HTTP/1.1 204 No\rContent\r\n\r\n", "HTTP/1.1 204 "},
+		{"nul_in_reason", "HTTP/1.1 204 No\x00Content\r\n\r\n", "HTTP/1.1 204 "},
+		{"no_reason", "HTTP/1.1 204\r\n\r\n", "HTTP/1.1 204 "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			wire, _, err := answer([]byte(c.origin), http.MethodGet, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := cleanHead(t, wire)
+			if c.want == "" {
+				if len(lines) > 3 { // status, Via, Content-Length
+					t.Errorf("got %q, want the field gone", lines)
+				}
+			} else if !strings.Contains("\n"+strings.Join(lines, "\n")+"\n", "\n"+c.want+"\n") {
+				t.Errorf("got %q, want %q", lines, c.want)
+			}
+		})
+	}
+}
+
+// FuzzResponse hands what an origin may send to the client, and reads it again
+// as the client would.
+func FuzzResponse(f *testing.F) {
+	for _, s := range []string{
+		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\n\r\nhello",
+		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: ab\r\nX y: 1\r\nContent-Length : 9\r\n\r\n",
+		"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nto the end",
+		"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nConnection: X-A\r\nX-A: 1\r\n\r\n",
+		"HTTP/1.1 204\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding : chunked\r\nX: ab\r\n\r\n",
+	} {
+		f.Add([]byte(s), false, false)
+		f.Add([]byte(s), true, false)
+		f.Add([]byte(s), false, true)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, head, http10 bool) {
+		method, minor := http.MethodGet, 1
+		if head {
+			method = http.MethodHead
+		}
+		if http10 {
+			minor = 0
+		}
+		req := &http.Request{Method: method}
+		want, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), req)
+		if err != nil || want.StatusCode < 200 {
+			return
+		}
+		wantBody, wantErr := io.ReadAll(want.Body)
+		wire, fate, err := answer(b, method, minor)
+		cleanHead(t, wire)
+		left := bufio.NewReader(bytes.NewReader(wire))
+		got, rerr := http.ReadResponse(left, req)
+		if rerr != nil {
+			t.Fatalf("%q: the client cannot read %q: %v", b, wire, rerr)
+		}
+		body, rerr := io.ReadAll(got.Body)
+		if (err == nil) != (wantErr == nil) || err != nil && (fate != closeNow || rerr == nil && got.ContentLength >= 0) {
+			t.Fatalf("%q: the origin's body ends with %v, ours with %v (fate %d), the client's with %v", b, wantErr, err, fate, rerr)
+		}
+		if err != nil {
+			return
+		}
+		if got.StatusCode != want.StatusCode || rerr != nil || !bytes.Equal(body, wantBody) {
+			t.Fatalf("%q: the client reads %d, body %q, %v; want %d, %q", b, got.StatusCode, body, rerr, want.StatusCode, wantBody)
+		}
+		if rest, _ := io.ReadAll(left); len(rest) > 0 {
+			t.Fatalf("%q: %q is left of %q", b, rest, wire)
+		}
+		if fate == keep && got.Close {
+			t.Fatalf("%q: the connection goes on, and the client was told otherwise in %q", b, wire)
+		}
+		if !http10 { // which has none
+			sameTrailers(t, b, got.Trailer, want.Trailer)
+		}
+	})
+}
+
+// answer returns what a client gets when the origin sends b, and what became
+// of its connection.
+func answer(b []byte, method string, minor int) ([]byte, fate, error) {
+	var wire bytes.Buffer
+	var p Proxy
+	defer p.Close()
+	c, far := net.Pipe() // nothing is read from it: it is there to be closed
+	defer far.Close()
+	x := &exchange{
+		s:   &session{p: &p, c: &net.TCPConn{}, bw: bufio.NewWriter(&wire)},
+		o:   &origin{Conn: c, br: bufio.NewReader(bytes.NewReader(b))},
+		req: &http.Request{Method: method, ProtoMajor: 1, ProtoMinor: minor, Header: http.Header{"Connection": {"keep-alive"}}},
+		rec: &flow.Record{},
+	}
+	resp, err := http.ReadResponse(x.o.br, x.req)
+	if err != nil {
+		return nil, closeNow, err
+	}
+	f := x.respond(resp)
+	x.s.bw.Flush()
+	return wire.Bytes(), f, x.rec.Err
+}
+
+// cleanHead returns the lines of the head of wire, and fails the test when one
+// holds what RFC 9110 section 5.5 calls dangerous.
+func cleanHead(t *testing.T, wire []byte) []string {
+	t.Helper()
+	head, _, ok := strings.Cut(string(wire), "\r\n\r\n")
+	if !ok {
+		t.Fatalf("%q: no end of the head", wire)
+	}
+	lines := strings.Split(head, "\r\n")
+	for i, line := range lines {
+		name, _, ok := strings.Cut(line, ":")
+		if strings.ContainsAny(line, "\r\n\x00") || i > 0 && (!ok || !httpguts.ValidHeaderFieldName(name)) {
+			t.Errorf("%q: line %q", wire, line)
+		}
+	}
+	return lines
+}

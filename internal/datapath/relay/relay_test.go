@@ -1,0 +1,387 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// joined is a running pair, seen from outside.
+type joined struct {
+	client, target *net.TCPConn // what the client and the target hold
+	result         chan Result
+}
+
+// start relays between two TCP connections over loopback.
+func start(t *testing.T, r *Relay, clientEarly, targetEarly string) joined {
+	t.Helper()
+	client, near := tcpPair(t)
+	target, far := tcpPair(t)
+	j := joined{client, target, make(chan Result, 2)}
+	r.Start(flow.Pair{Client: near, Target: far, ClientEarly: []byte(clientEarly), TargetEarly: []byte(targetEarly)}, func(res Result) { j.result <- res })
+	return j
+}
+
+// tcpPair returns the two ends of a TCP connection, closed with the test.
+func tcpPair(t *testing.T) (a, b *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []net.Conn{c, d} {
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(30 * time.Second)) // a hanging test fails
+	}
+	// The relay's end must work without a deadline of ours.
+	d.SetDeadline(time.Time{})
+	return c.(*net.TCPConn), d.(*net.TCPConn)
+}
+
+// end waits for the pair's result and for its last goroutine.
+func (j joined) end(t *testing.T, r *Relay) Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := r.Wait(ctx); err != nil || r.Active() != 0 {
+		t.Fatalf("Wait: %v, %d active", err, r.Active())
+	}
+	select {
+	case res := <-j.result:
+		return res
+	default:
+		t.Fatal("Wait returned before done was called")
+		panic("unreachable")
+	}
+}
+
+func say(t *testing.T, c net.Conn, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Error(err)
+	}
+}
+
+func hear(t *testing.T, c net.Conn, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+		t.Errorf("read %q, %v; want %q", got, err, want)
+	}
+}
+
+func hearEnd(t *testing.T, c net.Conn, want error) {
+	t.Helper()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, want) {
+		t.Errorf("read %d bytes, %v; want %v", n, err, want)
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	for _, first := range []string{"client", "target"} {
+		t.Run(first+"_first", func(t *testing.T) {
+			var r Relay
+			j := start(t, &r, "", "")
+			a, b := j.client, j.target
+			if first == "target" {
+				a, b = b, a
+			}
+			say(t, a, "question")
+			a.CloseWrite()
+			hear(t, b, "question")
+			hearEnd(t, b, io.EOF)
+			if r.Active() != 1 {
+				t.Errorf("%d active after one direction ended", r.Active())
+			}
+			say(t, b, "the answer")
+			hear(t, a, "the answer")
+			say(t, b, ", in two parts")
+			b.CloseWrite()
+			hear(t, a, ", in two parts")
+			hearEnd(t, a, io.EOF)
+			want := Result{Up: 8, Down: 24}
+			if first == "target" {
+				want = Result{Up: 24, Down: 8}
+			}
+			if res := j.end(t, &r); res != want {
+				t.Errorf("result %+v, want %+v", res, want)
+			}
+		})
+	}
+}
+
+func TestEarlyBytes(t *testing.T) {
+	var r Relay
+	j := start(t, &r, "early up ", "early down ")
+	hear(t, j.target, "early up ")
+	hear(t, j.client, "early down ")
+	say(t, j.client, "then")
+	hear(t, j.target, "then")
+	j.client.CloseWrite()
+	j.target.CloseWrite()
+	if res := j.end(t, &r); res != (Result{Up: 13, Down: 11}) {
+		t.Errorf("result %+v", res)
+	}
+}
+
+func TestReset(t *testing.T) {
+	for from, class := range map[string]flow.Class{"client": flow.Canceled, "target": flow.Reset} {
+		for _, half := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s_after_half_close_%v", from, half), func(t *testing.T) {
+				var r Relay
+				j := start(t, &r, "", "")
+				a, b := j.client, j.target
+				if from == "target" {
+					a, b = b, a
+				}
+				say(t, a, "some")
+				hear(t, b, "some")
+				if half { // of the other side: that direction has ended cleanly
+					b.CloseWrite()
+					hearEnd(t, a, io.EOF)
+				}
+				a.SetLinger(0)
+				a.Close()
+				hearEnd(t, b, syscall.ECONNRESET)
+				res := j.end(t, &r)
+				if flow.ClassOf(res.Err) != class || !strings.Contains(res.Err.Error(), "relay "+from) || res.Up+res.Down != 4 {
+					t.Errorf("result %+v; want %v from %s", res, class, from)
+				}
+			})
+		}
+	}
+}
+
+// A target that closes while the client still sends breaks the stream.
+func TestWriteToClosed(t *testing.T) {
+	var r Relay
+	j := start(t, &r, "", "")
+	j.target.Close()
+	hearEnd(t, j.client, io.EOF)
+	var err error
+	for err == nil {
+		_, err = j.client.Write(make([]byte, 1<<16))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("the client's write ended with %v", err)
+	}
+	if res := j.end(t, &r); flow.ClassOf(res.Err) != flow.Reset {
+		t.Errorf("result %+v", res)
+	}
+}
+
+// A client that closes instead of half-closing has all it wants: no failure.
+func TestClosedClient(t *testing.T) {
+	var r Relay
+	j := start(t, &r, "", "")
+	say(t, j.client, "last words")
+	j.client.Close()
+	hear(t, j.target, "last words")
+	hearEnd(t, j.target, io.EOF)
+	var err error
+	for err == nil {
+		_, err = j.target.Write(make([]byte, 1<<16))
+	}
+	if res := j.end(t, &r); res.Err != nil || res.Up != 10 {
+		t.Errorf("result %+v, want no error", res)
+	}
+}
+
+func TestCut(t *testing.T) {
+	var r Relay
+	a, b := start(t, &r, "", ""), start(t, &r, "early", "")
+	say(t, a.client, "x")
+	hear(t, a.target, "x")
+	hear(t, b.target, "early")
+	b.client.CloseWrite()
+	hearEnd(t, b.target, io.EOF)
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Wait(ended); !errors.Is(err, context.Canceled) || r.Active() != 2 {
+		t.Errorf("Wait with pairs running: %v, %d active", err, r.Active())
+	}
+	if n := r.Cut(t.Context(), "shutting down"); n != 2 || r.Active() != 0 {
+		t.Errorf("Cut returned %d with %d active; want 2 and 0", n, r.Active())
+	}
+	hearEnd(t, a.target, syscall.ECONNRESET)
+	if _, err := b.target.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) { // what Linux makes of a reset after an end of stream
+		t.Errorf("the target with a half-closed connection writes: %v", err)
+	}
+	for i, j := range []joined{a, b} {
+		hearEnd(t, j.client, syscall.ECONNRESET)
+		res := j.end(t, &r)
+		if flow.ClassOf(res.Err) != flow.Cut || !strings.Contains(res.Err.Error(), "shutting down") || res.Up != []int64{1, 5}[i] || res.Down != 0 {
+			t.Errorf("pair %d: %+v", i, res)
+		}
+	}
+
+	late := start(t, &r, "early", "early")
+	hearEnd(t, late.client, syscall.ECONNRESET)
+	hearEnd(t, late.target, syscall.ECONNRESET)
+	if res := late.end(t, &r); flow.ClassOf(res.Err) != flow.Cut || res.Up != 0 || res.Down != 0 {
+		t.Errorf("a pair after the cut: %+v", res)
+	}
+	if n := r.Cut(t.Context(), "again"); n != 0 {
+		t.Errorf("the second Cut cut %d", n)
+	}
+}
+
+// Nobody that waits goes on before done has returned: the flow's log line is
+// written there, and after Wait the process may end.
+func TestWaitIncludesDone(t *testing.T) {
+	var r Relay
+	client, near := tcpPair(t)
+	target, far := tcpPair(t)
+	inDone, finish := make(chan struct{}), make(chan struct{})
+	r.Start(flow.Pair{Client: near, Target: far}, func(Result) { close(inDone); <-finish })
+	client.Close()
+	target.Close()
+	<-inDone
+	waited := make(chan error, 1)
+	go func() { waited <- r.Wait(t.Context()) }()
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := r.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Wait while done runs: %v", err)
+	}
+	close(finish)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}
+
+// plain hides all that the kernel's connection can do beyond CloseWrite, and
+// waiter has AwaitReadable as the userspace stack's connections do.
+type plain struct{ c *net.TCPConn }
+
+func (p plain) Read(b []byte) (int, error)         { return p.c.Read(b) }
+func (p plain) Write(b []byte) (int, error)        { return p.c.Write(b) }
+func (p plain) Close() error                       { return p.c.Close() }
+func (p plain) CloseWrite() error                  { return p.c.CloseWrite() }
+func (p plain) LocalAddr() net.Addr                { return p.c.LocalAddr() }
+func (p plain) RemoteAddr() net.Addr               { return p.c.RemoteAddr() }
+func (p plain) SetDeadline(t time.Time) error      { return p.c.SetDeadline(t) }
+func (p plain) SetReadDeadline(t time.Time) error  { return p.c.SetReadDeadline(t) }
+func (p plain) SetWriteDeadline(t time.Time) error { return p.c.SetWriteDeadline(t) }
+
+type waiter struct{ plain }
+
+func (waiter) AwaitReadable() {}
+
+func (w waiter) Abort() { w.c.SetLinger(0); w.c.Close() }
+
+func TestManyPairs(t *testing.T) {
+	var r Relay
+	var wg sync.WaitGroup
+	for i := range 200 {
+		client, near := tcpPair(t)
+		target, far := tcpPair(t)
+		p := flow.Pair{Client: near, Target: far}
+		switch i % 4 {
+		case 1:
+			p.Target = waiter{plain{far}}
+		case 2:
+			p.Client, p.Target = plain{near}, waiter{plain{far}}
+		}
+		up, down := noise(i), noise(i+1000)
+		early := rand.IntN(len(up) + 1)
+		p.ClientEarly = bytes.Clone(up[:early])
+		result := make(chan Result, 1)
+		r.Start(p, func(res Result) { result <- res })
+		check := func(what string, c *net.TCPConn, want []byte) {
+			h := sha256.New()
+			if n, err := io.Copy(h, c); err != nil || n != int64(len(want)) || [32]byte(h.Sum(nil)) != sha256.Sum256(want) {
+				t.Errorf("pair %d %s: %d of %d bytes, %v", i, what, n, len(want), err)
+			}
+		}
+		send := func(c *net.TCPConn, b []byte) {
+			for len(b) > 0 {
+				n := min(len(b), 1+rand.IntN(1<<17))
+				if _, err := c.Write(b[:n]); err != nil {
+					t.Errorf("pair %d: %v", i, err)
+					return
+				}
+				b = b[n:]
+			}
+			c.CloseWrite()
+		}
+		wg.Go(func() { send(client, up[early:]) })
+		wg.Go(func() { send(target, down) })
+		wg.Go(func() { check("up", target, up) })
+		wg.Go(func() {
+			check("down", client, down)
+			if res := <-result; res != (Result{Up: int64(len(up)), Down: int64(len(down))}) {
+				t.Errorf("pair %d: %+v; want %d up, %d down", i, res, len(up), len(down))
+			}
+		})
+	}
+	wg.Wait()
+	if err := r.Wait(t.Context()); err != nil || r.Active() != 0 {
+		t.Errorf("Wait: %v, %d active", err, r.Active())
+	}
+	noneLeft(t)
+}
+
+// noise returns up to 300 kB that are the same for the same seed.
+func noise(seed int) []byte {
+	src := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	b := make([]byte, rand.New(src).IntN(300_000))
+	src.Read(b)
+	return b
+}
+
+// noneLeft fails the test if a goroutine of the relay outlives its pair; one
+// that is about to return has a moment.
+func noneLeft(t *testing.T) {
+	t.Helper()
+	buf := make([]byte, 4<<20)
+	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		stacks := string(buf[:runtime.Stack(buf, true)])
+		if !strings.Contains(stacks, "relay.(*pair)") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("goroutines are left:\n%s", stacks)
+		}
+	}
+}
+
+// A connection that can't be closed in one direction would leave its peer
+// waiting for ever: the pair ends with an error instead.
+func TestNoHalfClose(t *testing.T) {
+	var r Relay
+	client, near := tcpPair(t)
+	ours, theirs := net.Pipe()
+	result := make(chan Result, 1)
+	r.Start(flow.Pair{Client: near, Target: ours}, func(res Result) { result <- res })
+	client.CloseWrite()
+	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the target reads %v", err)
+	}
+	if res := <-result; flow.ClassOf(res.Err) != flow.Reset {
+		t.Errorf("result %+v", res)
+	}
+}
