@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"reflect"
 	"regexp"
@@ -160,20 +161,45 @@ func Parse(data []byte, c *Config) error {
 	if _, ok := doc.(map[string]any); !ok {
 		return errors.New("document: not a mapping; write keys such as listen and tailnet, each with a colon")
 	}
-	var met mapstructure.Metadata
 	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		Result: c, TagName: "json", Metadata: &met, MatchName: func(a, b string) bool { return a == b },
+		Result: c, TagName: "json", MatchName: func(a, b string) bool { return a == b },
 		DecodeHook: decodeValue,
 	})
 	if err != nil {
 		return err
 	}
+	// The decoder forgets the unknown keys beside a value of the wrong kind,
+	// so they are looked for here.
 	errs := []error{mistakes(dec.Decode(doc))}
-	slices.Sort(met.Unused)
-	for _, path := range met.Unused {
+	for _, path := range unknownKeys(doc, "") {
 		errs = append(errs, fmt.Errorf("%s: no such key; use one of %s", path, strings.Join(siblings(path), ", ")))
 	}
 	return join(errs)
+}
+
+// unknownKeys lists the paths in v, which stands at path, that are no keys.
+func unknownKeys(v any, path string) []string {
+	var unknown []string
+	switch v := v.(type) {
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			below := strings.TrimPrefix(path+"."+name, ".")
+			switch k := element.ReplaceAllString(below, "[]"); {
+			case slices.ContainsFunc(Keys(), func(x Key) bool { return x.Path == k && x.Type == "map" }): // names of the user's own
+			case slices.ContainsFunc(Keys(), func(x Key) bool {
+				return x.Path == k || strings.HasPrefix(x.Path, k+".")
+			}):
+				unknown = append(unknown, unknownKeys(v[name], below)...)
+			default:
+				unknown = append(unknown, below)
+			}
+		}
+	case []any:
+		for i, e := range v {
+			unknown = append(unknown, unknownKeys(e, fmt.Sprintf("%s[%d]", path, i))...)
+		}
+	}
+	return unknown
 }
 
 // decodeValue turns YAML scalars into our own types, and says what is wrong

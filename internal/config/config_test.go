@@ -344,3 +344,15 @@ func write(t *testing.T, doc string) string {
 	}
 	return file
 }
+
+// An unknown key is not forgotten for a value of the wrong kind beside it, at
+// any level.
+func TestUnknownBesideWrongKind(t *testing.T) {
+	c := Default()
+	err := Parse([]byte("unknown: 1\ndrain: {timeout: 5, timeoutt: 1s}\npolicy: {rules: [{ports: 80, port: 80}]}\n"), &c)
+	for _, want := range []string{"unknown: no such key", "drain.timeout: a number", "drain.timeoutt: no such key", "policy.rules[0].ports: a number", "policy.rules[0].port: no such key"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in:\n%v", want, err)
+		}
+	}
+}

@@ -50,6 +50,10 @@ var oneGateway = []testCase{
 	{"truncated_response", truncatedResponse},
 	{"websocket", webSocket},
 	{"bad_requests", badRequests},
+	{"broken_request_body", brokenBody},
+	{"refused_connect", refusedConnect},
+	{"huge_response_head", hugeResponseHead},
+	{"connection_authentication_is_not_shared", connectionAuth},
 	{"loop", loop},
 	{"other_protocols", otherProtocols},
 }
@@ -73,7 +77,8 @@ func curlConnect(t *testing.T, w *world) {
 		t.Errorf("the API said %s", out)
 	}
 	f := w.flows.find(t, testnet.APIName+":443")
-	if f["front"] != "connect" || f["class"] != "ok" || f["source"] != "zone "+testnet.Zone || f["path"] != "tailnet" || f["addr"] != testnet.APIAddr.String()+":443" {
+	// curl may close with a session ticket unread, which resets the connection.
+	if f["front"] != "connect" || f["class"] != "ok" && f["class"] != "canceled" || f["source"] != "zone "+testnet.Zone || f["path"] != "tailnet" || f["addr"] != testnet.APIAddr.String()+":443" {
 		t.Errorf("flow line %v", f)
 	}
 }
@@ -101,9 +106,10 @@ func curlSOCKS5Address(t *testing.T, w *world) {
 	}
 }
 
-// bigFile is larger than every buffer on the way.
+// bigFile is larger than our buffers, and smaller than netstack's window: past
+// that two userspace nodes can stall (README, limits).
 func bigFile(t *testing.T, w *world) (path string, data []byte) {
-	data = bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
+	data = bytes.Repeat([]byte("0123456789abcdef"), 512<<10/16)
 	path = filepath.Join(w.dir, "big")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
@@ -625,6 +631,82 @@ func badRequests(t *testing.T, w *world) {
 		if resp.StatusCode != c.status || !strings.Contains(string(b), c.want) {
 			t.Errorf("%s: %s\n%s", name, resp.Status, b)
 		}
+	}
+}
+
+// A request body that breaks off is the client's mistake, and says so.
+func brokenBody(t *testing.T, w *world) {
+	for name, request := range map[string]string{
+		"chunk":  "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nxx",
+		"length": "POST http://%s/trailers HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc",
+	} {
+		c := w.raw(t)
+		fmt.Fprintf(c, request, originHost)
+		c.CloseWrite()
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 400 || !resp.Close {
+			t.Errorf("%s: %v, %v; want 400 and a closed connection", name, resp, err)
+		}
+	}
+}
+
+// What follows a refused CONNECT was meant for the tunnel, and is no request.
+func refusedConnect(t *testing.T, w *world) {
+	c := w.raw(t)
+	fmt.Fprintf(c, "CONNECT 169.254.169.254:443 HTTP/1.1\r\nHost: x\r\n\r\nGET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	b, err := io.ReadAll(c)
+	if err != nil || strings.Count(string(b), "HTTP/1.1 ") != 1 || !strings.HasPrefix(string(b), "HTTP/1.1 403") {
+		t.Errorf("%v\n%s", err, b)
+	}
+}
+
+// A response head without end must not fill the memory.
+func hugeResponseHead(t *testing.T, w *world) {
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7111), func(c net.Conn) {
+		defer c.Close()
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+		line := []byte("X-Filler: " + strings.Repeat("f", 1000) + "\r\n")
+		for {
+			if _, err := c.Write(line); err != nil {
+				return
+			}
+		}
+	})
+	c := w.raw(t)
+	fmt.Fprintf(c, "GET http://%s:7111/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 502 {
+		t.Errorf("%v, %v; want 502", resp, err)
+	}
+}
+
+// connectionAuth: an origin that authenticates connections (NTLM) must not see
+// a second client on the first one's.
+func connectionAuth(t *testing.T, w *world) {
+	conns := make(chan net.Conn, 4)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7112), func(c net.Conn) {
+		conns <- c
+		defer c.Close()
+		br := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(br); err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	for _, authorization := range []string{"Authorization: NTLM TlRMTVNTUAAB\r\n", ""} {
+		c := w.raw(t)
+		fmt.Fprintf(c, "GET http://%s:7112/ HTTP/1.1\r\nHost: x\r\n%s\r\n", testnet.APIName, authorization)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		io.ReadAll(resp.Body)
+	}
+	if n := len(conns); n != 2 {
+		t.Errorf("two clients shared %d connection to the origin", n)
 	}
 }
 

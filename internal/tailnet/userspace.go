@@ -160,6 +160,7 @@ func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
 		return attempt{}, errno(terr)
 	}
 	a.ep = ep
+	keepAlive(ep)
 	var ready chan struct{}
 	a.entry, ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	a.ready = ready
@@ -174,6 +175,16 @@ func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
 		return attempt{}, errno(terr)
 	}
 	return a, nil
+}
+
+// keepAlive has a peer that vanished found out, with the times of net.Dialer,
+// which kernel mode uses. Netstack's own are two hours.
+func keepAlive(ep tcpip.Endpoint) {
+	idle, interval := tcpip.KeepaliveIdleOption(15*time.Second), tcpip.KeepaliveIntervalOption(15*time.Second)
+	ep.SetSockOpt(&idle)
+	ep.SetSockOpt(&interval)
+	ep.SetSockOptInt(tcpip.KeepaliveCountOption, 9)
+	ep.SocketOptions().SetKeepAlive(true)
 }
 
 func fullAddr(ap netip.AddrPort) tcpip.FullAddress {

@@ -72,10 +72,12 @@ func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Ta
 	if err != nil {
 		return nil, err
 	}
-	return &origin{
+	o := &origin{
 		Conn: c, target: flow.Target{Addr: rec.Addr, Path: rec.Path},
-		br: bufio.NewReaderSize(c, ioBuffer), bw: bufio.NewWriterSize(c, ioBuffer),
-	}, nil
+		bw: bufio.NewWriterSize(c, ioBuffer), limit: limitReader{r: c, left: noLimit},
+	}
+	o.br = bufio.NewReaderSize(&o.limit, ioBuffer)
+	return o, nil
 }
 
 // exchange is one request on its way, over one origin connection.
@@ -90,16 +92,26 @@ type exchange struct {
 	answered  bool       // some of the response reached the client
 }
 
+var errHeadTooLong = errors.New("the origin's response head is larger than this gateway accepts")
+
 // run sends the request and copies the response. again says that nothing was
 // lost and the request may go out once more over a fresh connection.
 func (x *exchange) run() (f fate, again bool) {
 	if err := x.send(); err != nil {
 		return x.failed(err)
 	}
+	// All heads of one response, interim ones included, share the bound.
+	x.o.limit.left = orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	for {
 		resp, err := http.ReadResponse(x.o.br, x.req)
 		if err != nil {
+			if x.o.limit.left <= 0 {
+				err = errHeadTooLong
+			}
 			return x.failed(err)
+		}
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			x.o.limit.left = noLimit
 		}
 		switch {
 		case resp.StatusCode == http.StatusSwitchingProtocols:
@@ -296,7 +308,8 @@ func (x *exchange) classify(err error) error {
 		case serr := <-x.sent:
 			x.sent <- serr // for settle
 			if re, ok := errors.AsType[*readError](serr); ok {
-				fe.Class, fe.Hint, fe.Err = flow.Canceled, "", re
+				// Malformed, or cut short; the client may still be listening.
+				fe.Class, fe.Hint, fe.Err = flow.BadRequest, "the request's body ended before it was complete, or is malformed", re
 			}
 		default:
 		}

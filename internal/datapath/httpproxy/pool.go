@@ -18,7 +18,8 @@ const (
 type origin struct {
 	net.Conn
 	target flow.Target
-	br     *bufio.Reader
+	limit  limitReader   // Conn, with the bound on heads
+	br     *bufio.Reader // reads limit
 	bw     *bufio.Writer
 	reused bool
 	timer  *time.Timer // ends the idle time; nil before the first

@@ -56,19 +56,20 @@ func statusFor(class flow.Class) status {
 		return status{http.StatusServiceUnavailable, "connection_terminated", "the gateway is shutting down"}
 	case flow.Loop:
 		return status{http.StatusBadGateway, "proxy_loop_detected", "the request goes in circles"}
-	case flow.Canceled, flow.Internal:
+	case flow.Canceled, flow.Internal: // a client that is gone reads no answer
 	}
 	return status{http.StatusInternalServerError, "proxy_internal_error", "the gateway failed"}
 }
 
 // refuse answers req with err. The connection goes on if nothing of the
-// request is left to read.
+// request is left to read, or to mistake for another.
 func (s *session) refuse(rec *flow.Record, req *http.Request, err error) fate {
 	rec.Err = err
 	if rec.Status == 0 {
 		rec.Status = statusFor(flow.ClassOf(err)).code
 	}
-	persist := req.Body == http.NoBody && s.persistent(req)
+	// What follows a CONNECT was meant for the tunnel: it is no request.
+	persist := req.Method != http.MethodConnect && req.Body == http.NoBody && s.persistent(req)
 	s.writeError(rec, req, persist)
 	if !persist {
 		return closeGently

@@ -59,10 +59,23 @@ func (x *exchange) respond(resp *http.Response) fate {
 		s.c.SetLinger(0) // the client must not take this for a whole response
 		return closeNow
 	}
-	if x.settle(!resp.Close) && persist {
+	if x.settle(!resp.Close && !authenticatesConnection(x.req.Header["Authorization"]) && !authenticatesConnection(resp.Header["Www-Authenticate"])) && persist {
 		return keep
 	}
 	return closeGently
+}
+
+// authenticatesConnection reports whether a field speaks of NTLM or Negotiate
+// (RFC 4559), which authenticate a connection and not a request: it must not
+// serve another client after that.
+func authenticatesConnection(fields []string) bool {
+	for _, f := range fields {
+		scheme, _, _ := strings.Cut(f, " ")
+		if strings.EqualFold(scheme, "NTLM") || strings.EqualFold(scheme, "Negotiate") {
+			return true
+		}
+	}
+	return false
 }
 
 // framing is how the body of a response reaches the client.
