@@ -208,10 +208,11 @@ type origin struct {
 	mu    sync.Mutex
 	conns int
 	hold  chan struct{}
+	gate  chan struct{}
 }
 
 func newOrigin(t *testing.T, ln net.Listener) *origin {
-	o := &origin{hold: make(chan struct{})}
+	o := &origin{hold: make(chan struct{}), gate: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex() // else net/http drops what the answer overtakes
@@ -240,6 +241,15 @@ func newOrigin(t *testing.T, ln net.Listener) *origin {
 			w.(http.Flusher).Flush()
 			time.Sleep(300 * time.Millisecond)
 		}
+	})
+	mux.HandleFunc("/gated", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, "first")
+		w.(http.Flusher).Flush()
+		select {
+		case <-o.gate:
+		case <-time.After(15 * time.Second):
+		}
+		fmt.Fprintln(w, "second")
 	})
 	mux.HandleFunc("/hold", func(w http.ResponseWriter, r *http.Request) {
 		<-o.hold

@@ -7,7 +7,7 @@ import (
 )
 
 // closeTime bounds each part of Close that the library could keep for ever.
-const closeTime = 1500 * time.Millisecond
+const closeTime = 5 * time.Second
 
 // Close leaves the tailnet: it ends every connection that the userspace stack
 // holds, stops the engine and waits for it, and logs out when the node is

@@ -14,10 +14,50 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// freshSourcePort dials a target that still holds the dialler's first source
-// port in TIME_WAIT, as one behind a NAT does that reuses ports early: each of
-// its SYNs gets a challenge ACK, and no more (RFC 5961 section 4.2). The cloud
-// node plays the target, packet by packet.
+// timeWait plays, packet by packet, a target that holds the dialler's first
+// source port in TIME_WAIT: each of its SYNs gets a challenge ACK, and no more
+// (RFC 5961 section 4.2).
+type timeWait struct {
+	mu         sync.Mutex
+	target     netip.AddrPort // none until a test sets it
+	held       uint16         // the source port: the first that is seen
+	challenges int
+}
+
+// install has the cloud node's packets seen. It is called before there are any.
+func (tw *timeWait) install(tun *tstun.Wrapper) {
+	before := tun.PreFilterPacketInboundFromWireGuard
+	tun.PreFilterPacketInboundFromWireGuard = func(p *packet.Parsed, w *tstun.Wrapper) filter.Response {
+		if tw.drops(p, w) {
+			return filter.Drop
+		}
+		if before != nil {
+			return before(p, w)
+		}
+		return filter.Accept
+	}
+}
+
+func (tw *timeWait) drops(p *packet.Parsed, w *tstun.Wrapper) bool {
+	tw.mu.Lock()
+	defer tw.mu.Unlock()
+	if p.Dst != tw.target {
+		return false
+	}
+	if tw.held == 0 {
+		tw.held = p.Src.Port()
+	}
+	if p.Src.Port() != tw.held {
+		return false
+	}
+	if p.TCPFlags == packet.TCPSyn {
+		tw.challenges++
+		go w.InjectOutbound(challengeACK(p.Dst, p.Src))
+	}
+	return true
+}
+
+// freshSourcePort dials a target behind a NAT that reuses ports early.
 func freshSourcePort(t *testing.T, w *world) {
 	if w.mode != tailnet.Userspace {
 		return // Linux answers the challenge with a reset itself, and has no hook to hold it back
@@ -25,39 +65,17 @@ func freshSourcePort(t *testing.T, w *world) {
 	n := w.join(t, "freshport", tailnet.Options{})
 	target := netip.AddrPortFrom(testnet.APIAddr, 7005)
 	w.cloud.Handle(target, echo)
-
-	var mu sync.Mutex
-	var held uint16 // the source port in TIME_WAIT: the first that is seen
-	var challenges int
-	tun := w.cloud.Tun()
-	before := tun.PreFilterPacketInboundFromWireGuard
-	defer func() { tun.PreFilterPacketInboundFromWireGuard = before }()
-	tun.PreFilterPacketInboundFromWireGuard = func(p *packet.Parsed, tw *tstun.Wrapper) filter.Response {
-		if p.Dst != target {
-			return filter.Accept
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if held == 0 {
-			held = p.Src.Port()
-		}
-		if p.Src.Port() != held {
-			return filter.Accept
-		}
-		if p.TCPFlags == packet.TCPSyn {
-			challenges++
-			go tw.InjectOutbound(challengeACK(p.Dst, p.Src))
-		}
-		return filter.Drop
-	}
+	w.timeWait.mu.Lock()
+	w.timeWait.target = target
+	w.timeWait.mu.Unlock()
 	start := time.Now()
 	c := dial(t, n, target)
 	took := time.Since(start)
 	pingPong(t, c)
-	mu.Lock()
-	defer mu.Unlock()
-	t.Logf("connected in %v, after %d challenge ACKs to port %d", took.Round(time.Millisecond), challenges, held)
-	if challenges == 0 {
+	w.timeWait.mu.Lock()
+	defer w.timeWait.mu.Unlock()
+	t.Logf("connected in %v, after %d challenge ACKs to port %d", took.Round(time.Millisecond), w.challenges, w.held)
+	if w.challenges == 0 {
 		t.Error("no SYN was challenged: the test tested nothing")
 	}
 	if took > 5*time.Second {

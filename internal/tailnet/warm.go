@@ -13,7 +13,7 @@ import (
 
 const (
 	pingEvery = 250 * time.Millisecond // how long one ping has before the next
-	settle    = 150 * time.Millisecond // between discovery and handshake
+	settle    = 150 * time.Millisecond // before discovery, and between it and the handshake
 )
 
 // Warm makes a WireGuard handshake with every peer that is online and carries
@@ -36,7 +36,10 @@ func (n *Node) Warm(ctx context.Context) error {
 		}
 		addr, name := p.Addresses().At(0).Addr(), p.ComputedName()
 		g.Go(func() error {
-			// First a path, in both directions.
+			// First a path, in both directions. The peer has to have heard of us
+			// from the control server by then: the engine says call-me-maybe once
+			// in 5 s.
+			pause(ctx, settle)
 			n.callMeMaybe(p.Key())
 			if err := n.ping(ctx, addr, tailcfg.PingDisco); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer discovery: %w", name, addr, err)
@@ -44,10 +47,7 @@ func (n *Node) Warm(ctx context.Context) error {
 			// Then the handshake, which has one try. A peer that has just
 			// learned of us answers discovery a moment before its WireGuard
 			// knows our key.
-			select {
-			case <-time.After(settle):
-			case <-ctx.Done():
-			}
+			pause(ctx, settle)
 			if err := n.ping(ctx, addr, tailcfg.PingTSMP); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer the WireGuard handshake: %w", name, addr, err)
 			}
@@ -55,6 +55,13 @@ func (n *Node) Warm(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 // ping sends pings until one is answered.

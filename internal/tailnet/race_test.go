@@ -1,0 +1,5 @@
+//go:build race
+
+package tailnet_test
+
+const raceEnabled = true
