@@ -44,7 +44,7 @@ type pair struct {
 	done     func(Result)
 	up, down atomic.Int64
 
-	clientEnded, targetEnded atomic.Bool
+	clientEnded atomic.Bool // its stream has come to its end
 
 	left  atomic.Int32 // directions that still run
 	once  sync.Once
@@ -118,16 +118,15 @@ type side struct {
 	conn  net.Conn
 	early []byte // read from it already
 	name  string
-	ended *atomic.Bool // its stream has come to its end
-	class flow.Class   // what its failure is called
+	class flow.Class // what its failure is called
 }
 
 func (p *pair) client() side {
-	return side{p.Client, p.ClientEarly, "client", &p.clientEnded, flow.Canceled}
+	return side{p.Client, p.ClientEarly, "client", flow.Canceled}
 }
 
 func (p *pair) target() side {
-	return side{p.Target, p.TargetEarly, "target", &p.targetEnded, flow.Reset}
+	return side{p.Target, p.TargetEarly, "target", flow.Reset}
 }
 
 func (p *pair) upward()   { p.direction(p.client(), p.target(), &p.up) }
@@ -140,7 +139,9 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 		err = pump(dst.conn, src.conn, count)
 	}
 	if err == nil {
-		src.ended.Store(true)
+		if src.conn == p.Client {
+			p.clientEnded.Store(true)
+		}
 		err = asWriteError(closeWrite(dst.conn))
 	}
 	if err != nil {
@@ -162,7 +163,7 @@ func (p *pair) failed(err error, src, dst side) {
 	if we, ok := errors.AsType[*writeError](err); ok {
 		broken, err = dst, we.error
 	}
-	if broken.name == "client" && broken.ended.Load() {
+	if broken.conn == p.Client && p.clientEnded.Load() {
 		// It closed its socket instead of half-closing it: all it had to say
 		// has arrived, and it does not want the rest.
 		p.fail(nil)
