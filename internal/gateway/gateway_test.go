@@ -106,10 +106,9 @@ func curlSOCKS5Address(t *testing.T, w *world) {
 	}
 }
 
-// bigFile is larger than our buffers, and smaller than netstack's window: past
-// that two userspace nodes can stall (README, limits).
+// bigFile is larger than all the buffers on its way.
 func bigFile(t *testing.T, w *world) (path string, data []byte) {
-	data = bytes.Repeat([]byte("0123456789abcdef"), 512<<10/16)
+	data = bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
 	path = filepath.Join(w.dir, "big")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)

@@ -218,7 +218,15 @@ func (n *Node) startEngine() error {
 }
 
 // serve installs the in-process handlers for the advertised routes.
+//
+// Netstack's wrapper takes a routed address off the stack as soon as no
+// handler uses it, and the bytes that a handler left in a send buffer then
+// never leave; spoofing lets endpoints go on sending from an address that has
+// expired.
 func (n *Node) serve() {
+	if n.opts.ServeTCP != nil {
+		n.stack.SetSpoofing(nicID, true)
+	}
 	n.ns.GetTCPHandlerForFlow = n.opts.ServeTCP
 	if h := n.opts.ServeUDP; h != nil {
 		n.ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {

@@ -72,6 +72,7 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"says_refused", saysRefused},
 		{"times_out", timesOut},
 		{"half_closes", halfCloses},
+		{"bulk_transfers_end", bulkTransfers},
 		{"asks_a_private_resolver", asksPrivateResolver},
 		{"wrong_key_says_why", wrongKeySaysWhy},
 		{"hostname_tags_and_ephemeral", hostnameTagsEphemeral},
@@ -539,6 +540,34 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// bulkTransfers pulls more than all buffers hold from a server that closes as
+// soon as it has written: what is in its send buffer still has to leave.
+func bulkTransfers(t *testing.T, w *world) {
+	n := w.join(t, "bulk", tailnet.Options{})
+	const size = 8 << 20
+	addr := netip.MustParseAddrPort("10.12.3.9:9000")
+	block := make([]byte, size)
+	w.cloud.Handle(addr, func(c net.Conn) { c.Write(block); c.Close() })
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 2 {
+				c, err := n.DialTCP(within(t, 10*time.Second), addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.SetDeadline(time.Now().Add(30 * time.Second))
+				if got, err := io.Copy(io.Discard, c); got != size || err != nil {
+					t.Errorf("got %d of %d bytes: %v", got, size, err)
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func dial(t *testing.T, n *tailnet.Node, a netip.AddrPort) net.Conn {
