@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+	"tailscale.com/net/netmon"
 	"tailscale.com/net/tstun"
 	"tailscale.com/wgengine"
 )
@@ -20,7 +21,10 @@ import (
 const tunPath = "/dev/net/tun"
 
 // useKernel gives the engine a TUN device and our own router, and this node a
-// dialer whose sockets are bound to its tailnet address.
+// dialer whose sockets are bound to its tailnet address. The device is up when
+// it returns: an interface that appears later is a change of network to the
+// engine, which then closes its connection to the control server, at worst in
+// the middle of the login.
 func (n *Node) useKernel(conf *wgengine.Config) error {
 	if err := ensureTUN(tunPath); err != nil {
 		return err
@@ -29,9 +33,15 @@ func (n *Node) useKernel(conf *wgengine.Config) error {
 	if err != nil {
 		return fmt.Errorf("TUN device %q: %w (kernel mode needs the capability NET_ADMIN; without it use tailnet.mode: userspace)", n.opts.TUNName, err)
 	}
-	conf.Tun = dev
-	conf.Router = &scopedRouter{tun: name, log: n.log}
+	r := &scopedRouter{tun: name, log: n.log}
+	if err := r.Up(); err != nil {
+		dev.Close()
+		return err
+	}
+	netmon.SetTailscaleInterfaceProps(name, 0)
+	conf.Tun, conf.Router = dev, r
 	n.dial = dialKernel
+	n.holdLeftovers = true
 	return nil
 }
 

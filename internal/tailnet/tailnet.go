@@ -97,7 +97,9 @@ type Node struct {
 	ns     *netstack.Impl
 	stack  *stack.Stack // the netstack's own, for what its wrapper hides
 
-	dial dialFunc // how this mode opens a TCP connection
+	dial          dialFunc    // how this mode opens a TCP connection
+	holdLeftovers bool        // whether the kernel may hold connections of a predecessor
+	spoken        atomic.Bool // set by Warm or the first connection: leftovers may go out
 
 	ctx       context.Context // ends with Close
 	stop      context.CancelFunc
@@ -156,15 +158,10 @@ func (n *Node) startEngine() error {
 	logf := n.logf
 	sys := tsd.NewSystem()
 	n.sys = sys
-	var err error
-	if n.netMon, err = netmon.New(sys.Bus.Get(), logf); err != nil {
-		return err
-	}
 	n.dialer = &tsdial.Dialer{Logf: logf}
 	n.dialer.SetBus(sys.Bus.Get())
 	conf := wgengine.Config{
 		ListenPort:    n.opts.Port,
-		NetMon:        n.netMon,
 		Dialer:        n.dialer,
 		SetSubsystem:  sys.Set,
 		ControlKnobs:  sys.ControlKnobs(),
@@ -179,6 +176,11 @@ func (n *Node) startEngine() error {
 			return err
 		}
 	}
+	var err error
+	if n.netMon, err = netmon.New(sys.Bus.Get(), logf); err != nil {
+		return err
+	}
+	conf.NetMon = n.netMon
 	eng, err := wgengine.NewUserspaceEngine(logf, conf)
 	if err != nil {
 		return err
@@ -204,6 +206,9 @@ func (n *Node) startEngine() error {
 	n.dialer.NetstackDialTCP = n.DialTCP
 	n.dialer.NetstackDialUDP = n.DialUDP
 	sys.Set(n.opts.Store)
+	if n.holdLeftovers {
+		sys.Tun.Get().PreFilterPacketOutboundToWireGuardAppConnectorIntercept = n.dropLeftovers
+	}
 	sys.Tun.Get().Start()
 
 	flags := controlclient.LocalBackendStartKeyOSNeutral

@@ -348,7 +348,18 @@ func controlOutage(t *testing.T, w *world) {
 	if err := w.net.StartControl(); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.net.AwaitDevice(within(t, 60*time.Second), "cloud"); err != nil {
+	// Both ends follow the control server again, after a few seconds of backoff.
+	if err := w.net.ApproveRoutes("outage", netip.MustParsePrefix("10.98.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.net.ApproveRoutes("cloud", testnet.Network, testnet.Network6, netip.MustParsePrefix("10.99.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what was approved after the outage", func() bool {
+		return w.cloud.Routes(netip.MustParseAddr("10.98.0.1")) && n.Routes(netip.MustParseAddr("10.99.0.1"))
+	})
+	// Nobody is to wait for this node later.
+	if err := w.net.ApproveRoutes("outage"); err != nil {
 		t.Fatal(err)
 	}
 }

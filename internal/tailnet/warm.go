@@ -7,8 +7,12 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"tailscale.com/net/packet"
+	"tailscale.com/net/tstun"
 	"tailscale.com/tailcfg"
+	"tailscale.com/types/ipproto"
 	"tailscale.com/types/key"
+	"tailscale.com/wgengine/filter"
 )
 
 const (
@@ -26,6 +30,7 @@ func (n *Node) Warm(ctx context.Context) error {
 	if nm == nil {
 		return ErrNotUp
 	}
+	defer n.spoken.Store(true)
 	var g errgroup.Group
 	for _, p := range nm.Peers {
 		if p.Addresses().Len() == 0 || p.AllowedIPs().Len() <= p.Addresses().Len() {
@@ -92,4 +97,19 @@ func (n *Node) callMeMaybe(peer key.NodePublic) {
 	if ep, err := mc.ParseEndpoint(peer.UntypedHexString()); err == nil {
 		mc.Send(nil, ep, 0)
 	}
+}
+
+// dropLeftovers holds back what the kernel still sends for connections of a
+// predecessor that had the same address, as a restarted container's does:
+// before Warm it would begin a handshake that is lost, because the peer looks
+// for us at the old place still.
+func (n *Node) dropLeftovers(p *packet.Parsed, _ *tstun.Wrapper) filter.Response {
+	switch {
+	case p.IPProto != ipproto.TCP || n.spoken.Load():
+		return filter.Accept
+	case p.TCPFlags&packet.TCPSyn != 0: // our own: nobody waited for Warm
+		n.spoken.Store(true)
+		return filter.Accept
+	}
+	return filter.DropSilently
 }

@@ -214,16 +214,6 @@ func (n *Net) Devices() []Device {
 	return list
 }
 
-// AwaitDevice waits until the device called hostname follows the control
-// server's updates.
-func (n *Net) AwaitDevice(ctx context.Context, hostname string) error {
-	node, err := n.device(hostname)
-	if err != nil {
-		return err
-	}
-	return n.ctl.AwaitNodeInMapRequest(ctx, node.Key)
-}
-
 // ApproveRoutes lets the device called hostname carry routes, in place of
 // those it had.
 func (n *Net) ApproveRoutes(hostname string, routes ...netip.Prefix) error {
