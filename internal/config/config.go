@@ -5,6 +5,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
+	goyaml "go.yaml.in/yaml/v2"
 	"sigs.k8s.io/yaml"
 )
 
@@ -146,6 +148,16 @@ func Load(path string, environ []string, flags map[string]string) (Config, error
 // Parse decodes a YAML document onto c. Keys that don't exist and values of
 // the wrong kind are errors, all of them reported.
 func Parse(data []byte, c *Config) error {
+	docs := goyaml.NewDecoder(bytes.NewReader(data))
+	for n := 0; ; n++ {
+		var ignored any
+		if docs.Decode(&ignored) != nil {
+			break // the end, or a mistake that is reported below
+		}
+		if n > 0 {
+			return errors.New("more than one YAML document: keep the one between the lines \"---\" that you mean")
+		}
+	}
 	js, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
 		text := strings.NewReplacer("yaml: unmarshal errors:\n  ", "", "yaml: ", "").Replace(err.Error())

@@ -145,7 +145,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 		stop()
 		g.log.Warn("drain time is over", "tunnels_cut", tunnels)
 	}
-	waitErr = g.mux.Wait(end)
+	waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end))
 	g.http.Close()
 	// 5. Leave the tailnet.
 	closeErr := g.node.Close()
@@ -315,7 +315,7 @@ func proxyName(hostname string) string {
 	if hostname == "" {
 		return "pando"
 	}
-	return "pando-" + hostname
+	return hostname
 }
 
 func sleep(ctx context.Context, d time.Duration) {

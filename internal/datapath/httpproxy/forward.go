@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"strconv"
@@ -89,6 +90,7 @@ type exchange struct {
 
 	sent      chan error // gets the outcome of the request body; nil when there is none on its way
 	sentWhole bool       // that outcome was nil
+	watch     watch      // runs once the request is out
 	answered  bool       // some of the response reached the client
 }
 
@@ -99,6 +101,9 @@ var errHeadTooLong = errors.New("the origin's response head is larger than this 
 func (x *exchange) run() (f fate, again bool) {
 	if err := x.send(); err != nil {
 		return x.failed(err)
+	}
+	if x.sent == nil {
+		x.watchClient()
 	}
 	// All heads of one response, interim ones included, share the bound.
 	x.o.limit.left = orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes)
@@ -200,11 +205,17 @@ func (x *exchange) sendBody(chunked bool) {
 	if err == nil {
 		err = w.Flush()
 	}
+	if err == nil {
+		x.watchClient()
+	}
 	x.sent <- err
 	if _, ok := errors.AsType[*readError](err); ok {
 		x.o.Close() // the client broke off: the origin must not wait for the rest
 	}
 }
+
+// watchClient has the exchange end when its client leaves.
+func (x *exchange) watchClient() { x.watch.start(x.s.c, func() { x.o.Close() }) }
 
 // settle ends the request body, if it is still on its way, and pools or
 // closes the origin connection. It reports whether the client's connection is
@@ -217,7 +228,8 @@ func (x *exchange) settle(reusable bool) bool {
 		<-x.sent
 		x.s.c.SetReadDeadline(time.Time{})
 	}
-	if whole && reusable && x.o.br.Buffered() == 0 {
+	gone := x.watch.stop()
+	if whole && reusable && !gone && x.o.br.Buffered() == 0 {
 		x.s.p.pool.put(x.o, orDefault(x.s.p.IdleTimeout, DefaultIdleTimeout))
 	} else {
 		x.o.Close()
@@ -255,13 +267,13 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 		f, _ := x.failed(errors.New("the origin switched protocols unasked"))
 		return f
 	}
-	if x.sent != nil {
-		if err := <-x.sent; err != nil {
-			x.sent <- err
-			f, _ := x.failed(err)
-			return f
-		}
-		x.sentWhole = true
+	if x.sent != nil && !x.bodySent(bodyGrace) {
+		f, _ := x.failed(errors.New("the origin switched protocols in the middle of the request"))
+		return f
+	}
+	if x.watch.stop() {
+		f, _ := x.failed(net.ErrClosed)
+		return f
 	}
 	x.writeHead(resp, nil)
 	s.bw.WriteString("Connection: Upgrade\r\n")
@@ -300,7 +312,7 @@ func (x *exchange) failed(err error) (fate, bool) {
 func (x *exchange) classify(err error) error {
 	fe := &flow.Error{Class: flow.Reset, Op: "http", Target: x.rec.Target(), Err: err,
 		Hint: "the target closed the connection before its response was complete"}
-	if _, ok := errors.AsType[*writeError](err); ok {
+	if _, ok := errors.AsType[*writeError](err); ok || x.watch.left.Load() {
 		fe.Class, fe.Hint = flow.Canceled, ""
 	}
 	if x.sent != nil && !x.sentWhole {

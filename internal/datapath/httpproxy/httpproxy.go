@@ -59,6 +59,7 @@ type Proxy struct {
 	draining atomic.Bool
 	mu       sync.Mutex
 	sessions map[*session]bool // true while it is between requests
+	cut      bool              // no exchange outlives it
 }
 
 // session is one client connection.
@@ -67,6 +68,7 @@ type session struct {
 	c      *net.TCPConn
 	client netip.AddrPort
 	limit  limitReader // c, with the bound on heads
+	tape   []byte      // the last head as it came, and maybe more
 	origin *origin     // in use by the current request; guarded by p.mu
 	br     *bufio.Reader
 	bw     *bufio.Writer
@@ -81,8 +83,8 @@ var (
 
 // Serve speaks to one client. It takes c and closes it.
 func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) {
-	s := &session{p: p, c: c, client: clientAddr(c), br: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
-	s.limit.r = c
+	s := &session{p: p, c: c, client: flow.ClientAddr(c), br: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
+	s.limit.r, s.limit.tape = c, &s.tape
 	s.br.Reset(&s.limit)
 	s.bw.Reset(c)
 	p.enter(s)
@@ -100,7 +102,7 @@ func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) {
 			c.Close()
 			return
 		case closeGently:
-			s.closeGently()
+			flow.CloseGently(c)
 			return
 		case handedOver:
 			return
@@ -125,6 +127,7 @@ func (p *Proxy) Drain() {
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.cut = true
 	for s := range p.sessions {
 		s.c.SetLinger(0)
 		s.c.Close()
@@ -155,7 +158,7 @@ func (s *session) next(ctx context.Context, first bool) fate {
 	start := time.Now()
 	s.c.SetReadDeadline(start.Add(orDefault(s.p.HeaderTimeout, DefaultHeaderTimeout)))
 	s.limit.left = orDefault(s.p.MaxHeaderBytes, DefaultMaxHeaderBytes)
-	req, err := http.ReadRequest(s.br)
+	req, err := s.readRequest()
 	tooLong := s.limit.left <= 0
 	s.limit.left = noLimit
 	s.c.SetReadDeadline(time.Time{})
@@ -232,6 +235,34 @@ func (p *Proxy) setOrigin(s *session, o *origin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.origin = o
+	if p.cut && o != nil {
+		o.Close()
+	}
+}
+
+// readRequest reads a request's head, and holds it to what net/http's parser
+// hides by mending it.
+func (s *session) readRequest() (*http.Request, error) {
+	for range 4 { // empty lines before the request line, RFC 9112 section 2.2
+		b, err := s.br.Peek(1)
+		if err != nil {
+			return nil, err
+		}
+		if b[0] != '\r' && b[0] != '\n' {
+			break
+		}
+		s.br.Discard(1)
+	}
+	ahead, _ := s.br.Peek(s.br.Buffered())
+	s.tape = append(s.tape[:0], ahead...)
+	req, err := http.ReadRequest(s.br)
+	if err == nil {
+		err = checkFraming(req, s.tape[:len(s.tape)-s.br.Buffered()])
+	}
+	if cap(s.tape) > ioBuffer {
+		s.tape = nil
+	}
+	return req, err
 }
 
 // unreadable answers a head that could not be read, if anyone is there to
@@ -242,6 +273,9 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 	rec.Err = fe
 	rec.Status = http.StatusBadRequest
 	var ne net.Error
+	if bad, ok := errors.AsType[framingError](err); ok {
+		fe.Hint = string(bad)
+	}
 	switch {
 	case tooLong:
 		fe.Hint = "the request's header fields are larger than this gateway accepts"
@@ -276,20 +310,12 @@ func (s *session) connect(ctx context.Context, req *http.Request, rec *flow.Reco
 	return handedOver
 }
 
-// closeGently closes the connection so that what was written arrives: a close
-// with unread bytes would send a reset, which can overtake it (RFC 9112
-// section 9.6).
-func (s *session) closeGently() {
-	s.c.CloseWrite()
-	s.c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	io.Copy(io.Discard, io.LimitReader(s.c, 256<<10))
-	s.c.Close()
-}
-
-// limitReader bounds what is read while left is not noLimit.
+// limitReader bounds what is read while left is not noLimit, and notes it on
+// tape, when there is one.
 type limitReader struct {
 	r    io.Reader
 	left int
+	tape *[]byte
 }
 
 const noLimit = int(^uint(0) >> 1)
@@ -304,6 +330,9 @@ func (l *limitReader) Read(b []byte) (int, error) {
 	n, err := l.r.Read(b)
 	if l.left != noLimit {
 		l.left -= n
+		if l.tape != nil {
+			*l.tape = append(*l.tape, b[:n]...)
+		}
 	}
 	return n, err
 }
@@ -315,14 +344,6 @@ func buffered(br *bufio.Reader) []byte {
 	}
 	b, _ := br.Peek(br.Buffered())
 	return append([]byte(nil), b...)
-}
-
-func clientAddr(c net.Conn) netip.AddrPort {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
 }
 
 func orDefault[T comparable](v, def T) T {

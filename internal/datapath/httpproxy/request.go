@@ -1,6 +1,7 @@
 package httpproxy
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -68,6 +69,38 @@ func validHead(req *http.Request) error {
 				return fmt.Errorf("malformed value of field %q", k)
 			}
 		}
+	}
+	return nil
+}
+
+// framingError is what makes it unclear where a request ends or whom it is
+// for. Its text is for the client.
+type framingError string
+
+func (e framingError) Error() string { return string(e) }
+
+// checkFraming looks at a request's head as it came, for what the next server
+// might read otherwise than we do: RFC 9112 sections 3.2 and 6.1.
+func checkFraming(req *http.Request, head []byte) error {
+	var host, length, encoding bool
+	for line := range bytes.Lines(head) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		switch strings.ToLower(string(bytes.TrimSpace(name))) {
+		case "host":
+			host = true
+		case "content-length":
+			length = true
+		case "transfer-encoding":
+			encoding = true
+		}
+	}
+	switch {
+	case !host && req.ProtoAtLeast(1, 1) && req.Method != http.MethodConnect: // simple clients leave it out of CONNECT
+		return framingError("an HTTP/1.1 request needs a Host field")
+	case encoding && length:
+		return framingError("a request has Content-Length or Transfer-Encoding, not both")
+	case encoding && !req.ProtoAtLeast(1, 1):
+		return framingError("HTTP/1.0 knows no Transfer-Encoding")
 	}
 	return nil
 }

@@ -7,11 +7,12 @@ package mux
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // Protocol is what a first byte says.
@@ -19,7 +20,7 @@ type Protocol uint8
 
 const (
 	Unknown Protocol = iota
-	HTTP             // a letter: the start of a method
+	HTTP             // a letter: the start of a method; or an empty line before it, RFC 9112 section 2.2
 	SOCKS5           // the version number 5, RFC 1928 section 3
 	SOCKS4
 	TLS // a handshake record, RFC 8446 section 5.1
@@ -32,7 +33,7 @@ func (p Protocol) String() string {
 // Detect tells the protocol from the first byte that its client sends.
 func Detect(first byte) Protocol {
 	switch {
-	case first >= 'A' && first <= 'Z', first >= 'a' && first <= 'z':
+	case first >= 'A' && first <= 'Z', first >= 'a' && first <= 'z', first == '\r', first == '\n':
 		return HTTP
 	case first == 5:
 		return SOCKS5
@@ -156,11 +157,7 @@ func (m *Mux) refuse(c *net.TCPConn, p Protocol) {
 		hint = "the client speaks SOCKS4: set it to SOCKS5 (socks5h://)"
 	}
 	m.Log.Info("connection refused", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
-	// A close with unread bytes would send a reset, which can overtake the answer.
-	c.CloseWrite()
-	c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	io.Copy(io.Discard, io.LimitReader(c, 64<<10))
-	c.Close()
+	flow.CloseGently(c)
 }
 
 func (m *Mux) await(c *net.TCPConn) bool {

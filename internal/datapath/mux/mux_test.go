@@ -37,6 +37,9 @@ func FuzzDetect(f *testing.F) {
 		p := Detect(b[0])
 		want := map[byte]Protocol{5: SOCKS5, 4: SOCKS4, clientHello[0]: TLS}[b[0]]
 		// Methods are tokens (RFC 9110 section 9.1), and those in use begin with a letter.
+		if b[0] == '\r' || b[0] == '\n' {
+			want = HTTP // an empty line before the request, RFC 9112 section 2.2
+		}
 		if req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b))); err == nil && unicode.IsLetter(rune(req.Method[0])) {
 			want = HTTP
 		} else if p == HTTP && unicode.IsLetter(rune(b[0])) {

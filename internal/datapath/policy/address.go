@@ -50,15 +50,28 @@ var notPublic6 = prefixes(
 // translator on the way will dial.
 type embedding struct {
 	prefix netip.Prefix
-	at     int // first byte of the IPv4 address
+	at     [4]int // the bytes that hold the IPv4 address
 }
 
+var (
+	last32     = [4]int{12, 13, 14, 15}
+	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48") // RFC 8215
+)
+
 var embeddings = []embedding{
-	{netip.MustParsePrefix("64:ff9b::/96"), 12},            // NAT64, RFC 6052
-	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},          // local-use NAT64, RFC 8215
-	{netip.MustParsePrefix("2002::/16"), 2},                // 6to4, RFC 3056
-	{netip.MustParsePrefix("::/96"), 12},                   // IPv4-compatible, RFC 4291
-	{netip.MustParsePrefix("fd7a:115c:a1e0:b1a::/64"), 12}, // Tailscale's 4via6
+	{netip.MustParsePrefix("64:ff9b::/96"), last32},            // NAT64, RFC 6052
+	{localNAT64, last32},                                       // a site's own NAT64, whose
+	{localNAT64, [4]int{6, 7, 9, 10}},                          // prefix may have any of the
+	{localNAT64, [4]int{7, 9, 10, 11}},                         // lengths of RFC 6052
+	{localNAT64, [4]int{9, 10, 11, 12}},                        // section 2.2
+	{netip.MustParsePrefix("2002::/16"), [4]int{2, 3, 4, 5}},   // 6to4, RFC 3056
+	{netip.MustParsePrefix("::/96"), last32},                   // IPv4-compatible, RFC 4291
+	{netip.MustParsePrefix("fd7a:115c:a1e0:b1a::/64"), last32}, // Tailscale's 4via6
+}
+
+func (e embedding) inside(a netip.Addr) netip.Addr {
+	b := a.As16()
+	return netip.AddrFrom4([4]byte{b[e.at[0]], b[e.at[1]], b[e.at[2]], b[e.at[3]]})
 }
 
 // spellings returns a and the IPv4 addresses that it carries inside.
@@ -66,10 +79,14 @@ func spellings(a netip.Addr) []netip.Addr {
 	a = a.Unmap().WithZone("")
 	list := []netip.Addr{a}
 	for _, e := range embeddings {
-		if e.prefix.Contains(a) {
-			b := a.As16()
-			list = append(list, netip.AddrFrom4([4]byte(b[e.at:e.at+4])))
+		if !e.prefix.Contains(a) {
+			continue
 		}
+		in := e.inside(a)
+		if e.prefix == localNAT64 && e.at != last32 && in.As4()[0] == 0 {
+			continue // the zeros of a longer prefix
+		}
+		list = append(list, in)
 	}
 	return list
 }
@@ -95,8 +112,7 @@ func public(a netip.Addr) bool {
 		return !matchAny(notPublic, a)
 	}
 	if e := embeddings[0]; e.prefix.Contains(a) { // NAT64: as public as what is inside
-		b := a.As16()
-		return public(netip.AddrFrom4([4]byte(b[e.at : e.at+4])))
+		return public(e.inside(a))
 	}
 	return globalUnicast6.Contains(a) && !matchAny(notPublic6, a)
 }

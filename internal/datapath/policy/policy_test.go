@@ -205,6 +205,9 @@ func TestForbidden(t *testing.T) {
 		{"loopback_compatible", "::127.0.0.1"},
 		{"loopback_nat64", "64:ff9b::127.0.0.1"},
 		{"loopback_nat64_local", "64:ff9b:1::127.0.0.1"},
+		{"metadata_nat64_local_48", "64:ff9b:1:a9fe:a9:fe00::"},
+		{"metadata_nat64_local_56", "64:ff9b:1:aaa9:fe:a9fe::"},
+		{"metadata_nat64_local_64", "64:ff9b:1:aaaa:a9:fea9:fe00::"},
 		{"loopback_6to4", "2002:7f00:1::1"},
 		{"loopback_4via6", "fd7a:115c:a1e0:b1a:0:1:7f00:1"},
 		{"metadata_mapped", "::ffff:169.254.169.254"},
@@ -236,6 +239,7 @@ func TestForbidden(t *testing.T) {
 		{"neighbour_of_tailscale_service", "100.100.100.101"},
 		{"private_compatible", "::10.0.0.1"},
 		{"private_nat64", "64:ff9b::10.0.0.1"},
+		{"private_nat64_local", "64:ff9b:1::10.0.0.1"},
 		{"private_4via6", "fd7a:115c:a1e0:b1a:0:7:a00:1"},
 	} {
 		t.Run("not_"+c.name, func(t *testing.T) {

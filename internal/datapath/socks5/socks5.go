@@ -8,7 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -43,12 +43,12 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) {
 	}
 	c.SetReadDeadline(time.Now().Add(timeout))
 	rec := &flow.Record{Start: time.Now()}
-	rec.Front, rec.Client = flow.SOCKS5, clientAddr(c)
+	rec.Front, rec.Client = flow.SOCKS5, flow.ClientAddr(c)
 	in := &reader{conn: c}
 	if err := s.handshake(in, c, rec); err != nil {
 		rec.Err = err
 		reply(c, ReplyFor(err))
-		end(c)
+		flow.CloseGently(c)
 		s.Road.Finish(rec)
 		return
 	}
@@ -57,7 +57,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) {
 	if err != nil {
 		rec.Err = err
 		reply(c, ReplyFor(err))
-		end(c)
+		flow.CloseGently(c)
 		s.Road.Finish(rec)
 		return
 	}
@@ -80,10 +80,10 @@ func (s *Server) handshake(in *reader, c net.Conn, rec *flow.Record) error {
 		return err
 	}
 	want := byte(methodNone)
-	if s.Authenticate != nil {
-		want = methodPassword
+	if s.Authenticate != nil || !slices.Contains(methods, methodNone) && slices.Contains(methods, methodPassword) {
+		want = methodPassword // some clients know no other: unasked, what they say is not judged
 	}
-	if !contains(methods, want) {
+	if !slices.Contains(methods, want) {
 		c.Write([]byte{version, methodNoneAcceptable})
 		hint := "offer the method \"no authentication required\""
 		if want == methodPassword {
@@ -99,7 +99,7 @@ func (s *Server) handshake(in *reader, c net.Conn, rec *flow.Record) error {
 		if err != nil {
 			return err
 		}
-		ok := s.Authenticate(cred.user, cred.password)
+		ok := s.Authenticate == nil || s.Authenticate(cred.user, cred.password)
 		status := byte(0)
 		if !ok {
 			status = 1
@@ -110,7 +110,9 @@ func (s *Server) handshake(in *reader, c net.Conn, rec *flow.Record) error {
 		if !ok {
 			return &flow.Error{Class: flow.Unauthenticated, Op: "socks5", Err: errors.New("wrong username or password")}
 		}
-		rec.User = cred.user
+		if s.Authenticate != nil {
+			rec.User = cred.user
+		}
 	}
 	req, err := parse(in, parseRequest)
 	if err != nil {
@@ -196,29 +198,4 @@ func reply(c net.Conn, code Reply) error {
 	}
 	_, err := c.Write([]byte{version, byte(code), 0, addrIPv4, 0, 0, 0, 0, 0, 0})
 	return err
-}
-
-// end closes c so that the client sees the reply before the end.
-func end(c *net.TCPConn) {
-	c.CloseWrite()
-	c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	io.Copy(io.Discard, io.LimitReader(c, 64<<10))
-	c.Close()
-}
-
-func clientAddr(c net.Conn) netip.AddrPort {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
-}
-
-func contains(list []byte, b byte) bool {
-	for _, x := range list {
-		if x == b {
-			return true
-		}
-	}
-	return false
 }

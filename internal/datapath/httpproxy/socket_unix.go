@@ -27,3 +27,17 @@ func readable(c net.Conn) bool {
 	})
 	return would || err != nil
 }
+
+// awaitHangUp returns nil when both directions of c have ended or c has
+// failed, and an error when c's read deadline passes first.
+func awaitHangUp(c *net.TCPConn) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rc.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		_, err := unix.Poll(p, 0)
+		return err == nil && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+	})
+}

@@ -1,0 +1,99 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+func drain(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Drain.Settle = config.Duration(300 * time.Millisecond)
+		c.Drain.Timeout = config.Duration(10 * time.Second)
+	})
+	countBytes(w, 7120)
+	tunnel, br := r.connectTo(t, testnet.APIName+":7120", "")
+	busy := r.raw(t)
+	fmt.Fprintf(busy, "GET http://%s/hold HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	idle := r.raw(t)
+	fmt.Fprintf(idle, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	if resp, err := http.ReadResponse(bufio.NewReader(idle), nil); err != nil || resp.Close {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	silent := r.raw(t)
+	time.Sleep(50 * time.Millisecond)
+
+	r.drain()
+	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/") // still served while it settles
+	eventually(t, "the port to close", func() bool {
+		c, err := net.Dial("tcp", r.addr)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	for what, c := range map[string]net.Conn{"idle": idle, "silent": silent} {
+		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+			t.Errorf("the %s connection: %q, %v; want it closed", what, b, err)
+		}
+	}
+	select {
+	case err := <-r.ended:
+		t.Fatalf("the gateway left its work: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(w.origin.hold)
+	resp, err := http.ReadResponse(bufio.NewReader(busy), nil)
+	if err != nil || resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("the busy request: %v, %v; want 200 and Connection: close", resp, err)
+	}
+	tunnel.Write(make([]byte, half))
+	tunnel.CloseWrite()
+	if b, err := io.ReadAll(br); err != nil || string(b) != fmt.Sprint("got ", half) {
+		t.Errorf("the tunnel: %q, %v", b, err)
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func drainCuts(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) { c.Drain.Timeout = config.Duration(200 * time.Millisecond) })
+	countBytes(w, 7121)
+	_, br := r.connectTo(t, testnet.APIName+":7121", "x")
+	r.drain()
+	if _, err := io.ReadAll(br); err == nil {
+		t.Error("a tunnel that was cut ended cleanly")
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	if f := r.flows.find(t, ":7121"); f["class"] != "cut" || !strings.Contains(f["err"].(string), "drain time is over") {
+		t.Errorf("flow line %v", f)
+	}
+}
+
+// cloudGone runs last: it takes the cloud away, and with it the name and the
+// API, which exist nowhere else.
+func cloudGone(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Dial.Timeout = config.Duration(2 * time.Second)
+		c.Resolve.Timeout = config.Duration(2 * time.Second)
+	})
+	w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/")
+	w.cloud.Close()
+	for target, class := range map[string]string{"http://fresh." + testnet.Zone + "/": "timeout", "http://" + testnet.APIAddr.String() + ":9999/": "timeout"} {
+		out := w.curl(t, "-i", "-x", "http://"+r.addr, target)
+		if !strings.Contains(out, "HTTP/1.1 504") || !strings.Contains(out, "("+class+")") {
+			t.Errorf("%s:\n%s", target, out)
+		}
+	}
+}

@@ -1,0 +1,444 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+func curlAbsoluteForm(t *testing.T, w *world) {
+	out := w.curl(t, "-x", "http://"+w.addr, "http://"+testnet.APIName+"/v1?a=b%20c")
+	if !strings.Contains(out, `"path":"/v1"`) || !strings.Contains(out, `"host":"`+testnet.APIName+`"`) {
+		t.Errorf("the API said %s", out)
+	}
+}
+
+// bigFile is larger than all the buffers on its way.
+func bigFile(t *testing.T, w *world) (path string, data []byte) {
+	data = bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
+	path = filepath.Join(w.dir, "big")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path, data
+}
+
+func curlUpload(t *testing.T, w *world) {
+	path, data := bigFile(t, w)
+	for _, args := range [][]string{
+		{"-x", "http://" + w.addr, "-T", path},
+		{"-x", "http://" + w.addr, "-T", path, "-H", "Transfer-Encoding: chunked"},
+		{"-x", "http://" + w.addr, "-p", "-T", path},
+		{"-x", "socks5h://" + w.addr, "-T", path},
+	} {
+		out := w.curl(t, append(args, "http://"+originHost+"/echo")...)
+		if out != string(data) {
+			t.Errorf("curl %v: %d bytes came back, want %d", args, len(out), len(data))
+		}
+	}
+}
+
+func curlContinue(t *testing.T, w *world) {
+	path, data := bigFile(t, w)
+	out := w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@"+path, "http://"+originHost+"/echo")
+	if !strings.Contains(out, "< HTTP/1.1 100 Continue") || !strings.Contains(out, "< HTTP/1.1 200") {
+		t.Errorf("curl saw no 100 and 200 (%d bytes were to be sent):\n%s", len(data), out)
+	}
+	// And an origin that refuses is heard before the body is sent.
+	start := time.Now()
+	out = w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@"+path, "http://"+originHost+"/early")
+	if !strings.Contains(out, "< HTTP/1.1 413") || time.Since(start) > 10*time.Second {
+		t.Errorf("after %v:\n%s", time.Since(start), out)
+	}
+}
+
+func curlBodiless(t *testing.T, w *world) {
+	for path, want := range map[string]string{"/echo": "200", "/status/204": "204", "/status/304": "304"} {
+		args := []string{"-i", "-x", "http://" + w.addr, "http://" + originHost + path}
+		if path == "/echo" {
+			args = append([]string{"-I"}, args...)
+		}
+		if out := w.curl(t, args...); !strings.Contains(out, "HTTP/1.1 "+want) {
+			t.Errorf("%s:\n%s", path, out)
+		}
+	}
+}
+
+func curlHTTP10(t *testing.T, w *world) {
+	out := w.curl(t, "-0", "-i", "-x", "http://"+w.addr, "http://"+originHost+"/stream")
+	if !strings.HasSuffix(out, "tick 0\ntick 1\ntick 2\n") || strings.Contains(out, "Transfer-Encoding") {
+		t.Errorf("an HTTP/1.0 client got:\n%s", out)
+	}
+	c := w.raw(t)
+	for range 2 { // kept alive on request
+		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", originHost)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 200 || resp.Header.Get("Connection") != "keep-alive" {
+			t.Fatalf("%v, %v", resp, err)
+		}
+	}
+}
+
+// errorTargets are targets with the class that each fails with.
+var errorTargets = []struct {
+	class, host, port string
+	status            int
+	proxyStatus       string
+	reply             byte
+}{
+	{"refused", testnet.APIName, "81", 502, "connection_refused", 5},
+	{"not_found", "nothing." + testnet.Zone, "80", 502, "dns_error", 4},
+	{"no_route", "192.0.2.1", "80", 502, "destination_ip_unroutable", 3},
+	{"denied", "127.0.0.1", "80", 403, "http_request_denied", 2},
+	{"bad_request", "no such name", "80", 400, "http_request_error", 1},
+	{"bad_request", "1.2.3.4.5", "80", 400, "http_request_error", 1},
+}
+
+func errorClassesHTTP(t *testing.T, w *world) {
+	for _, e := range errorTargets {
+		if strings.Contains(e.host, " ") {
+			continue // no request line can hold it
+		}
+		for _, front := range []string{"CONNECT %s:%s HTTP/1.1\r\nHost: x\r\n\r\n", "GET http://%s:%s/ HTTP/1.1\r\nHost: x\r\n\r\n"} {
+			c := w.raw(t)
+			fmt.Fprintf(c, front, e.host, e.port)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			ps := resp.Header.Get("Proxy-Status")
+			if resp.StatusCode != e.status || !strings.HasPrefix(ps, "gateway; error="+e.proxyStatus+"; details=\""+e.class) || !strings.Contains(string(body), "("+e.class+")") {
+				t.Errorf("%s: %s\nProxy-Status: %s\n%s", e.host, resp.Status, ps, body)
+			}
+		}
+	}
+}
+
+// halfClosePlain is what `nc -N` does: the client's end comes with its request.
+func halfClosePlain(t *testing.T, w *world) {
+	c := w.raw(t)
+	fmt.Fprintf(c, "GET http://%s/stream HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	c.CloseWrite()
+	b, err := io.ReadAll(c)
+	if err != nil || !strings.Contains(string(b), "tick 2") {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func hopByHop(t *testing.T, w *world) {
+	c := w.raw(t)
+	fmt.Fprintf(c, "GET http://%s/headers HTTP/1.1\r\nHost: other.example\r\nConnection: close, X-Drop, keep-alive\r\nX-Drop: 1\r\nX-Keep: 2\r\n"+
+		"Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nKeep-Alive: 5\r\nTE: trailers, gzip\r\nUpgrade: foo\r\nVia: 1.0 before\r\n\r\n", originHost)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := io.ReadAll(resp.Body)
+	got := string(b)
+	for _, want := range []string{"Host: " + originHost + "\n", "X-Keep: 2\r\n", "Via: 1.0 before, 1.1 gateway\r\n", "Te: trailers\r\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the origin did not see %q", want)
+		}
+	}
+	for _, not := range []string{"X-Drop", "Proxy-", "Keep-Alive", "Upgrade", "X-Forwarded", "Forwarded", "Accept-Encoding", "User-Agent", "gzip"} {
+		if strings.Contains(got, not) {
+			t.Errorf("the origin saw %q", not)
+		}
+	}
+	if t.Failed() {
+		t.Logf("the origin saw:\n%s", got)
+	}
+	if v := resp.Header.Get("Via"); v != "1.1 gateway" {
+		t.Errorf("the client saw Via %q", v)
+	}
+}
+
+func keepAlive(t *testing.T, w *world) {
+	c := w.raw(t)
+	br := bufio.NewReader(c)
+	before := w.origin.connections()
+	for i := range 20 {
+		body := strings.Repeat("b", i*1000)
+		fmt.Fprintf(c, "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", originHost, len(body), body)
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := io.ReadAll(resp.Body); string(b) != body {
+			t.Fatalf("request %d: %d bytes came back, want %d", i, len(b), len(body))
+		}
+	}
+	if n := w.origin.connections() - before; n > 2 {
+		t.Errorf("20 requests took %d connections to the origin, want them pooled", n)
+	}
+	// Pipelined requests are answered in order.
+	for i := range 5 {
+		fmt.Fprintf(c, "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%d", originHost, i)
+	}
+	for i := range 5 {
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := io.ReadAll(resp.Body); string(b) != fmt.Sprint(i) {
+			t.Errorf("pipelined request %d was answered %q", i, b)
+		}
+	}
+}
+
+// staleOrigin: an origin closes a pooled connection; the next request must not
+// notice.
+func staleOrigin(t *testing.T, w *world) {
+	var served int
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7107), func(c net.Conn) {
+		defer c.Close()
+		served++
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") // keeps alive, and then doesn't
+		}
+	})
+	c := w.raw(t)
+	br := bufio.NewReader(c)
+	for i := range 3 {
+		fmt.Fprintf(c, "POST http://%s:7107/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", testnet.APIName)
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("request %d: %v, %v", i, resp, err)
+		}
+		io.ReadAll(resp.Body)
+		time.Sleep(50 * time.Millisecond) // let the origin's end arrive
+	}
+}
+
+func trailers(t *testing.T, w *world) {
+	c := w.raw(t)
+	fmt.Fprintf(c, "POST http://%s/trailers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Request-Sum\r\n\r\n"+
+		"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Request-Sum: eleven\r\n\r\n", originHost)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := io.ReadAll(resp.Body); string(b) != "hello world" {
+		t.Errorf("body %q", b)
+	}
+	if got := resp.Trailer.Get("X-Sum"); got != "11 eleven" {
+		t.Errorf("trailer %q, want \"11 eleven\"", got)
+	}
+}
+
+// earlyResponse: the origin answers while the body is still coming.
+func earlyResponse(t *testing.T, w *world) {
+	c := w.raw(t)
+	fmt.Fprintf(c, "POST http://%s/early HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nsome", originHost)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "no thanks\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if !resp.Close {
+		t.Error("the connection is kept, with half a request on it")
+	}
+}
+
+// streams: the origin goes on only when the client has its first line.
+func streams(t *testing.T, w *world) {
+	c := w.raw(t)
+	fmt.Fprintf(c, "GET http://%s/gated HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	br := bufio.NewReader(resp.Body)
+	if line, err := br.ReadString('\n'); err != nil || line != "first\n" {
+		t.Fatalf("%q, %v: the stream was held back", line, err)
+	}
+	close(w.origin.gate)
+	if line, err := br.ReadString('\n'); err != nil || line != "second\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
+func truncatedResponse(t *testing.T, w *world) {
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7108), func(c net.Conn) {
+		defer c.Close()
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this")
+	})
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7109), func(c net.Conn) {
+		defer c.Close()
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n")
+	})
+	for _, port := range []int{7108, 7109} {
+		c := w.raw(t)
+		fmt.Fprintf(c, "GET http://%s:%d/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName, port)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+		}
+		if err == nil {
+			t.Errorf("port %d: a truncated response came through as a whole one", port)
+		}
+		if f := w.flows.find(t, fmt.Sprint(":", port)); f["class"] != "reset" {
+			t.Errorf("flow line %v", f)
+		}
+	}
+}
+
+func badRequests(t *testing.T, w *world) {
+	for name, c := range map[string]struct {
+		request, want string
+		status        int
+	}{
+		"origin_form":    {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "this port is a proxy", 400},
+		"https":          {"GET https://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "use CONNECT", 400},
+		"ftp":            {"GET ftp://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "only http", 400},
+		"userinfo":       {"GET http://a:b@" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "user name", 400},
+		"connect_noport": {"CONNECT " + testnet.APIName + " HTTP/1.1\r\nHost: x\r\n\r\n", "host:port", 400},
+		"port_0":         {"CONNECT " + testnet.APIName + ":0 HTTP/1.1\r\nHost: x\r\n\r\n", "host:port", 400},
+		"port_99999":     {"GET http://" + testnet.APIName + ":99999/ HTTP/1.1\r\nHost: x\r\n\r\n", "1 to 65535", 400},
+		"garbage":        {"HELLO\r\n\r\n", "could not be understood", 400},
+		"header":         {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n", "well-formed", 400},
+		"no_host":        {"GET http://" + originHost + "/ HTTP/1.1\r\n\r\n", "needs a Host", 400},
+		"two_hosts":      {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n", "could not be understood", 400},
+		"both_framings":  {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "not both", 400},
+		"chunked_http10": {"POST http://" + originHost + "/echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0", 400},
+		"two_lengths":    {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "could not be understood", 400},
+		"huge_header":    {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "larger than this gateway accepts", 431},
+	} {
+		conn := w.raw(t)
+		io.WriteString(conn, c.request)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		b, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != c.status || !strings.Contains(string(b), c.want) || c.want == "not both" && !resp.Close {
+			t.Errorf("%s: %s\n%s", name, resp.Status, b)
+		}
+	}
+	// An empty line before a request is none (RFC 9112 section 2.2).
+	conn := w.raw(t)
+	br := bufio.NewReader(conn)
+	for range 2 {
+		fmt.Fprintf(conn, "\r\nPOST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok", originHost)
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := io.ReadAll(resp.Body); string(b) != "ok" {
+			t.Errorf("behind an empty line: %s %q", resp.Status, b)
+		}
+	}
+}
+
+// clientLeaves: a client resets its connection while the origin thinks. The
+// origin hears of it, and the flow ends.
+func clientLeaves(t *testing.T, w *world) {
+	asked, left := make(chan bool, 1), make(chan error, 1)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7140), func(c net.Conn) {
+		defer c.Close()
+		br := bufio.NewReader(c)
+		http.ReadRequest(br)
+		asked <- true
+		_, err := br.ReadByte()
+		left <- err
+	})
+	for _, body := range []string{"", "body"} {
+		c := w.raw(t)
+		fmt.Fprintf(c, "POST http://%s:7140/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", testnet.APIName, len(body), body)
+		<-asked
+		c.SetLinger(0)
+		c.Close()
+		select {
+		case <-left:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("body %q: the origin was left waiting", body)
+		}
+	}
+	if f := w.flows.find(t, ":7140"); f["class"] != "canceled" {
+		t.Errorf("flow line %v", f)
+	}
+}
+
+// A request body that breaks off is the client's mistake, and says so.
+func brokenBody(t *testing.T, w *world) {
+	for name, request := range map[string]string{
+		"chunk":  "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nxx",
+		"length": "POST http://%s/trailers HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc",
+	} {
+		c := w.raw(t)
+		fmt.Fprintf(c, request, originHost)
+		c.CloseWrite()
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 400 || !resp.Close {
+			t.Errorf("%s: %v, %v; want 400 and a closed connection", name, resp, err)
+		}
+	}
+}
+
+// A response head without end must not fill the memory.
+func hugeResponseHead(t *testing.T, w *world) {
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7111), func(c net.Conn) {
+		defer c.Close()
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+		line := []byte("X-Filler: " + strings.Repeat("f", 1000) + "\r\n")
+		for {
+			if _, err := c.Write(line); err != nil {
+				return
+			}
+		}
+	})
+	c := w.raw(t)
+	fmt.Fprintf(c, "GET http://%s:7111/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 502 {
+		t.Errorf("%v, %v; want 502", resp, err)
+	}
+}
+
+// connectionAuth: an origin that authenticates connections (NTLM) must not see
+// a second client on the first one's.
+func connectionAuth(t *testing.T, w *world) {
+	conns := make(chan net.Conn, 4)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7112), func(c net.Conn) {
+		conns <- c
+		defer c.Close()
+		br := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(br); err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	for _, authorization := range []string{"Authorization: NTLM TlRMTVNTUAAB\r\n", ""} {
+		c := w.raw(t)
+		fmt.Fprintf(c, "GET http://%s:7112/ HTTP/1.1\r\nHost: x\r\n%s\r\n", testnet.APIName, authorization)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		io.ReadAll(resp.Body)
+	}
+	if n := len(conns); n != 2 {
+		t.Errorf("two clients shared %d connection to the origin", n)
+	}
+}

@@ -1,0 +1,250 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+func ipv6Only(t *testing.T, w *world) {
+	out := w.curl(t, "-x", "http://"+w.addr, "http://v6only."+testnet.Zone+"/six")
+	if !strings.Contains(out, `"path":"/six"`) {
+		t.Errorf("the API said %s", out)
+	}
+	if f := w.flows.find(t, "v6only."); f["addr"] != "["+testnet.APIAddr6.String()+"]:80" {
+		t.Errorf("flow line %v", f)
+	}
+}
+
+// magicDNSName reaches the cloud node itself, by its short and its whole name.
+func magicDNSName(t *testing.T, w *world) {
+	for _, name := range []string{"cloud." + testnet.MagicSuffix, "cloud"} {
+		c := w.raw(t)
+		fmt.Fprintf(c, "CONNECT %s:1 HTTP/1.1\r\nHost: x\r\n\r\n", name)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Nothing listens on port 1, so the answer is the node's own refusal.
+		if resp.StatusCode != 502 || !strings.Contains(resp.Header.Get("Proxy-Status"), "connection_refused") {
+			t.Errorf("%s: %s %s", name, resp.Status, resp.Header.Get("Proxy-Status"))
+		}
+		if f := w.flows.find(t, name+":1"); f["source"] != "magicdns" {
+			t.Errorf("flow line %v", f)
+		}
+	}
+}
+
+func forbiddenSpellings(t *testing.T, w *world) {
+	w.cloud.SetRecord("evil."+testnet.Zone, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("169.254.169.254"))
+	for _, host := range []string{
+		"127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0x7f.0.0.1", "127.0.0.1.",
+		"[::1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]",
+		"169.254.169.254", "2852039166", "[::ffff:a9fe:a9fe]", "[fe80::1]", "[fd00:ec2::254]", "224.0.0.1", "[ff02::1]", "0.0.0.0", "[::]", "0",
+		"255.255.255.255", "[fd7a:115c:a1e0:b1a:0:7:7f00:1]", "100.100.100.100", "evil." + testnet.Zone,
+	} {
+		c := w.raw(t)
+		fmt.Fprintf(c, "CONNECT %s:80 HTTP/1.1\r\nHost: x\r\n\r\n", host)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != 403 {
+			b, _ := io.ReadAll(resp.Body)
+			t.Errorf("CONNECT %s:80: %s\n%s", host, resp.Status, b)
+		}
+	}
+}
+
+func loop(t *testing.T, w *world) {
+	c := w.raw(t)
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\nVia: 1.1 a, 1.1 gateway\r\n\r\n", originHost)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 502 || !strings.Contains(resp.Header.Get("Proxy-Status"), "proxy_loop_detected") {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
+func otherProtocols(t *testing.T, w *world) {
+	c := w.raw(t)
+	c.Write([]byte{0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0})
+	expect(t, c, []byte{21, 3, 1, 0, 2, 2}) // a TLS alert
+	c = w.raw(t)
+	c.Write([]byte{4, 1, 0, 80, 10, 12, 3, 4, 0})
+	expect(t, c, []byte{0, 0x5b}) // SOCKS4: rejected
+}
+
+func oneLinePerFlow(t *testing.T, w *world) {
+	r := w.start(t, nil)
+	c := r.raw(t)
+	br := bufio.NewReader(c)
+	for range 3 {
+		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.ReadAll(resp.Body)
+	}
+	c.Close()
+	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/")
+	w.curl(t, "-x", "socks5h://"+r.addr, "https://"+testnet.APIName+"/")
+	eventually(t, "five lines", func() bool { return r.flows.count() >= 5 })
+	time.Sleep(100 * time.Millisecond)
+	if n := r.flows.count(); n != 5 {
+		t.Errorf("3 requests and 2 tunnels made %d lines, want 5", n)
+	}
+}
+
+func policyRules(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Policy.Rules = []config.Rule{
+			{Name: "no-secrets", Names: []string{"*.secret." + testnet.Zone}, Action: "deny"},
+			{Name: "api", Names: []string{testnet.APIName}, Ports: []string{"443"}, Action: "allow"},
+			{Name: "rest", Action: "deny"},
+		}
+	})
+	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/")
+	if f := r.flows.find(t, testnet.APIName+":443"); f["rule"] != "api" {
+		t.Errorf("flow line %v", f)
+	}
+	before := w.cloud.Queries("db.secret." + testnet.Zone)
+	for target, rule := range map[string]string{
+		"http://db.secret." + testnet.Zone + "/": "no-secrets", "http://" + testnet.APIName + "/": "rest", "http://" + testnet.APIAddr.String() + ":443/": "rest",
+	} {
+		out := w.curl(t, "-i", "-x", "http://"+r.addr, target)
+		if !strings.Contains(out, "HTTP/1.1 403") || !strings.Contains(out, "rule "+rule+" of the gateway's policy denies it") {
+			t.Errorf("%s:\n%s", target, out)
+		}
+	}
+	if w.cloud.Queries("db.secret."+testnet.Zone) != before {
+		t.Error("a denied name was looked up")
+	}
+}
+
+func policyReport(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Policy.Mode = "report"
+		c.Policy.Rules = []config.Rule{{Name: "nothing", Action: "deny"}}
+	})
+	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/")
+	if f := r.flows.find(t, testnet.APIName+":443"); f["status"] != float64(200) || f["would_deny"] != "rule nothing" {
+		t.Errorf("flow line %v", f)
+	}
+	if out := w.curl(t, "-i", "-x", "http://"+r.addr, "http://127.0.0.1/"); !strings.Contains(out, "HTTP/1.1 403") {
+		t.Errorf("report mode lets through what is never allowed:\n%s", out)
+	}
+}
+
+// policyDirect reaches a listener of this host through the host's own network,
+// and never the gateway itself.
+func policyDirect(t *testing.T, w *world) {
+	host := hostAddr(t, w)
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "direct")
+			c.Close()
+		}
+	}()
+	r := w.start(t, func(c *config.Config) {
+		c.Policy.Direct = "any"
+		c.Listen.Proxy = "0.0.0.0:0"
+	})
+	c, br := r.connectTo(t, ln.Addr().String(), "")
+	if b, err := io.ReadAll(br); err != nil || string(b) != "direct" {
+		t.Errorf("%q, %v", b, err)
+	}
+	c.Close()
+	if f := r.flows.find(t, ln.Addr().String()); f["path"] != "direct" {
+		t.Errorf("flow line %v", f)
+	}
+	_, port, _ := net.SplitHostPort(r.addr)
+	for _, own := range []string{host, r.gw.Node().Addrs()[0].String(), "[" + r.gw.Node().Addrs()[1].String() + "]"} {
+		c := r.raw(t)
+		fmt.Fprintf(c, "CONNECT %s:%s HTTP/1.1\r\nHost: x\r\n\r\n", own, port)
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 403 {
+			t.Errorf("CONNECT to the gateway itself at %s: %v, %v", own, resp, err)
+		}
+	}
+	// A private address is not public.
+	r.kill()
+	r.wait()
+	r = w.start(t, func(c *config.Config) { c.Policy.Direct = "public" })
+	c = r.raw(t)
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", ln.Addr())
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 502 {
+		t.Errorf("direct: public let %s through: %v, %v", ln.Addr(), resp, err)
+	}
+}
+
+func hostTable(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Resolve.Hosts = map[string][]string{"api.example.com": {testnet.APIAddr.String()}, "*.apps.example.com": {testnet.APIAddr.String()}}
+	})
+	for _, name := range []string{"api.example.com", "API.Example.COM.", "one.apps.example.com", "a.b.apps.example.com"} {
+		if out := w.curl(t, "-x", "http://"+r.addr, "http://"+name+"/table"); !strings.Contains(out, `"path":"/table"`) {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+	if f := r.flows.find(t, "one.apps"); f["source"] != "hosts" {
+		t.Errorf("flow line %v", f)
+	}
+}
+
+func authentication(t *testing.T, w *world) {
+	users := filepath.Join(w.dir, "users")
+	if err := os.WriteFile(users, []byte("# people\nalice:correct:horse\nbob:s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := w.start(t, func(c *config.Config) { c.Auth.UsersFile = users })
+	url := "http://" + testnet.APIName + "/"
+	for _, proxy := range []string{"http://alice:correct%3Ahorse@", "socks5h://bob:s3cret@"} {
+		if out := w.curl(t, "-x", proxy+r.addr, url); !strings.Contains(out, "private-api") {
+			t.Errorf("%s: %s", proxy, out)
+		}
+	}
+	out := w.curl(t, "-i", "-x", "http://"+r.addr, url)
+	if !strings.Contains(out, "HTTP/1.1 407") || !strings.Contains(out, "Proxy-Authenticate: Basic realm=") {
+		t.Errorf("without credentials:\n%s", out)
+	}
+	for _, proxy := range []string{"http://alice:wrong@", "http://nobody:s3cret@"} {
+		if out := w.curl(t, "-i", "-x", proxy+r.addr, url); !strings.Contains(out, "HTTP/1.1 407") {
+			t.Errorf("%s:\n%s", proxy, out)
+		}
+	}
+	for _, proxy := range []string{"socks5h://", "socks5h://bob:wrong@"} {
+		if out, err := w.tryCurl(t, "-x", proxy+r.addr, url); err == nil {
+			t.Errorf("%s: %s", proxy, out)
+		}
+	}
+	if f := r.flows.find(t, testnet.APIName); f["user"] != "alice" {
+		t.Errorf("flow line %v", f)
+	}
+	r.flows.mu.Lock()
+	defer r.flows.mu.Unlock()
+	for _, secret := range []string{"correct:horse", "s3cret", testnet.AuthKey} {
+		if strings.Contains(r.flows.all.String(), secret) {
+			t.Errorf("the log shows %q", secret)
+		}
+	}
+}
