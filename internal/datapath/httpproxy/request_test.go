@@ -298,6 +298,7 @@ func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
 	if err == nil && x.sent != nil {
 		err = <-x.sent
 	}
+	x.watch.stop()
 	x.o.bw.Flush()
 	return wire.Bytes(), err
 }
