@@ -3,7 +3,7 @@ GO       ?= go
 BIN      := bin/pando
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/pandoproxy/pando/internal/cli.Version=$(VERSION)
-FUZZTIME ?= 20s
+FUZZTIME ?= 100000x
 COUNT    ?= 1
 
 .PHONY: demo
@@ -34,7 +34,7 @@ lint: ## gofmt, go vet (linux and darwin) and staticcheck
 	$(GO) tool staticcheck ./...
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME
+fuzz: ## run every fuzz target FUZZTIME times (or for a time, such as 30s)
 	@set -e; for pkg in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; done; done
