@@ -40,6 +40,13 @@ func Run(ctx, cut context.Context, env Env) error {
 			"port, with an embedded Tailscale engine and name resolution through the tunnel.\n\n" +
 			"To see it work without an account: pando demo",
 		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config.IsStock(env.Environ) || lookup(env.Environ, "KUBERNETES_SERVICE_HOST") != "" {
+				return runStock(cmd.Context(), cut, env)
+			}
+			return cmd.Help()
+		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetArgs(env.Args)
@@ -63,13 +70,35 @@ func gatewayCommand(cut context.Context, env Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		gw, err := gateway.New(cmd.Context(), cfg, gateway.Options{Log: logger(cfg.Log, env.Stderr)})
-		if err != nil {
-			return err
-		}
-		return gw.Run(cmd.Context(), cut)
+		return runGateway(cmd.Context(), cut, cfg, logger(cfg.Log, env.Stderr))
 	}
 	return cmd
+}
+
+// runStock runs a replica as the stock container would: with no arguments and
+// TS_* in the environment. The configuration file and PANDO_* have the last word.
+func runStock(ctx, cut context.Context, env Env) error {
+	base, notes, err := config.FromStock(env.Environ)
+	if err != nil {
+		return fmt.Errorf("the environment of the stock container can't be taken over:\n%w", err)
+	}
+	cfg, err := config.LoadOver(base, lookup(env.Environ, "PANDO_CONFIG"), env.Environ, nil)
+	if err != nil {
+		return fmt.Errorf("the configuration is not valid:\n%w", err)
+	}
+	log := logger(cfg.Log, env.Stderr)
+	for _, n := range notes {
+		log.Info("stock environment", "note", n)
+	}
+	return runGateway(ctx, cut, cfg, log)
+}
+
+func runGateway(ctx, cut context.Context, cfg config.Config, log *slog.Logger) error {
+	gw, err := gateway.New(ctx, cfg, gateway.Options{Log: log, Version: Version})
+	if err != nil {
+		return err
+	}
+	return gw.Run(ctx, cut)
 }
 
 func checkCommand(env Env) *cobra.Command {

@@ -37,29 +37,39 @@ type Config struct {
 
 // Listen says where clients connect.
 type Listen struct {
-	Proxy     string `json:"proxy" doc:"Address of the proxy port, host:port; an empty host means all addresses."`
-	ReusePort bool   `json:"reusePort" doc:"Share the port with other replicas on the same host (SO_REUSEPORT). Off, a port in use is an error."`
+	Proxy     string   `json:"proxy" doc:"Address of the proxy port, host:port; an empty host means all addresses."`
+	Also      []string `json:"also" doc:"More addresses where the same proxies listen."`
+	Admin     string   `json:"admin" doc:"Address of the admin port: /livez, /readyz, /metrics. Empty means none."`
+	ReusePort bool     `json:"reusePort" doc:"Share the proxy port with other replicas on the same host (SO_REUSEPORT). Off, a port in use is an error."`
 }
 
 // Tailnet says which tailnet to join, and how.
 type Tailnet struct {
-	Mode         string   `json:"mode" doc:"userspace (no privilege) or kernel (a TUN device; needs NET_ADMIN, Linux only)."`
-	ControlURL   string   `json:"controlURL" doc:"Coordination server: Tailscale's own, or a Headscale."`
-	Hostname     string   `json:"hostname" doc:"Device name on the tailnet. Empty means the host's name."`
-	AuthKey      Secret   `json:"authKey" doc:"Auth key for the first login. Better kept in a file: authKeyFile."`
-	AuthKeyFile  string   `json:"authKeyFile" doc:"File that holds the auth key. Not together with authKey."`
-	Tags         []string `json:"tags" doc:"Tags of the device, tag:name each."`
-	Ephemeral    bool     `json:"ephemeral" doc:"Log out at the end, and be forgotten by the tailnet when unseen."`
-	AcceptRoutes bool     `json:"acceptRoutes" doc:"Use the subnet routes that peers advertise."`
-	StateDir     string   `json:"stateDir" doc:"Directory for the device's keys. Empty keeps them in memory: a new device at each start."`
-	TUN          string   `json:"tun" doc:"Name of the TUN device in kernel mode."`
-	Port         int      `json:"port" doc:"UDP port of the tailnet engine. 0 means any."`
-	StartTimeout Duration `json:"startTimeout" doc:"How long a request waits for the tailnet to come up before it is refused."`
+	Mode             string   `json:"mode" doc:"userspace (no privilege) or kernel (a TUN device; needs NET_ADMIN, Linux only)."`
+	ControlURL       string   `json:"controlURL" doc:"Coordination server: Tailscale's own, or a Headscale."`
+	Hostname         string   `json:"hostname" doc:"Device name on the tailnet. Empty means the host's name."`
+	AuthKey          Secret   `json:"authKey" doc:"Auth key for the first login. Better kept in a file: authKeyFile."`
+	AuthKeyFile      string   `json:"authKeyFile" doc:"File that holds the auth key. Not together with authKey."`
+	ClientSecret     Secret   `json:"clientSecret" doc:"Secret of an OAuth client that mints an auth key whenever one is needed; wants tags. Better kept in a file: clientSecretFile. Options may follow it: ?ephemeral=false&preauthorized=true&baseURL=URL."`
+	ClientSecretFile string   `json:"clientSecretFile" doc:"File that holds the OAuth client's secret."`
+	Tags             []string `json:"tags" doc:"Tags of the device, tag:name each."`
+	Ephemeral        bool     `json:"ephemeral" doc:"Log out at the end, and be forgotten by the tailnet when unseen."`
+	AcceptRoutes     bool     `json:"acceptRoutes" doc:"Use the subnet routes that peers advertise."`
+	AdvertiseRoutes  []string `json:"advertiseRoutes" doc:"Prefixes to carry for the tailnet, as a subnet router does."`
+	ShieldsUp        bool     `json:"shieldsUp" doc:"Refuse connections that tailnet peers open towards this replica. Has no effect on one with advertiseRoutes."`
+	KubeSecret       string   `json:"kubeSecret" doc:"Kubernetes Secret, in the pod's own namespace, for the device's keys; made if it is missing. Its field authkey is used where no other key is given. Not together with stateDir."`
+	AuthOnce         bool     `json:"authOnce" doc:"Remove the field authkey from the Secret after the first login."`
+	StateDir         string   `json:"stateDir" doc:"Directory for the device's keys. Without it and kubeSecret they stay in memory: a new device at each start."`
+	TUN              string   `json:"tun" doc:"Name of the TUN device in kernel mode."`
+	Port             int      `json:"port" doc:"UDP port of the tailnet engine. 0 means any."`
+	StartTimeout     Duration `json:"startTimeout" doc:"How long a request waits for the tailnet to come up before it is refused."`
+	BootTimeout      Duration `json:"bootTimeout" doc:"End the process, with an error, when it is not on the tailnet after this long. 0s goes on trying."`
 }
 
 // Resolve says how names become addresses.
 type Resolve struct {
-	Hosts   map[string][]string `json:"hosts" doc:"Names, and *.suffix for all names below suffix, with their addresses. Asked first."`
+	Hosts   map[string][]string `json:"hosts" doc:"Names, and *.suffix for all names below suffix, with their addresses. Asked first; then the pod's own /etc/hosts."`
+	Tailnet bool                `json:"tailnet" doc:"Use the tailnet's names: MagicDNS, and the resolvers of its split-DNS routes."`
 	Timeout Duration            `json:"timeout" doc:"Bound on one lookup, all its queries included."`
 	MinTTL  Duration            `json:"minTTL" doc:"Answers are kept at least this long."`
 	MaxTTL  Duration            `json:"maxTTL" doc:"Answers are kept at most this long."`
@@ -115,9 +125,9 @@ type Log struct {
 // It is the one place that knows the numbers.
 func Default() Config {
 	return Config{
-		Listen:  Listen{Proxy: ":1055"},
-		Tailnet: Tailnet{Mode: "userspace", ControlURL: "https://controlplane.tailscale.com", AcceptRoutes: true, TUN: "tailscale0", StartTimeout: Duration(10 * time.Second)},
-		Resolve: Resolve{Timeout: Duration(5 * time.Second), MinTTL: Duration(time.Second), MaxTTL: Duration(5 * time.Minute)},
+		Listen:  Listen{Proxy: ":1055", Admin: ":9002"},
+		Tailnet: Tailnet{Mode: "userspace", ControlURL: "https://controlplane.tailscale.com", AcceptRoutes: true, ShieldsUp: true, TUN: "tailscale0", StartTimeout: Duration(10 * time.Second)},
+		Resolve: Resolve{Tailnet: true, Timeout: Duration(5 * time.Second), MinTTL: Duration(time.Second), MaxTTL: Duration(5 * time.Minute)},
 		Policy:  Policy{Direct: "none", Mode: "enforce"},
 		Dial:    Dial{Timeout: Duration(10 * time.Second)},
 		HTTP:    HTTP{HeaderTimeout: Duration(30 * time.Second), IdleTimeout: Duration(90 * time.Second), MaxHeaderBytes: 64 << 10},
@@ -130,7 +140,11 @@ func Default() Config {
 // when path is empty), the environment and the flags, given by key (see Keys).
 // The error joins every mistake in all of them, those of Validate included.
 func Load(path string, environ []string, flags map[string]string) (Config, error) {
-	c := Default()
+	return LoadOver(Default(), path, environ, flags)
+}
+
+// LoadOver is Load with c in place of the defaults.
+func LoadOver(c Config, path string, environ []string, flags map[string]string) (Config, error) {
 	var errs []error
 	if path != "" {
 		data, err := os.ReadFile(path)
@@ -339,18 +353,27 @@ func (s Secret) GoString() string             { return s.String() }
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s Secret) LogValue() slog.Value         { return slog.StringValue(s.String()) }
 
-// AuthKey returns the auth key, from wherever it is kept; empty means none.
+// ReadAuthKey returns the auth key, from wherever it is kept; empty means none.
 func (t Tailnet) ReadAuthKey() (Secret, error) {
-	if t.AuthKeyFile == "" {
-		return t.AuthKey, nil
+	return readSecret("tailnet.authKeyFile", t.AuthKey, t.AuthKeyFile)
+}
+
+// ReadClientSecret returns the OAuth client's secret; empty means none.
+func (t Tailnet) ReadClientSecret() (Secret, error) {
+	return readSecret("tailnet.clientSecretFile", t.ClientSecret, t.ClientSecretFile)
+}
+
+func readSecret(path string, value Secret, file string) (Secret, error) {
+	if file == "" {
+		return value, nil
 	}
-	b, err := os.ReadFile(t.AuthKeyFile)
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("tailnet.authKeyFile: %w", err)
+		return "", fmt.Errorf("%s: %w", path, err)
 	}
-	key := strings.TrimSpace(string(b))
-	if key == "" {
-		return "", fmt.Errorf("tailnet.authKeyFile: %s is empty", t.AuthKeyFile)
+	s := strings.TrimSpace(string(b))
+	if s == "" {
+		return "", fmt.Errorf("%s: %s is empty", path, file)
 	}
-	return Secret(key), nil
+	return Secret(s), nil
 }

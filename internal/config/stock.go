@@ -321,9 +321,6 @@ func (s *stock) finish() {
 	if t.KubeSecret != "" {
 		t.StateDir = "" // the stock container keeps nothing of ours there then
 	}
-	if len(t.AdvertiseRoutes) > 0 {
-		t.ShieldsUp = false
-	}
 	switch {
 	case len(s.proxies) > 0:
 		s.Listen.Proxy, s.Listen.Also = s.proxies[0], s.proxies[1:]

@@ -18,6 +18,12 @@ import (
 func (c *Config) Validate() error {
 	v := &validator{}
 	v.listen("listen.proxy", c.Listen.Proxy)
+	for i, a := range c.Listen.Also {
+		v.listen(fmt.Sprintf("listen.also[%d]", i), a)
+	}
+	if c.Listen.Admin != "" {
+		v.listen("listen.admin", c.Listen.Admin)
+	}
 	v.tailnet(&c.Tailnet)
 	v.resolve(&c.Resolve)
 	v.policy(&c.Policy)
@@ -77,6 +83,20 @@ func (v *validator) tailnet(t *Tailnet) {
 			v.errs = append(v.errs, fmt.Errorf("%w; mount the file, or set tailnet.authKey", err))
 		}
 	}
+	v.oauth(t)
+	if t.KubeSecret != "" {
+		if !secretNameForm.MatchString(t.KubeSecret) {
+			v.add("tailnet.kubeSecret", "%q is no name of a Secret; use small letters, digits, dashes and dots", t.KubeSecret)
+		}
+		if t.StateDir != "" {
+			v.add("tailnet.kubeSecret", "set together with tailnet.stateDir; keep one of them")
+		}
+	}
+	for i, r := range t.AdvertiseRoutes {
+		if p, err := netip.ParsePrefix(r); err != nil || p != p.Masked() {
+			v.add(fmt.Sprintf("tailnet.advertiseRoutes[%d]", i), "%q is no prefix; write one such as 10.12.0.0/16", r)
+		}
+	}
 	for i, tag := range t.Tags {
 		if !tagForm.MatchString(tag) {
 			v.add(fmt.Sprintf("tailnet.tags[%d]", i), "%q is no tag; write tag:name, such as tag:k8s", tag)
@@ -89,6 +109,26 @@ func (v *validator) tailnet(t *Tailnet) {
 		v.add("tailnet.tun", "%q is no interface name; use 1 to 15 characters, such as tailscale0", t.TUN)
 	}
 	v.notNegative("tailnet.startTimeout", t.StartTimeout, "use 0s to refuse at once")
+	v.notNegative("tailnet.bootTimeout", t.BootTimeout, "use 0s to go on trying")
+}
+
+// secretNameForm is a DNS subdomain name of RFC 1123, as Kubernetes wants it.
+var secretNameForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+func (v *validator) oauth(t *Tailnet) {
+	if t.ClientSecret == "" && t.ClientSecretFile == "" {
+		return
+	}
+	switch _, err := t.ReadClientSecret(); {
+	case t.ClientSecret != "" && t.ClientSecretFile != "":
+		v.add("tailnet.clientSecretFile", "set together with tailnet.clientSecret; keep one of them")
+	case err != nil:
+		v.errs = append(v.errs, fmt.Errorf("%w; mount the file, or set tailnet.clientSecret", err))
+	case t.AuthKey != "" || t.AuthKeyFile != "":
+		v.add("tailnet.clientSecret", "set together with an auth key; keep one of them")
+	case len(t.Tags) == 0:
+		v.add("tailnet.tags", "an OAuth client mints keys for tags alone; give at least one, such as tag:k8s")
+	}
 }
 
 func (v *validator) resolve(r *Resolve) {

@@ -12,7 +12,6 @@ package datapath
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -36,7 +35,8 @@ type Road struct {
 	Routes   func(netip.Addr) bool // reports whether a peer carries the address
 	Dialer   *dial.Dialer
 	Relay    *relay.Relay
-	Log      *slog.Logger // gets one line per flow
+	// Finished gets each flow's record once, when the flow has ended.
+	Finished func(*flow.Record)
 
 	policy atomic.Pointer[policy.Policy]
 }
@@ -127,10 +127,10 @@ func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 	})
 }
 
-// Finish closes the books on a flow: its one log line is written here.
+// Finish closes the books on a flow.
 func (r *Road) Finish(rec *flow.Record) {
 	rec.Total = time.Since(rec.Start)
-	r.Log.Info("flow", "flow", rec)
+	r.Finished(rec)
 }
 
 // denial turns a verdict into the error that the client is told.

@@ -110,7 +110,9 @@ func (s *Secret) tryLoad(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	s.data = secret.Data
+	if s.data = secret.Data; s.data == nil {
+		s.data = map[string][]byte{}
+	}
 	return nil
 }
 

@@ -9,10 +9,15 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pandoproxy/pando/internal/admin"
 	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath"
@@ -23,13 +28,16 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/socks5"
+	"github.com/pandoproxy/pando/internal/fleet"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/metrics"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
 // Options are what a replica gets beside its configuration.
 type Options struct {
-	Log *slog.Logger // nil discards
+	Log     *slog.Logger // nil discards
+	Version string       // for the metrics; empty means unknown
 	// ResolvConf and HostsFile are the pod's own resolver files; empty means
 	// those of /etc.
 	ResolvConf, HostsFile string
@@ -37,17 +45,21 @@ type Options struct {
 
 // Gateway is one replica.
 type Gateway struct {
-	cfg  config.Config
-	log  *slog.Logger
-	ln   *net.TCPListener
-	node *tailnet.Node
+	cfg    config.Config
+	log    *slog.Logger
+	proxy  []*net.TCPListener // at least one
+	admin  *net.TCPListener   // nil without an admin port
+	secret *fleet.Secret      // nil without a Kubernetes Secret
+	node   *tailnet.Node
 
 	road  *datapath.Road
 	relay relay.Relay
 	http  *httpproxy.Proxy
 	mux   *mux.Mux
 
-	warm chan struct{} // closed when the tailnet is up and its tunnels are warm
+	metrics  *metrics.Metrics
+	warm     chan struct{} // closed when the tailnet is up and its tunnels are warm
+	draining atomic.Bool
 }
 
 // New builds a replica from a valid configuration: it binds the port and
@@ -61,28 +73,41 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	if err != nil {
 		return nil, err
 	}
-	if g.ln, err = listen(ctx, cfg.Listen); err != nil {
+	// The port comes first: clients wait in its queue rather than be refused.
+	if g.proxy, err = listen(ctx, cfg.Listen); err != nil {
 		return nil, err
 	}
-	if g.node, err = join(ctx, cfg.Tailnet, opts.Log); err != nil {
-		g.ln.Close()
+	defer func() {
+		if err != nil {
+			g.release(ctx)
+		}
+	}()
+	if cfg.Listen.Admin != "" {
+		if g.admin, err = listenAt(ctx, "listen.admin", cfg.Listen.Admin, false); err != nil {
+			return nil, err
+		}
+	}
+	if g.node, err = g.join(ctx, cfg.Tailnet); err != nil {
 		return nil, err
 	}
+	g.metrics = metrics.New(opts.Version, metrics.State{
+		Ready: g.isReady, Up: g.node.Up, Draining: g.draining.Load, Tunnels: g.relay.Active,
+	})
 	g.road = &datapath.Road{
 		Ready:  g.ready,
 		Routes: g.node.Routes,
 		Resolver: resolve.New(resolve.Options{
 			Hosts:       hosts(cfg.Resolve),
-			Tailnet:     func() (resolve.TailnetDNS, bool) { d, ok := g.node.DNS(); return resolve.TailnetDNS(d), ok },
+			Tailnet:     g.tailnetDNS,
 			QueryMagic:  g.node.QueryMagicDNS,
 			DialTailnet: g.dialResolver,
 			ResolvConf:  opts.ResolvConf, HostsFile: opts.HostsFile,
 			Timeout: time.Duration(cfg.Resolve.Timeout),
 			MinTTL:  time.Duration(cfg.Resolve.MinTTL), MaxTTL: time.Duration(cfg.Resolve.MaxTTL),
 		}),
-		Dialer: &dial.Dialer{Tailnet: g.node.DialTCP, Timeout: time.Duration(cfg.Dial.Timeout)},
-		Relay:  &g.relay,
-		Log:    opts.Log,
+		Dialer:   &dial.Dialer{Tailnet: g.node.DialTCP, Timeout: time.Duration(cfg.Dial.Timeout)},
+		Relay:    &g.relay,
+		Finished: g.finished,
 	}
 	g.road.SetPolicy(g.policy(cfg.Policy))
 	g.http = &httpproxy.Proxy{
@@ -99,7 +124,45 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 func (g *Gateway) Node() *tailnet.Node { return g.node }
 
 // Addr is the address that the replica listens on.
-func (g *Gateway) Addr() net.Addr { return g.ln.Addr() }
+func (g *Gateway) Addr() net.Addr { return g.proxy[0].Addr() }
+
+// AdminAddr is the address of the admin port; nil when there is none.
+func (g *Gateway) AdminAddr() net.Addr {
+	if g.admin == nil {
+		return nil
+	}
+	return g.admin.Addr()
+}
+
+// finished closes the books on a flow.
+func (g *Gateway) finished(rec *flow.Record) {
+	g.log.Info("flow", "flow", rec)
+	g.metrics.Observe(rec)
+}
+
+// tailnetDNS is the tailnet's DNS configuration, as far as it is used.
+func (g *Gateway) tailnetDNS() (resolve.TailnetDNS, bool) {
+	d, ok := g.node.DNS()
+	if !g.cfg.Resolve.Tailnet {
+		d = tailnet.DNS{}
+	}
+	return resolve.TailnetDNS(d), ok
+}
+
+// release closes what New opened, before Run.
+func (g *Gateway) release(ctx context.Context) {
+	closeAll(g.proxy)
+	if g.admin != nil {
+		g.admin.Close()
+	}
+	if g.secret != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := g.secret.Close(ctx); err != nil {
+			g.log.Warn("state not saved", "err", err)
+		}
+	}
+}
 
 // Run serves until ctx ends, and then drains. When cut ends, the drain is
 // over at once. Nothing that the replica started is alive when Run returns,
@@ -107,29 +170,33 @@ func (g *Gateway) Addr() net.Addr { return g.ln.Addr() }
 func (g *Gateway) Run(ctx, cut context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	var serving sync.WaitGroup
-	var serveErr error
-	serving.Go(func() { serveErr = g.mux.Serve(work, g.ln) })
+	serving, failed := errgroup.WithContext(work)
+	for _, ln := range g.proxy {
+		serving.Go(func() error { return g.mux.Serve(work, ln) })
+	}
 	starting, stopStarting := context.WithCancel(work)
 	defer stopStarting()
-	serving.Go(func() { g.warmUp(starting) })
-	g.log.Info("serving", "proxy", g.ln.Addr().String(), "mode", g.cfg.Tailnet.Mode)
+	serving.Go(func() error { return g.warmUp(starting) })
+	closeAdmin := g.serveAdmin()
+	g.log.Info("serving", "proxy", g.listening(), "mode", g.cfg.Tailnet.Mode)
 
 	select {
 	case <-ctx.Done():
 	case <-cut.Done():
+	case <-failed.Done(): // a part that can't go on: leave in good order
 	}
 	// The drain, in its order. Its times are in the configuration, and the
 	// chart's grace period is computed from them.
 	//
 	// 1. Settle: whoever sends us clients learns that we leave, and new
 	//    connections are still served.
+	g.draining.Store(true)
 	g.log.Info("draining", "settle", g.cfg.Drain.Settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
 	sleep(cut, time.Duration(g.cfg.Drain.Settle))
 	// 2. Close the port, and what has asked for nothing yet.
 	stopStarting()
-	g.ln.Close()
-	serving.Wait()
+	closeAll(g.proxy)
+	serveErr := serving.Wait()
 	g.mux.Drain()
 	g.http.Drain()
 	// 3. Let work finish.
@@ -147,20 +214,81 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	}
 	waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end))
 	g.http.Close()
-	// 5. Leave the tailnet.
+	// 5. Leave the tailnet, and keep what it will be found by again.
 	closeErr := g.node.Close()
+	if g.secret != nil {
+		closeErr = errors.Join(closeErr, g.secret.Close(end))
+	}
+	closeAdmin()
 	g.log.Info("stopped")
 	return errors.Join(serveErr, waitErr, closeErr)
+}
+
+// serveAdmin answers probes until the function that it returns is called.
+func (g *Gateway) serveAdmin() (stop func()) {
+	if g.admin == nil {
+		return func() {}
+	}
+	s := &admin.Server{Checks: g.checks, OnTailnet: g.node.Up, Metrics: g.metrics.Handler()}
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := s.Serve(g.admin); !errors.Is(err, net.ErrClosed) {
+			g.log.Error("admin port ended", "err", err)
+		}
+	})
+	return func() { g.admin.Close(); done.Wait() }
+}
+
+// checks are the conditions under which the replica should be sent clients.
+// The control server is none of them: traffic goes on without it.
+func (g *Gateway) checks() []admin.Check {
+	list := []admin.Check{{Name: "tailnet"}, {Name: "tunnels"}, {Name: "not-draining"}}
+	list[0].Err = g.node.Err()
+	select {
+	case <-g.warm:
+	default:
+		list[1].Err = errors.New("not warm yet")
+	}
+	if g.draining.Load() {
+		list[2].Err = errors.New("the replica is leaving")
+	}
+	return list
+}
+
+func (g *Gateway) isReady() bool {
+	return !slices.ContainsFunc(g.checks(), func(c admin.Check) bool { return c.Err != nil })
+}
+
+func (g *Gateway) listening() []string {
+	var list []string
+	for _, ln := range g.proxy {
+		list = append(list, ln.Addr().String())
+	}
+	return list
 }
 
 // warmTime bounds the warming of the tunnels: a route whose peer is down must
 // not keep the others from being used. It leaves room for a second handshake.
 const warmTime = 6 * time.Second
 
-// warmUp waits for the tailnet and makes its first handshakes.
-func (g *Gateway) warmUp(ctx context.Context) {
+// warmUp waits for the tailnet and makes its first handshakes. Its error ends
+// the replica.
+func (g *Gateway) warmUp(ctx context.Context) error {
+	if t := time.Duration(g.cfg.Tailnet.BootTimeout); t > 0 {
+		boot, cancel := context.WithTimeout(ctx, t)
+		defer cancel()
+		if err := g.node.Wait(boot); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("tailnet.bootTimeout: not on the tailnet after %v: %w", t, err)
+		}
+	}
 	if g.node.Wait(ctx) != nil {
-		return // stopped before
+		return nil // stopped before
+	}
+	if g.secret != nil {
+		g.secret.SetDevice(g.node.ID(), g.node.Name()+".", g.node.Addrs())
+		if g.cfg.Tailnet.AuthOnce {
+			g.secret.DropAuthKey()
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmTime)
 	defer cancel()
@@ -170,6 +298,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 	}
 	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
 	close(g.warm)
+	return nil
 }
 
 // Wait returns nil once the replica is on its tailnet with warm tunnels, while
@@ -196,8 +325,8 @@ func (g *Gateway) ready(ctx context.Context) error {
 		err = g.Wait(wait)
 		cancel()
 	}
-	if err == nil && !g.node.Up() {
-		err = tailnet.ErrNotUp
+	if err == nil {
+		err = g.node.Err()
 	}
 	if err != nil {
 		return &flow.Error{Class: flow.NotReady, Op: "tailnet", Hint: "the gateway is not on its tailnet; try again, and look at its log if it stays so", Err: err}
@@ -213,23 +342,43 @@ func (g *Gateway) dialResolver(ctx context.Context, network string, addr netip.A
 	return g.node.DialTCP(ctx, addr)
 }
 
-// join starts the tailnet engine.
-func join(ctx context.Context, c config.Tailnet, log *slog.Logger) (*tailnet.Node, error) {
+// join starts the tailnet engine, with the state and the key that it needs.
+func (g *Gateway) join(ctx context.Context, c config.Tailnet) (*tailnet.Node, error) {
 	key, err := c.ReadAuthKey()
 	if err != nil {
 		return nil, err
 	}
-	store := tailnet.MemoryStore()
-	if c.StateDir != "" {
-		if store, err = tailnet.DirStore(c.StateDir); err != nil {
+	o := tailnet.Options{
+		Mode: tailnet.Mode(c.Mode), Hostname: c.Hostname, ControlURL: c.ControlURL, AuthKey: key.Reveal(),
+		Tags: c.Tags, Ephemeral: c.Ephemeral, IgnoreRoutes: !c.AcceptRoutes, AdvertiseRoutes: prefixes(c.AdvertiseRoutes),
+		ShieldsUp: c.ShieldsUp && len(c.AdvertiseRoutes) == 0, Port: uint16(c.Port), TUNName: c.TUN, Logger: g.log,
+	}
+	client, err := c.ReadClientSecret()
+	if err != nil {
+		return nil, err
+	}
+	if client != "" {
+		oauth, err := tailnet.NewOAuthClient(client.Reveal(), c.Tags)
+		if err != nil {
+			return nil, fmt.Errorf("tailnet.clientSecret: %w", err)
+		}
+		o.MintKey = oauth.Mint
+	}
+	switch {
+	case c.KubeSecret != "":
+		if g.secret, err = fleet.Open(ctx, c.KubeSecret, g.log); err != nil {
+			return nil, fmt.Errorf("tailnet.kubeSecret: %w", err)
+		}
+		o.Store = g.secret
+		if o.AuthKey == "" && o.MintKey == nil {
+			o.AuthKey = g.secret.AuthKey()
+		}
+	case c.StateDir != "":
+		if o.Store, err = tailnet.DirStore(c.StateDir); err != nil {
 			return nil, fmt.Errorf("tailnet.stateDir: %w", err)
 		}
 	}
-	return tailnet.Start(ctx, tailnet.Options{
-		Mode: tailnet.Mode(c.Mode), Hostname: c.Hostname, ControlURL: c.ControlURL, AuthKey: key.Reveal(),
-		Tags: c.Tags, Ephemeral: c.Ephemeral, IgnoreRoutes: !c.AcceptRoutes,
-		Store: store, Port: uint16(c.Port), TUNName: c.TUN, Logger: log,
-	})
+	return tailnet.Start(ctx, o)
 }
 
 // policy turns the configuration's policy, which is valid, into the one that judges.
@@ -261,12 +410,23 @@ func prefixes(list []string) []netip.Prefix {
 // own reports whether a is one of our listeners: our port, on an address of
 // this host or on our tailnet address.
 func (g *Gateway) own(a netip.AddrPort) bool {
-	listen := g.ln.Addr().(*net.TCPAddr).AddrPort()
-	if a.Port() != listen.Port() {
-		return false
+	port := false
+	for _, ln := range append([]*net.TCPListener{g.admin}, g.proxy...) {
+		if ln == nil {
+			continue
+		}
+		listen := ln.Addr().(*net.TCPAddr).AddrPort()
+		if a.Port() != listen.Port() {
+			continue
+		}
+		ip := listen.Addr().Unmap()
+		if a.Addr() == ip {
+			return true
+		}
+		port = port || ip.IsUnspecified()
 	}
-	if ip := listen.Addr().Unmap(); !ip.IsUnspecified() {
-		return a.Addr() == ip
+	if !port {
+		return false
 	}
 	for _, own := range g.node.Addrs() {
 		if a.Addr() == own {

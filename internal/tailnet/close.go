@@ -17,6 +17,7 @@ const closeTime = 5 * time.Second
 func (n *Node) Close() error {
 	n.stop()
 	<-n.watchDone
+	n.logins.Wait()
 	return n.closeEngine()
 }
 

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"tailscale.com/control/controlclient"
@@ -58,12 +59,16 @@ var ErrNotUp = errors.New("the tailnet is not up")
 // Tailscale's own with a device named after the host, in userspace, with state
 // kept in memory; it will need a login.
 type Options struct {
-	Mode       Mode     // empty means Userspace
-	Hostname   string   // device name; empty means the host's name
-	ControlURL string   // empty means DefaultControlURL
-	AuthKey    string   // used only when the state holds no login
-	Tags       []string // "tag:name" each
-	Ephemeral  bool     // log out at Close, and be forgotten when unseen
+	Mode       Mode   // empty means Userspace
+	Hostname   string // device name; empty means the host's name
+	ControlURL string // empty means DefaultControlURL
+	AuthKey    string // used only when the state holds no login
+	// MintKey is asked for an auth key whenever a login is needed, now or
+	// later, and AuthKey is empty. It is asked again, ever more slowly, while
+	// it fails. Nil means that a login without AuthKey waits for a person.
+	MintKey   func(context.Context) (string, error)
+	Tags      []string // "tag:name" each
+	Ephemeral bool     // log out at Close, and be forgotten when unseen
 
 	// IgnoreRoutes leaves out the subnet routes of peers: only the peers
 	// themselves can be reached.
@@ -71,6 +76,10 @@ type Options struct {
 
 	// AdvertiseRoutes are prefixes that this node offers to carry.
 	AdvertiseRoutes []netip.Prefix
+
+	// ShieldsUp refuses what peers open towards this node. Without it, they
+	// reach whatever listens on the host's loopback.
+	ShieldsUp bool
 
 	// ServeTCP and ServeUDP, when set, see each flow that peers open towards
 	// the advertised routes before it is forwarded to the host's network. With
@@ -106,6 +115,8 @@ type Node struct {
 	watchDone chan struct{}
 	up        chan struct{} // closed when the node is first running
 	upOnce    sync.Once
+	minting   atomic.Bool            // a mintLogin runs
+	logins    sync.WaitGroup         // its goroutine
 	loginErr  atomic.Pointer[string] // the last error that the control server or the engine gave
 	loginURL  atomic.Pointer[string]
 }
@@ -255,14 +266,58 @@ func (n *Node) login() error {
 	prefs.AdvertiseRoutes = n.opts.AdvertiseRoutes
 	prefs.RouteAll = !n.opts.IgnoreRoutes
 	prefs.CorpDNS = true
+	prefs.ShieldsUp = n.opts.ShieldsUp
 	prefs.NetfilterMode = preftype.NetfilterOff
 	if err := n.lb.Start(ipn.Options{UpdatePrefs: prefs, AuthKey: n.opts.AuthKey}); err != nil {
 		return err
 	}
-	if n.lb.State() == ipn.NeedsLogin {
+	if n.lb.State() == ipn.NeedsLogin && !n.mints() {
 		return n.lb.StartLoginInteractive(n.ctx)
 	}
 	return nil
+}
+
+// mints reports whether this node gets its auth keys by itself.
+func (n *Node) mints() bool { return n.opts.MintKey != nil && n.opts.AuthKey == "" }
+
+// loginTime is how long a login with a key may take before another key is
+// tried.
+const loginTime = 30 * time.Second
+
+// mintLogin logs in with a key made for it. It goes on trying until the node
+// is up or closed.
+func (n *Node) mintLogin() {
+	defer n.minting.Store(false)
+	for wait := time.Second; n.ctx.Err() == nil; wait = min(2*wait, time.Minute) {
+		err := n.loginWith(n.opts.MintKey)
+		if err == nil {
+			return
+		}
+		why := err.Error()
+		n.loginErr.Store(&why)
+		n.log.Warn("no login yet", "err", err, "retry_in", wait.String())
+		pause(n.ctx, wait)
+	}
+}
+
+func (n *Node) loginWith(mint func(context.Context) (string, error)) error {
+	key, err := mint(n.ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.lb.Start(ipn.Options{AuthKey: key}); err != nil {
+		return err
+	}
+	if err := n.lb.StartLoginInteractive(n.ctx); err != nil {
+		return err
+	}
+	for range loginTime / (100 * time.Millisecond) {
+		if n.Up() || n.ctx.Err() != nil {
+			return nil
+		}
+		pause(n.ctx, 100*time.Millisecond)
+	}
+	return fmt.Errorf("no answer to the login within %v", loginTime)
 }
 
 // watch follows the engine's notifications until the node is closed.
@@ -279,6 +334,9 @@ func (n *Node) watch() {
 		}
 		if m.State != nil {
 			n.log.Info("tailnet state", "state", m.State.String())
+			if *m.State == ipn.NeedsLogin && n.mints() && n.minting.CompareAndSwap(false, true) {
+				n.logins.Go(n.mintLogin)
+			}
 			if *m.State == ipn.Running {
 				n.loginErr.Store(nil)
 				n.loginURL.Store(nil)
@@ -314,6 +372,18 @@ func (n *Node) notUp(cause error) error {
 // control server is away.
 func (n *Node) Up() bool { return n.lb.State() == ipn.Running }
 
+// Err returns nil while the node is up, and otherwise ErrNotUp with what it is
+// waiting for.
+func (n *Node) Err() error {
+	switch e := n.loginErr.Load(); {
+	case n.Up():
+		return nil
+	case e != nil:
+		return fmt.Errorf("%w: %s", ErrNotUp, *e)
+	}
+	return fmt.Errorf("%w: state %s", ErrNotUp, n.lb.State())
+}
+
 // Addrs returns the node's own tailnet addresses; none before it is up.
 func (n *Node) Addrs() []netip.Addr {
 	nm := n.lb.NetMapNoPeers()
@@ -335,6 +405,16 @@ func (n *Node) Name() string {
 		return ""
 	}
 	return trimDot(nm.SelfNode.Name())
+}
+
+// ID returns the control server's name for this device, which stays the same
+// as long as its login; empty before it is up.
+func (n *Node) ID() string {
+	nm := n.lb.NetMapNoPeers()
+	if nm == nil || !nm.SelfNode.Valid() {
+		return ""
+	}
+	return string(nm.SelfNode.StableID())
 }
 
 // Routes reports whether a peer of the tailnet carries addr.

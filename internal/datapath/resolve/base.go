@@ -16,21 +16,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// baseTTL is how long an answer of /etc/hosts is kept.
-const baseTTL = 5 * time.Second
+// hostsTTL is how long an answer of /etc/hosts is kept.
+const hostsTTL = 5 * time.Second
 
-// askBase answers as the pod itself would: /etc/hosts, then the resolvers of
-// resolv.conf. A name with a dot is asked as it is first, and then with the
+// askBase asks the resolvers of resolv.conf. A name with a dot is asked as it is first, and then with the
 // search domains, whatever ndots says: the gateway's clients give whole names.
 // A search domain may lead into a zone of d; d's own resolvers are asked then.
-func (r *Resolver) askBase(ctx context.Context, d TailnetDNS, name string) (res result, source string) {
-	hosts, conf, err := r.base.load()
-	if err != nil {
-		return result{err: err}, SourceBase
-	}
-	if a := hosts[name]; len(a) > 0 {
-		return result{addrs: a, ttl: baseTTL}, SourceBase
-	}
+func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, d TailnetDNS, name string) (res result, source string) {
 	servers := make([]string, len(conf.Servers))
 	for i, s := range conf.Servers {
 		servers[i] = net.JoinHostPort(s, conf.Port)

@@ -3,11 +3,12 @@
 //
 //  1. an address in any spelling (literal.go): no lookup at all
 //  2. the host table of the configuration
-//  3. the tailnet's own names: extra records and MagicDNS
-//  4. the tailnet's split-DNS routes, longest suffix first, asked through the
+//  3. the pod's /etc/hosts, where its hostAliases are
+//  4. the tailnet's own names: extra records and MagicDNS
+//  5. the tailnet's split-DNS routes, longest suffix first, asked through the
 //     tunnel: a private zone's query never reaches the pod's network, and no
 //     answer from there is believed
-//  5. the pod's own: /etc/hosts, then the resolvers of /etc/resolv.conf
+//  6. the pod's own resolvers, those of /etc/resolv.conf
 //
 // Answers are cached for their TTL, failures of the name for a short time
 // (RFC 2308), and one lookup of a name is in flight at a time. The package
@@ -39,6 +40,7 @@ import (
 const (
 	SourceLiteral  = "literal"
 	SourceHosts    = "hosts"
+	SourceFile     = "hosts_file"
 	SourceRecord   = "record"
 	SourceMagicDNS = "magicdns"
 	SourceZone     = "zone "
@@ -225,6 +227,10 @@ const maxAliases = 8
 
 // lookup asks the one source that is responsible for name.
 func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer, time.Duration, error) {
+	hosts, conf, baseErr := r.base.load()
+	if a := hosts[name]; len(a) > 0 {
+		return Answer{Addrs: a, Source: SourceFile}, hostsTTL, nil
+	}
 	var d TailnetDNS // without a tailnet it owns no name
 	if r.opts.Tailnet != nil {
 		var up bool
@@ -233,8 +239,12 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 		}
 	}
 	res, source := r.askTailnet(ctx, d, name)
-	if source == "" {
-		res, source = r.askBase(ctx, d, name)
+	switch {
+	case source != "":
+	case baseErr != nil:
+		res, source = result{err: baseErr}, SourceBase
+	default:
+		res, source = r.askBase(ctx, conf, d, name)
 	}
 	switch {
 	case res.err != nil:

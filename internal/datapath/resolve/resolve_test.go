@@ -389,8 +389,8 @@ func TestBaseFiles(t *testing.T) {
 		return newResolver(t, Options{ResolvConf: conf, HostsFile: hosts}, map[string]*server{base: s, "192.0.2.2": second})
 	}
 	r := newOne()
-	lookup(t, r, "pod-1.example", SourceBase, "10.1.0.1")
-	lookup(t, r, "pod", SourceBase, "10.1.0.1", "fd00::1")
+	lookup(t, r, "pod-1.example", SourceFile, "10.1.0.1")
+	lookup(t, r, "pod", SourceFile, "10.1.0.1", "fd00::1")
 	lookup(t, r, "svc", SourceBase, "10.0.0.1")
 	lookup(t, r, "deep.name", SourceBase, "10.0.0.3") // a name with a dot is asked as it is first
 	lookup(t, r, "only", SourceBase, "10.0.0.4")

@@ -1,0 +1,136 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The variables of a StatefulSet that used the stock container as an egress
+// proxy, as users have them.
+func TestFromStock(t *testing.T) {
+	company := []string{
+		"KUBERNETES_SERVICE_HOST=10.96.0.1", "POD_HOSTNAME=ts-proxy-1", "TS_KUBE_SECRET=ts-proxy-1-ts-state",
+		"TS_AUTHKEY=tskey-auth-x", "TS_USERSPACE=false", "TS_HOSTNAME=ts-proxy-1", "TS_ACCEPT_DNS=true",
+		"TS_EXTRA_ARGS=--accept-routes --login-server=https://headscale.example.com --advertise-tags=tag:k8s,egress",
+		"TS_OUTBOUND_HTTP_PROXY_LISTEN=:1055", "TS_SOCKS5_SERVER=:1055", "TS_ENABLE_HEALTH_CHECK=true",
+	}
+	c, _, err := FromStock(company)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	want := Default()
+	want.Listen.Admin = "[::]:9002"
+	want.Listen.Also = []string{}
+	want.Policy.Direct = "public"
+	want.Tailnet.Mode, want.Tailnet.Hostname, want.Tailnet.KubeSecret = "kernel", "ts-proxy-1", "ts-proxy-1-ts-state"
+	want.Tailnet.AuthKey, want.Tailnet.ControlURL = "tskey-auth-x", "https://headscale.example.com"
+	want.Tailnet.Tags = []string{"tag:k8s", "tag:egress"}
+	equal(t, c, want)
+}
+
+func TestStockVariables(t *testing.T) {
+	pod := "KUBERNETES_SERVICE_HOST=10.96.0.1"
+	for _, c := range []struct {
+		name string
+		env  []string
+		want func(*Config)
+	}{
+		{"nothing", nil, func(c *Config) {}},
+		{"pod_without_secret", []string{pod}, func(c *Config) { c.Tailnet.KubeSecret = "tailscale" }},
+		{"secret_off", []string{pod, "TS_KUBE_SECRET=", "TS_STATE_DIR=/state"}, func(c *Config) { c.Tailnet.StateDir = "/state" }},
+		{"secret_before_dir", []string{"TS_KUBE_SECRET=s", "TS_STATE_DIR=/state"}, func(c *Config) { c.Tailnet.KubeSecret = "s" }},
+		{"dns_off", []string{"TS_ACCEPT_DNS=false"}, func(c *Config) { c.Resolve.Tailnet = false }},
+		{"dns_flag_wins", []string{"TS_ACCEPT_DNS=true", "TS_EXTRA_ARGS=--accept-dns=false"}, func(c *Config) { c.Resolve.Tailnet = false }},
+		{"key_in_file", []string{"TS_AUTH_KEY=file:/key"}, func(c *Config) { c.Tailnet.AuthKeyFile = "/key" }},
+		{"oauth", []string{"TS_CLIENT_SECRET=file:/secret"}, func(c *Config) { c.Tailnet.ClientSecretFile = "/secret" }},
+		{"oauth_as_key", []string{"TS_AUTHKEY=tskey-client-x?ephemeral=false"}, func(c *Config) { c.Tailnet.ClientSecret = "tskey-client-x?ephemeral=false" }},
+		{"routes", []string{"TS_ROUTES=10.1.0.0/16, 10.2.0.0/16"}, func(c *Config) { c.Tailnet.AdvertiseRoutes = []string{"10.1.0.0/16", "10.2.0.0/16"} }},
+		{"no_routes", []string{"TS_EXTRA_ARGS=--accept-routes=false"}, func(c *Config) { c.Tailnet.AcceptRoutes = false }},
+		{"two_ports", []string{"TS_OUTBOUND_HTTP_PROXY_LISTEN=:8080", "TS_SOCKS5_SERVER=localhost:1055"}, func(c *Config) {
+			c.Listen.Proxy, c.Listen.Also = ":8080", []string{"localhost:1055"}
+		}},
+		{"daemon", []string{"TS_TAILSCALED_EXTRA_ARGS=--port=41641 --tun ts0 --verbose=1 --no-logs-no-support --state=mem:", pod}, func(c *Config) {
+			c.Tailnet.Port, c.Tailnet.TUN, c.Log.Level = 41641, "ts0", "debug"
+		}},
+		{"metrics", []string{"TS_ENABLE_METRICS=1", "TS_LOCAL_ADDR_PORT=10.1.2.3:9003"}, func(c *Config) { c.Listen.Admin = "10.1.2.3:9003" }},
+		{"metrics_ipv6", []string{"TS_ENABLE_METRICS=1", "POD_IPS=10.1.2.3,fd00::3", "TS_LOCAL_ADDR_PORT=fd00::3:9003"}, func(c *Config) { c.Listen.Admin = "[fd00::3]:9003" }},
+		{"old_health_check", []string{"TS_HEALTHCHECK_ADDR_PORT=:9004"}, func(c *Config) { c.Listen.Admin = ":9004" }},
+		{"boot_timeout", []string{"TS_BOOT_TIMEOUT=2m"}, func(c *Config) { c.Tailnet.BootTimeout = Duration(2 * time.Minute) }},
+		{"auth_once", []string{"TS_AUTH_ONCE=true"}, func(c *Config) { c.Tailnet.AuthOnce = true }},
+		{"shields", []string{"TS_EXTRA_ARGS=--shields-up=false"}, func(c *Config) { c.Tailnet.ShieldsUp = false }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, _, err := FromStock(c.env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Default()
+			want.Listen.Admin, want.Policy.Direct = "", "public"
+			c.want(&want)
+			if len(got.Listen.Also) == 0 {
+				got.Listen.Also = nil
+			}
+			equal(t, got, want)
+		})
+	}
+}
+
+// What an egress proxy can't do is refused, each with what to do instead.
+func TestStockRefusals(t *testing.T) {
+	for _, c := range []struct{ env, want string }{
+		{"TS_DEST_IP=10.0.0.1", "TS_DEST_IP: not supported; Pando is an egress proxy"},
+		{"TS_TAILNET_TARGET_FQDN=db.ts.net", "TS_TAILNET_TARGET_FQDN: not supported; Pando is an egress proxy"},
+		{"TS_SERVE_CONFIG=/x", "TS_SERVE_CONFIG: not supported; serve and ingress"},
+		{"TS_EGRESS_PROXIES_CONFIG_PATH=/x", "TS_EGRESS_PROXIES_CONFIG_PATH: not supported; this belongs to the Tailscale Kubernetes operator"},
+		{"TS_CLIENT_ID=x", "TS_CLIENT_ID: not supported; use TS_AUTHKEY"},
+		{"TS_USERSPACE=perhaps", `TS_USERSPACE: "perhaps" is neither true nor false`},
+		{"TS_BOOT_TIMEOUT=60", `TS_BOOT_TIMEOUT: "60" is no duration`},
+		{"TS_EXTRA_ARGS=--exit-node=100.64.0.9", "TS_EXTRA_ARGS: tailscale up: invalid value \"100.64.0.9\" for flag --exit-node: exit nodes are not used"},
+		{"TS_EXTRA_ARGS=--ssh", "ssh: Pando runs no SSH server"},
+		{"TS_EXTRA_ARGS=--no-such-flag", "TS_EXTRA_ARGS: tailscale up: flag provided but not defined: --no-such-flag"},
+		{"TS_EXTRA_ARGS=--hostname a b", `takes no argument "b"`},
+		{"TS_TAILSCALED_EXTRA_ARGS=--state=/var/lib/x", "only kube:NAME and mem: are supported"},
+		{"TS_TAILSCALED_EXTRA_ARGS=--encrypt-state", "flag provided but not defined: --encrypt-state"},
+	} {
+		_, _, err := FromStock([]string{c.env})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s gives %v\nwant %s", c.env, err, c.want)
+		}
+	}
+	_, notes, err := FromStock([]string{"TS_NEW_THING=1", "TS_DEBUG_MTU=1300", "TS_EXTRA_ARGS=--netfilter-mode=off"})
+	text := strings.Join(notes, "\n")
+	if err != nil || !strings.Contains(text, "TS_NEW_THING is not known") || strings.Contains(text, "TS_DEBUG_MTU") || !strings.Contains(text, "--netfilter-mode has no meaning") {
+		t.Errorf("notes %q, %v", notes, err)
+	}
+}
+
+func TestIsStock(t *testing.T) {
+	for env, want := range map[string]bool{"TS_AUTHKEY=x": true, "TS_DEST_IP=x": true, "TS_DEBUG_MTU=1300": false, "PATH=/bin": false} {
+		if got := IsStock([]string{"HOME=/root", env}); got != want {
+			t.Errorf("%s: %v, want %v", env, got, want)
+		}
+	}
+}
+
+func equal(t *testing.T, got, want Config) {
+	t.Helper()
+	for _, k := range Keys() {
+		if strings.Contains(k.Path, "[]") {
+			continue
+		}
+		g, w := reflect.ValueOf(got).FieldByIndex(k.index), reflect.ValueOf(want).FieldByIndex(k.index)
+		if fmt.Sprintf("%#v", g) != fmt.Sprintf("%#v", w) {
+			t.Errorf("%s is %v, want %v", k.Path, g, w)
+		}
+	}
+	if !slices.Equal(got.Tailnet.Tags, want.Tailnet.Tags) || got.Tailnet.AuthKey != want.Tailnet.AuthKey || got.Tailnet.ClientSecret != want.Tailnet.ClientSecret {
+		t.Errorf("tags %q, want %q, or the secrets differ", got.Tailnet.Tags, want.Tailnet.Tags)
+	}
+}

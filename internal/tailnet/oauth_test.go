@@ -1,0 +1,105 @@
+package tailnet_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// keyAPI stands in for the API that mints auth keys, as documented at
+// https://tailscale.com/api: the real one can't be reached from a test.
+func keyAPI(t *testing.T, failures int32) (url string, minted *atomic.Int32) {
+	minted = new(atomic.Int32)
+	var asked atomic.Int32
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /api/v2/oauth/token", func(w http.ResponseWriter, r *http.Request) {
+		_, basic, _ := r.BasicAuth()
+		if r.FormValue("grant_type") != "client_credentials" || r.FormValue("client_secret") != "tskey-client-x" && basic != "tskey-client-x" {
+			http.Error(w, `{"message":"API token invalid"}`, http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(map[string]any{"access_token": "tskey-api-y", "token_type": "Bearer", "expires_in": 3600})
+	})
+	mux.HandleFunc("POST /api/v2/tailnet/-/keys", func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Capabilities struct {
+				Devices struct {
+					Create struct {
+						Reusable, Ephemeral, Preauthorized bool
+						Tags                               []string
+					}
+				}
+			}
+		}
+		json.NewDecoder(r.Body).Decode(&body)
+		create := body.Capabilities.Devices.Create
+		switch {
+		case asked.Add(1) <= failures:
+			http.Error(w, `{"message":"try again"}`, http.StatusInternalServerError)
+		case r.Header.Get("Authorization") != "Bearer tskey-api-y":
+			http.Error(w, `{"message":"no token"}`, http.StatusUnauthorized)
+		case create.Ephemeral || !create.Preauthorized || create.Reusable || len(create.Tags) != 1 || create.Tags[0] != "tag:k8s":
+			http.Error(w, `{"message":"wrong settings"}`, http.StatusBadRequest)
+		default:
+			minted.Add(1)
+			json.NewEncoder(w).Encode(map[string]any{"id": "k1", "key": testnet.AuthKey})
+		}
+	})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL, minted
+}
+
+// A replica with an OAuth client logs in without a key of its own, even when
+// the API fails at first.
+func TestOAuthClient(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	nw, err := testnet.Start(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nw.Close()
+	api, minted := keyAPI(t, 1)
+	client, err := tailnet.NewOAuthClient("tskey-client-x?ephemeral=false&preauthorized=true&baseURL="+api, []string{"tag:k8s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := tailnet.Start(ctx, tailnet.Options{Hostname: "minted", ControlURL: nw.URL(), Tags: []string{"tag:k8s"}, MintKey: client.Mint})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := n.Wait(ctx); err != nil {
+		t.Error(err)
+	}
+	if got := minted.Load(); got != 1 {
+		t.Errorf("%d keys were minted, want 1", got)
+	}
+}
+
+func TestOAuthClientErrors(t *testing.T) {
+	api, _ := keyAPI(t, 0)
+	for _, c := range []struct{ secret, want string }{
+		{"tskey-client-x?ephemeral=maybe", "option ephemeral"},
+		{"tskey-client-x?expiry=1", "option expiry: no such option"},
+		{"tskey-client-x?baseURL=api", "option baseURL: no URL"},
+		{"tskey-client-wrong?baseURL=" + api, "API token invalid"},
+		{"tskey-client-x?baseURL=" + api, "wrong settings"},
+	} {
+		client, err := tailnet.NewOAuthClient(c.secret, []string{"tag:k8s"})
+		if err == nil {
+			_, err = client.Mint(t.Context())
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "tskey-") {
+			t.Errorf("%s gives %v\nwant %s", c.secret, err, c.want)
+		}
+	}
+}
