@@ -3,7 +3,7 @@ GO       ?= go
 BIN      := bin/pando
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/pandoproxy/pando/internal/cli.Version=$(VERSION)
-FUZZTIME ?= 100000x
+FUZZTIME ?= 300000x
 COUNT    ?= 1
 
 .PHONY: demo

@@ -34,7 +34,7 @@ func source(t *testing.T) []file {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == "testdata" || d.Name() != ".." && strings.HasPrefix(d.Name(), ".")) && path != root {
+		if d.IsDir() && (d.Name() == "testdata" || d.Name() == "tools" || d.Name() != ".." && strings.HasPrefix(d.Name(), ".")) && path != root {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, ".go") {

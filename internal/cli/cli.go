@@ -94,6 +94,7 @@ func runStock(ctx, cut context.Context, env Env) error {
 }
 
 func runGateway(ctx, cut context.Context, cfg config.Config, log *slog.Logger) error {
+	slog.SetDefault(log) // the engine has lines that go to package log
 	gw, err := gateway.New(ctx, cfg, gateway.Options{Log: log, Version: Version})
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ type Tailnet struct {
 	Mode             string   `json:"mode" doc:"userspace (no privilege) or kernel (a TUN device; needs NET_ADMIN, Linux only)."`
 	ControlURL       string   `json:"controlURL" doc:"Coordination server: Tailscale's own, or a Headscale."`
 	Hostname         string   `json:"hostname" doc:"Device name on the tailnet. Empty means the host's name."`
-	AuthKey          Secret   `json:"authKey" doc:"Auth key for the first login. Better kept in a file: authKeyFile."`
+	AuthKey          Secret   `json:"authKey" doc:"Auth key for the first login; or the secret of an OAuth client, as in clientSecret. Better kept in a file: authKeyFile."`
 	AuthKeyFile      string   `json:"authKeyFile" doc:"File that holds the auth key. Not together with authKey."`
 	ClientSecret     Secret   `json:"clientSecret" doc:"Secret of an OAuth client that mints an auth key whenever one is needed; wants tags. Better kept in a file: clientSecretFile. Options may follow it: ?ephemeral=false&preauthorized=true&baseURL=URL."`
 	ClientSecretFile string   `json:"clientSecretFile" doc:"File that holds the OAuth client's secret."`

@@ -158,13 +158,8 @@ var stockRefused = map[string]string{
 // stockEngine are variables that the engine itself reads.
 var stockEngine = []string{"TS_NO_LOGS_NO_SUPPORT", "TS_DISABLE_PORTMAPPER", "TS_FORCE_LINUX_BIND_TO_DEVICE", "TS_PERMIT_CERT_UID", "TS_TEST_ONLY_ROOT", "TS_TEST_FAKE_NETFILTER"}
 
-// key takes an auth key, which may be an OAuth client's secret too.
 func (s *stock) key(v string) error {
-	switch {
-	case v == "":
-	case strings.HasPrefix(v, "tskey-client-"):
-		s.Tailnet.ClientSecret = Secret(v)
-	default:
+	if v != "" {
 		s.Tailnet.AuthKey, s.Tailnet.AuthKeyFile = "", ""
 		setSecret(v, &s.Tailnet.AuthKey, &s.Tailnet.AuthKeyFile)
 	}

@@ -50,7 +50,6 @@ func TestStockVariables(t *testing.T) {
 		{"dns_flag_wins", []string{"TS_ACCEPT_DNS=true", "TS_EXTRA_ARGS=--accept-dns=false"}, func(c *Config) { c.Resolve.Tailnet = false }},
 		{"key_in_file", []string{"TS_AUTH_KEY=file:/key"}, func(c *Config) { c.Tailnet.AuthKeyFile = "/key" }},
 		{"oauth", []string{"TS_CLIENT_SECRET=file:/secret"}, func(c *Config) { c.Tailnet.ClientSecretFile = "/secret" }},
-		{"oauth_as_key", []string{"TS_AUTHKEY=tskey-client-x?ephemeral=false"}, func(c *Config) { c.Tailnet.ClientSecret = "tskey-client-x?ephemeral=false" }},
 		{"routes", []string{"TS_ROUTES=10.1.0.0/16, 10.2.0.0/16"}, func(c *Config) { c.Tailnet.AdvertiseRoutes = []string{"10.1.0.0/16", "10.2.0.0/16"} }},
 		{"no_routes", []string{"TS_EXTRA_ARGS=--accept-routes=false"}, func(c *Config) { c.Tailnet.AcceptRoutes = false }},
 		{"two_ports", []string{"TS_OUTBOUND_HTTP_PROXY_LISTEN=:8080", "TS_SOCKS5_SERVER=localhost:1055"}, func(c *Config) {

@@ -32,6 +32,8 @@ const (
 	Timeout
 	// Reset: an established connection broke before the work was done.
 	Reset
+	// BadResponse: the target answered with what its protocol does not allow.
+	BadResponse
 	// Idle: nothing moved for longer than the idle timeout.
 	Idle
 	// Overloaded: a limit of the gateway was reached.
@@ -51,7 +53,7 @@ const (
 var classNames = [classes]string{
 	OK: "ok", Internal: "internal", BadRequest: "bad_request", Unauthenticated: "unauthenticated",
 	Denied: "denied", NotFound: "not_found", ResolveFailed: "resolve_failed", NoRoute: "no_route",
-	Refused: "refused", Unreachable: "unreachable", Timeout: "timeout", Reset: "reset", Idle: "idle",
+	Refused: "refused", Unreachable: "unreachable", Timeout: "timeout", Reset: "reset", BadResponse: "bad_response", Idle: "idle",
 	Overloaded: "overloaded", NotReady: "not_ready", Cut: "cut", Canceled: "canceled", Loop: "loop",
 }
 

@@ -57,6 +57,9 @@ type Pair struct {
 
 // Target returns host:port, with brackets around an IPv6 literal.
 func (r Request) Target() string {
+	if r.Host == "" {
+		return ""
+	}
 	return joinHostPort(r.Host, r.Port)
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ func drain(t *testing.T, w *world) {
 		return err != nil
 	})
 	for what, c := range map[string]net.Conn{"idle": idle, "silent": silent} {
+		c.SetReadDeadline(time.Now().Add(3 * time.Second)) // long before its own timeout
 		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
 			t.Errorf("the %s connection: %q, %v; want it closed", what, b, err)
 		}
@@ -69,12 +71,32 @@ func drainCuts(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) { c.Drain.Timeout = config.Duration(200 * time.Millisecond) })
 	countBytes(w, 7121)
 	_, br := r.connectTo(t, testnet.APIName+":7121", "x")
+	// A request that its origin does not answer, and a client that goes silent
+	// in its handshake, are cut too.
+	asked := make(chan bool)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7122), func(c net.Conn) {
+		http.ReadRequest(bufio.NewReader(c))
+		asked <- true
+		io.Copy(io.Discard, c)
+		c.Close()
+	})
+	request := r.raw(t)
+	fmt.Fprintf(request, "GET http://%s:7122/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+	<-asked
+	socks := r.raw(t)
+	socks.Write([]byte{5, 1, 0})
+	if _, err := io.ReadFull(socks, make([]byte, 2)); err != nil {
+		t.Fatal(err)
+	}
 	r.drain()
 	if _, err := io.ReadAll(br); err == nil {
 		t.Error("a tunnel that was cut ended cleanly")
 	}
 	if err := r.wait(); err != nil {
 		t.Error(err)
+	}
+	if f := r.flows.find(t, ":7122"); f["class"] != "cut" {
+		t.Errorf("flow line %v", f)
 	}
 	if f := r.flows.find(t, ":7121"); f["class"] != "cut" || !strings.Contains(f["err"].(string), "drain time is over") {
 		t.Errorf("flow line %v", f)

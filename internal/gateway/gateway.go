@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -342,6 +343,10 @@ func (g *Gateway) dialResolver(ctx context.Context, network string, addr netip.A
 	return g.node.DialTCP(ctx, addr)
 }
 
+// oauthSecret is what the secrets of OAuth clients begin with. They may stand
+// wherever an auth key does, as with the stock client.
+const oauthSecret = "tskey-client-"
+
 // join starts the tailnet engine, with the state and the key that it needs.
 func (g *Gateway) join(ctx context.Context, c config.Tailnet) (*tailnet.Node, error) {
 	key, err := c.ReadAuthKey()
@@ -357,7 +362,13 @@ func (g *Gateway) join(ctx context.Context, c config.Tailnet) (*tailnet.Node, er
 	if err != nil {
 		return nil, err
 	}
+	if strings.HasPrefix(o.AuthKey, oauthSecret) {
+		client, o.AuthKey = key, ""
+	}
 	if client != "" {
+		if len(c.Tags) == 0 {
+			return nil, errors.New("tailnet.tags: an OAuth client mints keys for tags alone; give at least one, such as tag:k8s")
+		}
 		oauth, err := tailnet.NewOAuthClient(client.Reveal(), c.Tags)
 		if err != nil {
 			return nil, fmt.Errorf("tailnet.clientSecret: %w", err)
@@ -469,11 +480,14 @@ func authenticator(c config.Auth) (func(user, password string) bool, error) {
 	return users.Verify, nil
 }
 
-// proxyName is the replica's name in Via: its own, so that a request that
-// comes back is told from one that passes a second gateway.
+// proxyName is the replica's name in Via and Proxy-Status: its own, so that a
+// request that comes back is told from one that passes a second gateway.
 func proxyName(hostname string) string {
 	if hostname == "" {
-		return "pando"
+		hostname, _ = os.Hostname()
+	}
+	if hostname == "" || hostname[0] >= '0' && hostname[0] <= '9' { // a token of RFC 9651 begins with a letter
+		return "pando-" + hostname
 	}
 	return hostname
 }

@@ -31,6 +31,8 @@ var oneGateway = []testCase{
 	{"websocket", webSocket},
 	{"bad_requests", badRequests},
 	{"client_that_leaves", clientLeaves},
+	{"replay_after_a_lost_race", replay},
+	{"bad_responses", badResponses},
 	{"broken_request_body", brokenBody},
 	{"refused_connect", refusedConnect},
 	{"huge_response_head", hugeResponseHead},

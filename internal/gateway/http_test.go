@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -318,6 +319,11 @@ func badRequests(t *testing.T, w *world) {
 		"two_hosts":      {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n", "could not be understood", 400},
 		"both_framings":  {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "not both", 400},
 		"chunked_http10": {"POST http://" + originHost + "/echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0", 400},
+		"bad_escape":     {"GET http://" + originHost + "/%zz HTTP/1.1\r\nHost: x\r\n\r\n", "could not be understood", 400},
+		"bad_port":       {"GET http://" + testnet.APIName + ":abc/ HTTP/1.1\r\nHost: x\r\n\r\n", "could not be understood", 400},
+		"bad_connect":    {"CONNECT foo:bar HTTP/1.1\r\nHost: x\r\n\r\n", "could not be understood", 400},
+		"space_length":   {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length : 60\r\n\r\n", "without a space", 400},
+		"space_encoding": {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n", "without a space", 400},
 		"two_lengths":    {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "could not be understood", 400},
 		"huge_header":    {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "larger than this gateway accepts", 431},
 	} {
@@ -329,7 +335,7 @@ func badRequests(t *testing.T, w *world) {
 			continue
 		}
 		b, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != c.status || !strings.Contains(string(b), c.want) || c.want == "not both" && !resp.Close {
+		if resp.StatusCode != c.status || !strings.Contains(string(b), c.want) || (c.want == "not both" || c.want == "without a space" || c.want == "well-formed") && !resp.Close {
 			t.Errorf("%s: %s\n%s", name, resp.Status, b)
 		}
 	}
@@ -349,31 +355,126 @@ func badRequests(t *testing.T, w *world) {
 }
 
 // clientLeaves: a client resets its connection while the origin thinks. The
-// origin hears of it, and the flow ends.
+// origin hears of it, gets the request no second time, and the flow ends.
 func clientLeaves(t *testing.T, w *world) {
-	asked, left := make(chan bool, 1), make(chan error, 1)
+	asked, left := make(chan string, 9), make(chan error, 9)
 	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7140), func(c net.Conn) {
 		defer c.Close()
-		br := bufio.NewReader(c)
-		http.ReadRequest(br)
-		asked <- true
-		_, err := br.ReadByte()
-		left <- err
+		for br := bufio.NewReader(c); ; {
+			req, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			io.Copy(io.Discard, req.Body)
+			asked <- req.URL.Path
+			if strings.HasPrefix(req.URL.Path, "/think") {
+				_, err := br.ReadByte()
+				left <- err
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
 	})
-	for _, body := range []string{"", "body"} {
+	for _, request := range []string{
+		"POST http://%s:7140/think1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+		"GET http://%s:7140/think2 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"DELETE http://%s:7140/think3 HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
 		c := w.raw(t)
-		fmt.Fprintf(c, "POST http://%s:7140/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", testnet.APIName, len(body), body)
+		br := bufio.NewReader(c)
+		// First one that is answered, so that the second finds a pooled connection.
+		fmt.Fprintf(c, "GET http://%s:7140/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+		if resp, err := http.ReadResponse(br, nil); err != nil {
+			t.Fatal(err)
+		} else {
+			io.ReadAll(resp.Body)
+		}
 		<-asked
+		fmt.Fprintf(c, request, testnet.APIName)
+		path := <-asked
 		c.SetLinger(0)
 		c.Close()
 		select {
-		case <-left:
+		case err := <-left:
+			if err == nil {
+				t.Errorf("%s: the origin got more bytes, want an end", path)
+			}
 		case <-time.After(10 * time.Second):
-			t.Fatalf("body %q: the origin was left waiting", body)
+			t.Fatalf("%s: the origin was left waiting", path)
 		}
 	}
-	if f := w.flows.find(t, ":7140"); f["class"] != "canceled" {
-		t.Errorf("flow line %v", f)
+	canceled := func() (n int) {
+		for _, f := range w.flows.matching(":7140") {
+			if f["class"] == "canceled" && f["status"] == nil {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "three flows that were canceled", func() bool { return canceled() == 3 })
+	if len(asked) > 0 {
+		t.Errorf("the origin was asked once more: %s", <-asked)
+	}
+}
+
+// replay: an origin that closes a pooled connection just as the next request
+// arrives has not seen it. What may be sent again is, once.
+func replay(t *testing.T, w *world) {
+	for port, c := range map[uint16]struct {
+		request string
+		status  int
+	}{
+		7141: {"GET http://%s:7141/ HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+		7143: {"POST http://%s:7143/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 502},
+	} {
+		var conns atomic.Int32
+		w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, port), func(c net.Conn) {
+			defer c.Close()
+			br := bufio.NewReader(c)
+			first := conns.Add(1) == 1
+			for i := 0; ; i++ {
+				req, err := http.ReadRequest(br)
+				if err != nil || first && i == 1 {
+					return
+				}
+				io.Copy(io.Discard, req.Body)
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+		})
+		conn := w.raw(t)
+		br := bufio.NewReader(conn)
+		for i, want := range []int{200, c.status} {
+			fmt.Fprintf(conn, c.request, testnet.APIName)
+			resp, err := http.ReadResponse(br, nil)
+			if err != nil || resp.StatusCode != want {
+				t.Fatalf("%.4s request %d: %v, %v; want %d", c.request, i, resp, err, want)
+			}
+			io.ReadAll(resp.Body)
+		}
+	}
+}
+
+// badResponses: what is no HTTP is said to be none, and not to be a close.
+func badResponses(t *testing.T, w *world) {
+	answer := make(chan string, 1)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7142), func(c net.Conn) {
+		defer c.Close()
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, <-answer)
+	})
+	for text, class := range map[string]string{
+		"HELLO\r\n\r\n": "bad_response",
+		"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n": "bad_response",
+		"":             "reset",
+		"HTTP/1.1 200": "reset",
+	} {
+		c := w.raw(t)
+		answer <- text
+		fmt.Fprintf(c, "POST http://%s:7142/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", testnet.APIName)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 502 || !strings.Contains(resp.Header.Get("Proxy-Status"), class) {
+			t.Errorf("%q: %v, %v; want 502 and %s", text, resp, err, class)
+		}
 	}
 }
 

@@ -197,6 +197,18 @@ func (l *flowLog) find(t *testing.T, what string) map[string]any {
 	return got
 }
 
+// matching returns the flows so far whose target holds what.
+func (l *flowLog) matching(what string) (list []map[string]any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.lines {
+		if strings.Contains(f["target"].(string), what) {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
 func (l *flowLog) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -91,10 +91,14 @@ type exchange struct {
 	sent      chan error // gets the outcome of the request body; nil when there is none on its way
 	sentWhole bool       // that outcome was nil
 	watch     watch      // runs once the request is out
+	heard     bool       // the origin sent something
 	answered  bool       // some of the response reached the client
 }
 
-var errHeadTooLong = errors.New("the origin's response head is larger than this gateway accepts")
+// badResponse is a response that can't be passed on.
+type badResponse struct{ error }
+
+var errHeadTooLong = &badResponse{errors.New("its response head is larger than this gateway accepts")}
 
 // run sends the request and copies the response. again says that nothing was
 // lost and the request may go out once more over a fresh connection.
@@ -106,12 +110,17 @@ func (x *exchange) run() (f fate, again bool) {
 		x.watchClient()
 	}
 	// All heads of one response, interim ones included, share the bound.
-	x.o.limit.left = orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes)
+	limit := orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes)
+	x.o.limit.left = limit
 	for {
 		resp, err := http.ReadResponse(x.o.br, x.req)
+		x.heard = x.o.limit.left < limit
 		if err != nil {
-			if x.o.limit.left <= 0 {
+			switch {
+			case x.o.limit.left <= 0:
 				err = errHeadTooLong
+			case x.heard && !broken(err):
+				err = &badResponse{err}
 			}
 			return x.failed(err)
 		}
@@ -293,11 +302,11 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 func (x *exchange) failed(err error) (fate, bool) {
 	err = x.classify(err)
 	whole := x.settle(false)
-	if x.o.reused && x.sent == nil && !x.answered && x.rec.Up == 0 && replayable(x.req) {
+	if flow.ClassOf(err) == flow.Reset && x.o.reused && x.sent == nil && !x.heard && x.rec.Up == 0 && replayable(x.req) {
 		return keep, true // the origin closed an idle connection as we took it
 	}
 	x.rec.Err = err
-	if x.answered {
+	if x.answered || flow.ClassOf(err) == flow.Canceled {
 		return closeNow, false
 	}
 	if !whole {
@@ -312,8 +321,15 @@ func (x *exchange) failed(err error) (fate, bool) {
 func (x *exchange) classify(err error) error {
 	fe := &flow.Error{Class: flow.Reset, Op: "http", Target: x.rec.Target(), Err: err,
 		Hint: "the target closed the connection before its response was complete"}
+	if bad, ok := errors.AsType[*badResponse](err); ok {
+		fe.Class, fe.Hint, fe.Err = flow.BadResponse, "the target's answer is no valid HTTP/1.1 response", bad.error
+	}
 	if _, ok := errors.AsType[*writeError](err); ok || x.watch.left.Load() {
 		fe.Class, fe.Hint = flow.Canceled, ""
+	}
+	if x.s.p.isCut() {
+		fe.Class, fe.Hint = flow.Cut, "the gateway was shutting down and the drain time was over"
+		return fe
 	}
 	if x.sent != nil && !x.sentWhole {
 		select {
@@ -327,6 +343,12 @@ func (x *exchange) classify(err error) error {
 		}
 	}
 	return fe
+}
+
+// broken reports whether err is of the connection, not of what came over it.
+func broken(err error) bool {
+	_, ok := errors.AsType[*net.OpError](err)
+	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
 // replayable reports whether req may be sent twice (RFC 9110 section 9.2.2).

@@ -182,6 +182,9 @@ func (s *session) serve(ctx context.Context, req *http.Request, rec *flow.Record
 		rec.Method = req.Method
 	}
 	if err := s.check(req, rec); err != nil {
+		if _, ok := errors.AsType[*malformed](err); ok {
+			req.Close = true // where it ends is anybody's guess
+		}
 		return s.refuse(rec, req, err)
 	}
 	if req.Method == http.MethodConnect {
@@ -230,6 +233,12 @@ func (p *Proxy) leave(s *session) {
 	delete(p.sessions, s)
 }
 
+func (p *Proxy) isCut() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cut
+}
+
 // setOrigin notes the origin connection that s uses, nil for none, for Cut.
 func (p *Proxy) setOrigin(s *session, o *origin) {
 	p.mu.Lock()
@@ -266,13 +275,13 @@ func (s *session) readRequest() (*http.Request, error) {
 }
 
 // unreadable answers a head that could not be read, if anyone is there to
-// read the answer. A client that left without a request leaves no record.
+// read the answer.
 func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 	defer s.p.Road.Finish(rec)
 	fe := &flow.Error{Class: flow.BadRequest, Op: "http", Hint: "the request could not be understood as HTTP/1.1", Err: err}
 	rec.Err = fe
 	rec.Status = http.StatusBadRequest
-	var ne net.Error
+	var ne *net.OpError
 	if bad, ok := errors.AsType[framingError](err); ok {
 		fe.Hint = string(bad)
 	}

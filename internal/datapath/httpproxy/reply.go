@@ -46,6 +46,8 @@ func statusFor(class flow.Class) status {
 		return status{http.StatusGatewayTimeout, "connection_timeout", "nothing answered in time"}
 	case flow.Reset:
 		return status{http.StatusBadGateway, "connection_terminated", "the target cut the connection"}
+	case flow.BadResponse:
+		return status{http.StatusBadGateway, "http_protocol_error", "the target's answer is not valid"}
 	case flow.Idle:
 		return status{http.StatusGatewayTimeout, "connection_read_timeout", "the connection was idle for too long"}
 	case flow.Overloaded:

@@ -27,7 +27,7 @@ var hopByHop = map[string]bool{
 // check reads the target and the credentials from req into rec.
 func (s *session) check(req *http.Request, rec *flow.Record) error {
 	if err := validHead(req); err != nil {
-		return badRequest("send a well-formed HTTP/1.1 request", err)
+		return badRequest("send a well-formed HTTP/1.1 request", &malformed{err})
 	}
 	host, port, err := target(req)
 	if err != nil {
@@ -50,6 +50,9 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 	}
 	return nil
 }
+
+// malformed is what makes all of a head doubtful.
+type malformed struct{ error }
 
 // validHead holds req to what net/http's own server demands of a request
 // beyond what its parser does.
@@ -84,7 +87,10 @@ func (e framingError) Error() string { return string(e) }
 func checkFraming(req *http.Request, head []byte) error {
 	var host, length, encoding bool
 	for line := range bytes.Lines(head) {
-		name, _, _ := bytes.Cut(line, []byte(":"))
+		name, _, ok := bytes.Cut(line, []byte(":"))
+		if ok && len(name) > 0 && (name[len(name)-1] == ' ' || name[len(name)-1] == '\t') {
+			return framingError("a field's name is followed by its colon, without a space (RFC 9112 section 5.1)")
+		}
 		switch strings.ToLower(string(bytes.TrimSpace(name))) {
 		case "host":
 			host = true

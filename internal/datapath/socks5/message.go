@@ -74,7 +74,7 @@ func ReplyFor(err error) Reply {
 		return TTLExpired
 	case flow.Unauthenticated, flow.Canceled:
 		return noReply
-	case flow.Internal, flow.BadRequest, flow.Reset, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
+	case flow.Internal, flow.BadRequest, flow.Reset, flow.BadResponse, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
 		return GeneralFailure
 	}
 	return GeneralFailure

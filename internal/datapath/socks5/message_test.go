@@ -39,6 +39,7 @@ func TestReplyFor(t *testing.T) {
 		flow.Unreachable:     HostUnreachable,
 		flow.Timeout:         TTLExpired,
 		flow.Reset:           GeneralFailure,
+		flow.BadResponse:     GeneralFailure,
 		flow.Idle:            GeneralFailure,
 		flow.Overloaded:      GeneralFailure,
 		flow.NotReady:        GeneralFailure,

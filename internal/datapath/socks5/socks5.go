@@ -45,7 +45,10 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) {
 	rec := &flow.Record{Start: time.Now()}
 	rec.Front, rec.Client = flow.SOCKS5, flow.ClientAddr(c)
 	in := &reader{conn: c}
-	if err := s.handshake(in, c, rec); err != nil {
+	cut := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	err := s.handshake(in, c, rec)
+	cut()
+	if err != nil {
 		rec.Err = err
 		reply(c, ReplyFor(err))
 		flow.CloseGently(c)

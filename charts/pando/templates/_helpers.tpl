@@ -1,0 +1,37 @@
+{{- define "pando.name" -}}
+{{- if contains "pando" .Release.Name }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-pando" .Release.Name | trunc 52 | trimSuffix "-" }}{{ end -}}
+{{- end -}}
+
+{{- define "pando.selector" -}}
+app.kubernetes.io/name: pando
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "pando.labels" -}}
+{{ include "pando.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
+{{- end -}}
+
+{{- define "pando.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "pando.name" .) }}
+{{- end -}}
+
+{{- define "pando.keySecret" -}}
+{{ .Values.tailnet.existingSecret | default (printf "%s-authkey" (include "pando.name" .)) }}
+{{- end -}}
+
+{{- /* What the chart says itself, under what config says. */ -}}
+{{- define "pando.config" -}}
+{{- $key := printf "/etc/pando/key/%s" .Values.tailnet.authKeyField -}}
+{{- $tailnet := dict "mode" .Values.mode "authKeyFile" $key -}}
+{{- with .Values.tailnet.controlURL }}{{ $_ := set $tailnet "controlURL" . }}{{ end -}}
+{{- with .Values.tailnet.tags }}{{ $_ := set $tailnet "tags" . }}{{ end -}}
+{{- $own := dict
+  "listen" (dict "proxy" ":1055" "admin" ":9002")
+  "tailnet" $tailnet
+  "drain" (dict "settle" (printf "%vs" (int .Values.drain.settleSeconds)) "timeout" (printf "%vs" (int .Values.drain.timeoutSeconds)))
+-}}
+{{ mustMergeOverwrite $own (deepCopy .Values.config) | toYaml }}
+{{- end -}}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/proxy"
+)
+
+// target is what a client asks, and through which proxy.
+type target struct {
+	proxy, url, ca string
+	timeout        time.Duration
+}
+
+func (t *target) flags(fs *flag.FlagSet) {
+	fs.StringVar(&t.proxy, "proxy", "", "http://HOST:PORT or socks5h://HOST:PORT")
+	fs.StringVar(&t.url, "url", "https://"+apiName+"/", "what to ask for")
+	fs.StringVar(&t.ca, "ca", siteSecret+"/ca.crt", "certificate authority of the private API")
+	fs.DurationVar(&t.timeout, "timeout", 15*time.Second, "bound on a request")
+}
+
+// client returns a client that makes a new connection for each request, and
+// never tries twice.
+func (t *target) client() (*http.Client, error) {
+	u, err := url.Parse(t.proxy)
+	if err != nil {
+		return nil, err
+	}
+	pem, err := os.ReadFile(t.ca)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	u.Scheme = strings.TrimSuffix(u.Scheme, "h") // net/http's socks5 is socks5h
+	return &http.Client{Timeout: t.timeout, Transport: &http.Transport{
+		Proxy: http.ProxyURL(u), DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
+	}}, nil
+}
+
+// get asks once and prints the answer.
+func get(ctx context.Context, args []string) error {
+	var t target
+	fs := flag.NewFlagSet("get", flag.ContinueOnError)
+	t.flags(fs)
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	c, err := t.client()
+	if err != nil {
+		return err
+	}
+	body, err := ask(ctx, c, t.url)
+	if err != nil {
+		return err
+	}
+	fmt.Print(string(body))
+	return nil
+}
+
+func ask(ctx context.Context, c *http.Client, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, b)
+	}
+	return b, err
+}
+
+// halfClose sends bytes through SOCKS5, ends its direction, and prints the
+// answer that comes after that.
+func halfClose(ctx context.Context, args []string) error {
+	var t target
+	fs := flag.NewFlagSet("half-close", flag.ContinueOnError)
+	t.flags(fs)
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	u, err := url.Parse(t.proxy)
+	if err != nil {
+		return err
+	}
+	d, err := proxy.SOCKS5("tcp", u.Host, nil, nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	c, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", net.JoinHostPort(apiName, echoPort))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(t.timeout))
+	if _, err := c.Write(make([]byte, 100_000)); err != nil {
+		return err
+	}
+	if s, ok := c.(*socks.Conn); ok {
+		c = s.Conn // the socket itself
+	}
+	hc, ok := c.(interface{ CloseWrite() error })
+	if !ok {
+		return fmt.Errorf("%T can't half-close", c)
+	}
+	if err := hc.CloseWrite(); err != nil {
+		return err
+	}
+	b, err := io.ReadAll(c)
+	fmt.Print(string(b))
+	return err
+}
+
+// Report is what load measured, as JSON.
+type Report struct {
+	New        int            // new connections made
+	Failed     int            // of these, without the right answer
+	Slow       int            // of these, took over a second
+	Max        time.Duration  // the slowest
+	P50, P99   time.Duration  //
+	Devices    map[string]int // which device the API saw, how often
+	Errors     []string       // the first few
+	Transfers  int            // long transfers that ended
+	Broken     int            // of these, cut or with a wrong hash
+	BrokenWhy  []string       // the first few
+	Concurrent int            // long transfers at a time
+}
+
+// load makes new connections at a steady rate, whatever becomes of them, and
+// keeps a number of long transfers going, each over a tunnel of its own.
+func load(ctx context.Context, args []string) error {
+	var t target
+	fs := flag.NewFlagSet("load", flag.ContinueOnError)
+	t.flags(fs)
+	rate := fs.Int("rate", 200, "new connections a second")
+	duration := fs.Duration("duration", 10*time.Second, "how long")
+	until := fs.String("until", "", "end when this file exists, instead")
+	transfers := fs.Int("transfers", 0, "long transfers at a time")
+	longest := fs.Duration("longest", 10*time.Second, "the longest of them")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	c, err := t.client()
+	if err != nil {
+		return err
+	}
+	rep := Report{Devices: map[string]int{}, Concurrent: *transfers}
+	var took []time.Duration
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	over := make(chan struct{})
+	for range *transfers {
+		wg.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				err := transfer(ctx, c, t.url, time.Second+rand.N(*longest-time.Second), *longest+t.timeout)
+				mu.Lock()
+				rep.Transfers++
+				if err != nil {
+					rep.Broken++
+					rep.BrokenWhy = first(rep.BrokenWhy, err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	tick := time.NewTicker(time.Second / time.Duration(*rate))
+	defer tick.Stop()
+	for start := time.Now(); ctx.Err() == nil; <-tick.C {
+		if *until == "" && time.Since(start) >= *duration {
+			break
+		}
+		if *until != "" {
+			if _, err := os.Stat(*until); err == nil {
+				os.Remove(*until)
+				break
+			}
+		}
+		wg.Go(func() {
+			begin := time.Now()
+			body, err := ask(ctx, c, t.url)
+			d := time.Since(begin)
+			var answer struct{ Service, Device string }
+			if err == nil {
+				if err = json.Unmarshal(body, &answer); err == nil && answer.Service != "private-api" {
+					err = fmt.Errorf("somebody else answered: %s", body)
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			rep.New++
+			took = append(took, d)
+			if d > time.Second {
+				rep.Slow++
+			}
+			if err != nil {
+				rep.Failed++
+				rep.Errors = first(rep.Errors, fmt.Errorf("%s after %v: %w", begin.Format("15:04:05.000"), d.Round(time.Millisecond), err))
+				return
+			}
+			rep.Devices[answer.Device]++
+		})
+	}
+	close(over)
+	wg.Wait()
+	slices.Sort(took)
+	if n := len(took); n > 0 {
+		rep.P50, rep.P99, rep.Max = took[n/2], took[n*99/100], took[n-1]
+	}
+	return json.NewEncoder(os.Stdout).Encode(rep)
+}
+
+func first(list []string, err error) []string {
+	if len(list) < 8 {
+		list = append(list, err.Error())
+	}
+	return list
+}
+
+// transfer fetches a stream that takes d, and checks its hash.
+func transfer(ctx context.Context, c *http.Client, base string, d, bound time.Duration) error {
+	long := *c
+	long.Timeout = bound
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%sslow?ms=%d", base, d.Milliseconds()), nil)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	resp, err := long.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s after %v: %w", begin.Format("15:04:05.000"), time.Since(begin).Round(time.Millisecond), err)
+	}
+	defer resp.Body.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, resp.Body); err != nil {
+		return fmt.Errorf("%s after %v of %v: %w", begin.Format("15:04:05.000"), time.Since(begin).Round(time.Millisecond), d, err)
+	}
+	if sum := fmt.Sprintf("%x", h.Sum(nil)); sum != resp.Trailer.Get("X-Sum") {
+		return errors.New("the hash is wrong")
+	}
+	return nil
+}

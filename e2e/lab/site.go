@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+)
+
+// The private site. Its addresses exist in the router's pod alone.
+const (
+	zone       = "internal.cloudprovider.io"
+	apiName    = "api." + zone
+	apiAddr    = "10.55.3.4"
+	dnsAddr    = "10.55.0.2"
+	echoPort   = "7000" // sends back how many bytes it got, once they have ended
+	siteSecret = "/etc/site"
+)
+
+// site runs the private API and the private DNS server until ctx ends.
+func site(ctx context.Context) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	for _, a := range []string{apiAddr, dnsAddr} {
+		addr, err := netlink.ParseAddr(a + "/32")
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrReplace(lo, addr); err != nil {
+			return err
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", describe)
+	mux.HandleFunc("/slow", slow)
+	plain := &http.Server{Addr: apiAddr + ":80", Handler: mux}
+	secure := &http.Server{Addr: apiAddr + ":443", Handler: mux, TLSConfig: &tls.Config{}}
+	g.Go(plain.ListenAndServe)
+	g.Go(func() error { return secure.ListenAndServeTLS(siteSecret+"/tls.crt", siteSecret+"/tls.key") })
+	for _, network := range []string{"udp", "tcp"} {
+		s := &dns.Server{Addr: dnsAddr + ":53", Net: network, Handler: dns.HandlerFunc(answer)}
+		g.Go(s.ListenAndServe)
+	}
+	g.Go(func() error { return echo(ctx) })
+	g.Go(func() error { <-ctx.Done(); return ctx.Err() })
+	fmt.Println("the private site is open")
+	return g.Wait()
+}
+
+// describe says who asked: the device that the request came through.
+func describe(w http.ResponseWriter, r *http.Request) {
+	device, _, _ := net.SplitHostPort(r.RemoteAddr)
+	json.NewEncoder(w).Encode(map[string]any{"service": "private-api", "device": device, "host": r.Host, "tls": r.TLS != nil})
+}
+
+// slow sends chunks for so many milliseconds, and their hash as a trailer.
+func slow(w http.ResponseWriter, r *http.Request) {
+	ms, _ := strconv.Atoi(r.FormValue("ms"))
+	w.Header().Set("Trailer", "X-Sum")
+	h := sha256.New()
+	for end, i := time.Now().Add(time.Duration(ms)*time.Millisecond), 0; ; i++ {
+		chunk := strings.Repeat(strconv.Itoa(i), 500)
+		io.WriteString(h, chunk)
+		if _, err := io.WriteString(w, chunk); err != nil {
+			return
+		}
+		w.(http.Flusher).Flush()
+		if !time.Now().Before(end) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.Header().Set("X-Sum", fmt.Sprintf("%x", h.Sum(nil)))
+}
+
+func echo(ctx context.Context) error {
+	ln, err := net.Listen("tcp", apiAddr+":"+echoPort)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { ln.Close() })
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			n, err := io.Copy(io.Discard, c)
+			if err == nil {
+				fmt.Fprintf(c, "%d\n", n)
+			}
+		}()
+	}
+}
+
+// answer is authoritative for the zone, and knows nothing else.
+func answer(w dns.ResponseWriter, q *dns.Msg) {
+	m := new(dns.Msg).SetReply(q)
+	name := strings.ToLower(q.Question[0].Name)
+	switch {
+	case !dns.IsSubDomain(zone+".", name):
+		m.Rcode = dns.RcodeRefused
+	case name != apiName+".":
+		m.Rcode, m.Authoritative = dns.RcodeNameError, true
+	case q.Question[0].Qtype == dns.TypeA:
+		m.Authoritative = true
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 10},
+			A: netip.MustParseAddr(apiAddr).AsSlice()}}
+	default:
+		m.Authoritative = true
+	}
+	w.WriteMsg(m)
+}
