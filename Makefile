@@ -20,6 +20,47 @@ test: deps ## run every test, with the race detector; as root, kernel mode too
 build: ## build bin/pando
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pando
 
+# The image: an OCI archive made without Docker.
+IMAGE ?= pando:$(VERSION)
+ARCHS ?= amd64 arm64
+.PHONY: image
+image: ## pack dist/pando-image.tar for linux/amd64 and linux/arm64, with an SBOM beside it
+	for arch in $(ARCHS); do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/pando-linux-$$arch ./cmd/pando || exit 1; done
+	cd tools && $(GO) run ./image -name $(IMAGE) -out ../dist/pando-image.tar -entrypoint /pando -links usr/local/bin/containerboot=/pando \
+	  $(foreach a,$(ARCHS),linux/$(a)=pando:../dist/pando-linux-$(a))
+	cd tools && $(GO) tool cyclonedx-gomod app -json -licenses -std -noserial -main cmd/pando -output ../dist/pando-image.cdx.json ..
+
+.PHONY: chart
+chart: ## lint the chart and hold its templates to their goldens
+	cd charts && $(GO) test -count=1 ./...
+
+# The end-to-end tests want a cluster: KUBECTL reaches it, and E2E_LOAD puts an
+# image archive on its nodes. E2E_EXEC stands before the command that runs the
+# tests, for a cluster in a network namespace.
+TOOLS    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pando-e2e
+KUBECTL  ?= kubectl
+E2E_LOAD ?= kind load image-archive
+E2E_EXEC ?=
+E2E_RUN  ?= .
+.PHONY: e2e
+e2e: e2e-build ## prove a fleet on the cluster that KUBECTL reaches
+	for i in pando lab stock; do $(E2E_LOAD) dist/e2e/$$i.tar || exit 1; done
+	cd e2e && HELM=$(TOOLS)/helm KUBECTL='$(KUBECTL)' $(E2E_EXEC) ../dist/e2e/e2e.test -test.v -test.timeout 20m -test.run '$(E2E_RUN)'
+
+.PHONY: e2e-build
+e2e-build:
+	mkdir -p dist/e2e $(TOOLS)
+	cd tools/headscale && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(TOOLS)/headscale github.com/juanfont/headscale/cmd/headscale
+	cd tools/stock && for c in tailscaled tailscale containerboot; do CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(TOOLS)/$$c tailscale.com/cmd/$$c || exit 1; done
+	cd tools && $(GO) build -o $(TOOLS)/ ./image helm.sh/helm/v3/cmd/helm
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o dist/e2e/lab ./e2e/lab
+	CGO_ENABLED=0 $(GO) test -c -tags e2e -o dist/e2e/e2e.test ./e2e
+	$(MAKE) build
+	$(TOOLS)/image -name lab.invalid/pando:e2e -out dist/e2e/pando.tar -entrypoint /pando linux/amd64=pando:$(BIN)
+	$(TOOLS)/image -name lab.invalid/pando-lab:e2e -out dist/e2e/lab.tar -entrypoint /lab linux/amd64=lab:dist/e2e/lab,headscale:$(TOOLS)/headscale
+	$(TOOLS)/image -name lab.invalid/tailscale:e2e -out dist/e2e/stock.tar -entrypoint /usr/local/bin/containerboot \
+	  linux/amd64=usr/local/bin/containerboot:$(TOOLS)/containerboot,usr/local/bin/tailscale:$(TOOLS)/tailscale,usr/local/bin/tailscaled:$(TOOLS)/tailscaled
+
 .PHONY: cross
 cross: ## build for linux and darwin, amd64 and arm64
 	for os in linux darwin; do for arch in amd64 arm64; do echo "$$os/$$arch"; \

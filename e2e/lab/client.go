@@ -105,7 +105,12 @@ func halfClose(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	d, err := proxy.SOCKS5("tcp", u.Host, nil, nil)
+	var socket net.Conn // the library's wrapper can't half-close
+	d, err := proxy.SOCKS5("tcp", u.Host, nil, dialerFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var err error
+		socket, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return socket, err
+	}))
 	if err != nil {
 		return err
 	}
@@ -120,19 +125,22 @@ func halfClose(ctx context.Context, args []string) error {
 	if _, err := c.Write(make([]byte, 100_000)); err != nil {
 		return err
 	}
-	if s, ok := c.(*socks.Conn); ok {
-		c = s.Conn // the socket itself
-	}
-	hc, ok := c.(interface{ CloseWrite() error })
-	if !ok {
-		return fmt.Errorf("%T can't half-close", c)
-	}
-	if err := hc.CloseWrite(); err != nil {
+	if err := socket.(*net.TCPConn).CloseWrite(); err != nil {
 		return err
 	}
 	b, err := io.ReadAll(c)
 	fmt.Print(string(b))
 	return err
+}
+
+type dialerFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func (f dialerFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	return f(ctx, network, addr)
+}
+
+func (f dialerFunc) Dial(network, addr string) (net.Conn, error) {
+	return f(context.Background(), network, addr)
 }
 
 // Report is what load measured, as JSON.

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -22,7 +24,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("wants a command: site, get, half-close, load, sysctl or sleep")
+		return errors.New("wants a command: site, get, half-close, load, sysctl, supervise, touch, rm or sleep")
 	}
 	switch args[0] {
 	case "site":
@@ -37,9 +39,45 @@ func run(ctx context.Context, args []string) error {
 		return errors.Join(
 			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
 			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
+	case "supervise":
+		return supervise(ctx, args[1:])
+	case "touch":
+		return os.WriteFile(args[1], nil, 0o644)
+	case "rm":
+		return os.Remove(args[1])
 	case "sleep":
 		<-ctx.Done()
 		return nil
 	}
 	return fmt.Errorf("no command %q", args[0])
+}
+
+// supervise keeps a command running, except while the file named first exists.
+func supervise(ctx context.Context, args []string) error {
+	down, command := args[0], args[1:]
+	for ctx.Err() == nil {
+		if exists(down) {
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		child, stop := context.WithCancel(ctx)
+		cmd := exec.CommandContext(child, command[0], command[1:]...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		go func() {
+			for child.Err() == nil && !exists(down) {
+				time.Sleep(100 * time.Millisecond)
+			}
+			stop()
+		}()
+		err := cmd.Run()
+		fmt.Println("ended:", err)
+		stop()
+		time.Sleep(200 * time.Millisecond)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

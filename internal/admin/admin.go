@@ -26,7 +26,7 @@ type Server struct {
 	Metrics   http.Handler
 }
 
-// Serve answers on ln until it is closed.
+// Serve answers on ln until it is closed, and then closes its connections.
 func (s *Server) Serve(ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -34,6 +34,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.Handle("GET /metrics", s.Metrics)
 	hs := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second, WriteTimeout: 30 * time.Second}
+	defer hs.Close()
 	return hs.Serve(ln)
 }
 

@@ -1,6 +1,7 @@
 package archtest
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -96,5 +97,34 @@ With ` + "`policy.mode: report`" + ` steps 2 and 3 let everything pass and log w
 	}
 	if string(page) != b.String() {
 		t.Error("docs/configuration.md is not what the code says: run go test ./internal/archtest -run ReferencePage -update")
+	}
+}
+
+// Rule 6 again: the chart lets through exactly the sections that exist.
+func TestChartSchema(t *testing.T) {
+	data, err := os.ReadFile("../../charts/pando/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Properties struct {
+			Config struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{}
+	for _, k := range config.Keys() {
+		section, _, _ := strings.Cut(k.Path, ".")
+		want[section] = nil
+		if _, ok := schema.Properties.Config.Properties[section]; !ok {
+			t.Errorf("the chart's schema lacks config.%s", section)
+		}
+	}
+	for section := range schema.Properties.Config.Properties {
+		if _, ok := want[section]; !ok {
+			t.Errorf("the chart's schema has config.%s, which is no section", section)
+		}
 	}
 }

@@ -119,3 +119,49 @@ func cloudGone(t *testing.T, w *world) {
 		}
 	}
 }
+
+// adminPort: a replica is ready once its tunnels are warm, and no longer when
+// it begins to leave, while it still serves.
+func adminPort(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Listen.Admin = "127.0.0.1:0"
+		c.Listen.Also = []string{"127.0.0.1:0"}
+		c.Drain.Settle = config.Duration(time.Second)
+	})
+	base := "http://" + r.gw.AdminAddr().String()
+	get := func(path string) (int, string) {
+		resp, err := http.Get(base + path)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b)
+	}
+	for _, path := range []string{"/livez", "/readyz", "/healthz"} {
+		if code, body := get(path); code != 200 {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/")
+	r.flows.find(t, testnet.APIName)
+	if _, body := get("/metrics"); !strings.Contains(body, `pando_flows_total{class="ok",front="http"} 1`) || !strings.Contains(body, "pando_ready 1") {
+		t.Errorf("metrics:\n%s", body)
+	}
+	// Nobody reaches the admin port through the proxy.
+	if out := w.curl(t, "-i", "-x", "http://"+r.addr, base+"/metrics"); !strings.Contains(out, "HTTP/1.1 403") {
+		t.Errorf("the admin port through the proxy:\n%s", out)
+	}
+	r.drain()
+	eventually(t, "not ready", func() bool { code, _ := get("/readyz"); return code == 503 })
+	if code, body := get("/readyz?verbose"); code != 503 || !strings.Contains(body, "[-]not-draining failed") || !strings.Contains(body, "[+]tunnels ok") {
+		t.Errorf("while it settles: %d %s", code, body)
+	}
+	w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/") // still served
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	if code, _ := get("/livez"); code != 0 {
+		t.Errorf("the admin port outlived the replica: %d", code)
+	}
+}

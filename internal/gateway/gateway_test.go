@@ -49,6 +49,7 @@ var ownGateway = []testCase{
 	{"policy_direct_and_own_listener", policyDirect},
 	{"host_table", hostTable},
 	{"authentication", authentication},
+	{"admin_port", adminPort},
 	{"drain", drain},
 	{"drain_cuts_late_work", drainCuts},
 	{"cloud_gone", cloudGone},

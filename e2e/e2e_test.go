@@ -1,0 +1,270 @@
+//go:build e2e
+
+// Package e2e proves a fleet on a real cluster, with a Headscale as the control
+// server and a stock Tailscale container as the subnet router. make e2e runs it.
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFleet is one story: the site, the drop-in, the chart in both modes.
+func TestFleet(t *testing.T) {
+	clean(t)
+	if env("E2E_KEEP", "") == "" {
+		t.Cleanup(func() { clean(t) })
+	}
+	key := startSite(t)
+	t.Run("drop_in", func(t *testing.T) { dropIn(t, key) })
+	t.Run("chart", func(t *testing.T) { chart(t, key, "pando-e2e-chart", "userspace") })
+	t.Run("chart_kernel", func(t *testing.T) { chart(t, key, "pando-e2e-kernel", "kernel") })
+	t.Run("control_server_away", controlAway)
+}
+
+// clean removes what an earlier run may have left.
+func clean(t *testing.T) {
+	args := append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=120s"}, namespaces...)
+	if _, err := tryKubectl(t, args...); err != nil {
+		t.Errorf("clean up: %v", err)
+	}
+}
+
+// startSite brings up the control server, the router with the private site
+// and the client, and returns an auth key.
+func startSite(t *testing.T) string {
+	defer diagnose(t, siteNS)
+	cert, certKey, ca := certificate(t)
+	apply(t, "site.yaml", nil)
+	kubectl(t, "create", "namespace", clientNS)
+	b64 := base64.StdEncoding.EncodeToString
+	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: site, namespace: %s}\ndata: {tls.crt: %s, tls.key: %s}\n", siteNS, b64(cert), b64(certKey))))
+	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: site, namespace: %s}\nbinaryData: {ca.crt: %s}\n", clientNS, b64(ca))))
+	apply(t, "client.yaml", nil)
+	kubectl(t, "-n", siteNS, "wait", "--for=condition=Ready", "pod/headscale", "--timeout=60s")
+	var user struct{ ID json.Number }
+	headscale(t, &user, "users", "create", "lab")
+	var made struct{ Key string }
+	headscale(t, &made, "preauthkeys", "create", "--user", user.ID.String(), "--reusable", "--expiration", "24h")
+	apply(t, "router.yaml", map[string]string{"AuthKey": made.Key, "Control": control})
+	kubectl(t, "-n", siteNS, "wait", "--for=condition=Ready", "pod/router", "--timeout=60s")
+	kubectl(t, "-n", clientNS, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
+	eventually(t, "the router to join", time.Minute, func() error {
+		if len(devices(t, "router")) != 1 {
+			return errors.New("no device is called router")
+		}
+		return nil
+	})
+	return made.Key
+}
+
+// dropIn starts the company's StatefulSet with the stock container, and then
+// changes its image and nothing else.
+func dropIn(t *testing.T, key string) {
+	const ns, name, proxy = "pando-e2e-dropin", "ts-proxy", "http://ts-proxy.pando-e2e-dropin:1055"
+	defer diagnose(t, ns)
+	apply(t, "dropin.yaml", map[string]string{"AuthKey": key, "Control": control})
+	rollout(t, ns, name)
+	before := fleetOf(t, name)
+
+	kubectl(t, "-n", ns, "set", "image", "statefulset/"+name, "tailscale="+pandoImage)
+	rollout(t, ns, name)
+	after := fleetOf(t, name)
+	for n, d := range before {
+		if a := after[n]; a.ID != d.ID || !slices.Equal(a.IPAddresses, d.IPAddresses) || a.MachineKey != d.MachineKey {
+			t.Errorf("%s was not adopted: it was %+v and is %+v", n, d, a)
+		}
+	}
+	t.Logf("the stock container's devices were adopted: %v", addresses(after))
+	for n := range after {
+		fields := secretFields(t, ns, n+"-ts-state")
+		for _, f := range []string{"_machinekey", "_current-profile", "_profiles", "device_id", "device_fqdn", "device_ips"} {
+			if fields[f] == "" {
+				t.Errorf("Secret %s-ts-state lacks %s", n, f)
+			}
+		}
+	}
+	works(t, proxy)
+
+	// Without the names that were typed in, and without the privileged init
+	// container.
+	kubectl(t, "-n", ns, "patch", "statefulset", name, "--type=json", "-p",
+		`[{"op":"remove","path":"/spec/template/spec/hostAliases"},{"op":"remove","path":"/spec/template/spec/initContainers"}]`)
+	rollout(t, ns, name)
+	works(t, proxy)
+	restartUnderLoad(t, ns, name, proxy)
+	killOne(t, ns, name+"-1", proxy)
+	rollout(t, ns, name)
+}
+
+// chart installs the chart with its defaults, in a namespace that lets in what
+// its mode should need.
+func chart(t *testing.T, key, ns, mode string) {
+	const name = "pando"
+	proxy := "http://pando." + ns + ":1055"
+	defer diagnose(t, ns)
+	level := map[string]string{"userspace": "restricted", "kernel": "privileged"}[mode]
+	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n  labels: {pod-security.kubernetes.io/enforce: %s}\n", ns, level)))
+	dir := env("E2E_CHART", "../charts/pando")
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	// Without a public network, a device's home relay is reached over plain HTTP.
+	text := fmt.Sprintf("image: {repository: lab.invalid/pando, tag: e2e}\nmode: %s\ntailnet: {controlURL: %q, authKey: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n", mode, control, key)
+	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := helm(t, "-n", ns, "install", name, dir, "-f", values, "--wait", "--timeout", "120s")
+	if !strings.Contains(out, "See it work") {
+		t.Errorf("the notes don't begin with what to try:\n%s", out)
+	}
+	fleetOf(t, name)
+	works(t, proxy)
+	restartUnderLoad(t, ns, name, proxy)
+	if mode == "userspace" {
+		return // control_server_away needs it
+	}
+	helm(t, "-n", ns, "uninstall", name, "--wait")
+	kubectl(t, "delete", "namespace", ns, "--timeout=120s")
+}
+
+// controlAway takes the control server away for a minute, under load, and
+// loses a replica meanwhile.
+func controlAway(t *testing.T) {
+	const ns, proxy = "pando-e2e-chart", "http://pando.pando-e2e-chart:1055"
+	defer diagnose(t, ns)
+	var unready string
+	r := under(t, proxy, 50, 10, func() {
+		kubectl(t, "-n", siteNS, "exec", "headscale", "--", "/lab", "touch", "/state/down")
+		time.Sleep(20 * time.Second)
+		kubectl(t, "-n", ns, "delete", "pod", "pando-2", "--wait=true")
+		time.Sleep(20 * time.Second)
+		unready = kubectl(t, "-n", ns, "get", "pod", "pando-2", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+		time.Sleep(15 * time.Second)
+		kubectl(t, "-n", siteNS, "exec", "headscale", "--", "/lab", "rm", "/state/down")
+		kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/pando-2", "--timeout=120s")
+	})
+	unharmed(t, r)
+	if unready != "False" {
+		t.Errorf("a replica that can't join was ready: %q", unready)
+	}
+}
+
+// fleetOf waits for three devices whose names begin with name.
+func fleetOf(t *testing.T, name string) (m map[string]device) {
+	t.Helper()
+	eventually(t, "three devices called "+name, time.Minute, func() error {
+		if m = devices(t, name+"-"); len(m) != 3 {
+			return fmt.Errorf("there are %v", slices.Sorted(maps.Keys(m)))
+		}
+		return nil
+	})
+	return m
+}
+
+func addresses(m map[string]device) string {
+	var list []string
+	for _, n := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, n+" "+m[n].IPAddresses[0])
+	}
+	return strings.Join(list, ", ")
+}
+
+func secretFields(t *testing.T, ns, name string) map[string]string {
+	t.Helper()
+	var s struct{ Data map[string]string }
+	if err := json.Unmarshal([]byte(kubectl(t, "-n", ns, "get", "secret", name, "-o", "json")), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s.Data
+}
+
+// works reaches the private API by its name over every front, with a
+// half-closed stream, and over all three devices.
+func works(t *testing.T, proxy string) {
+	t.Helper()
+	socks := strings.Replace(proxy, "http://", "socks5h://", 1)
+	for what, args := range map[string][]string{
+		"CONNECT":    {"get", "-proxy", proxy, "-url", "https://" + apiName + "/"},
+		"plain HTTP": {"get", "-proxy", proxy, "-url", "http://" + apiName + "/"},
+		"SOCKS5":     {"get", "-proxy", socks, "-url", "https://" + apiName + "/"},
+	} {
+		out, err := client(t, args...)
+		if err != nil || !strings.Contains(out, `"service":"private-api"`) {
+			t.Errorf("%s: %v %s", what, err, out)
+			continue
+		}
+		t.Logf("%s: %s", what, strings.TrimSpace(out))
+	}
+	if out, err := client(t, "half-close", "-proxy", socks); err != nil || strings.TrimSpace(out) != "100000" {
+		t.Errorf("a half-closed stream was answered %q, %v; want how many bytes arrived", out, err)
+	}
+	r := under(t, proxy, 50, 0, func() {})
+	unharmed(t, r)
+	if len(r.Devices) != 3 {
+		t.Errorf("the API saw the devices %v, want three", r.Devices)
+	}
+	t.Logf("load per device: %v", r.Devices)
+}
+
+// restartUnderLoad restarts every replica, in order, while 200 new connections
+// a second are made and 100 transfers run.
+func restartUnderLoad(t *testing.T, ns, name, proxy string) {
+	t.Helper()
+	r := under(t, proxy, 200, 100, func() {
+		kubectl(t, "-n", ns, "rollout", "restart", "statefulset/"+name)
+		rollout(t, ns, name)
+	})
+	unharmed(t, r)
+}
+
+// killOne ends a replica without warning, under load, and tells what it cost.
+func killOne(t *testing.T, ns, pod, proxy string) {
+	t.Helper()
+	r := under(t, proxy, 20, 0, func() {
+		kubectl(t, "-n", ns, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+		time.Sleep(15 * time.Second)
+	})
+	if r.Failed*10 > r.New {
+		t.Errorf("a killed replica cost %d of %d connections", r.Failed, r.New)
+	}
+}
+
+// certificate returns a certificate of the private API with its key, and its
+// authority, as PEM.
+func certificate(t *testing.T) (cert, key, ca []byte) {
+	t.Helper()
+	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: apiName}, DNSNames: []string{apiName},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, priv.Public(), priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), cert
+}
