@@ -30,10 +30,6 @@ image: ## pack dist/pando-image.tar for linux/amd64 and linux/arm64, with an SBO
 	  $(foreach a,$(ARCHS),linux/$(a)=pando:../dist/pando-linux-$(a))
 	cd tools && $(GO) tool cyclonedx-gomod app -json -licenses -std -noserial -main cmd/pando -output ../dist/pando-image.cdx.json ..
 
-.PHONY: chart
-chart: ## lint the chart and hold its templates to their goldens
-	cd charts && $(GO) test -count=1 ./...
-
 # The end-to-end tests want a cluster: KUBECTL reaches it, and E2E_LOAD puts an
 # image archive on its nodes. E2E_EXEC stands before the command that runs the
 # tests, for a cluster in a network namespace.
@@ -68,9 +64,9 @@ cross: ## build for linux and darwin, amd64 and arm64
 
 .PHONY: lint
 lint: ## gofmt, go vet (linux and darwin) and staticcheck
-	@files=$$(gofmt -l cmd internal); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
+	@files=$$(gofmt -l cmd internal e2e tools); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
 	$(GO) mod tidy -diff
-	$(GO) vet ./...
+	$(GO) vet ./... && $(GO) vet -tags e2e ./e2e && cd tools && $(GO) vet ./...
 	GOOS=darwin $(GO) vet ./cmd/... ./internal/tailnet/ ./internal/gateway/ ./internal/nstest/
 	$(GO) tool staticcheck ./...
 

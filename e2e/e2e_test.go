@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +134,7 @@ func chart(t *testing.T, key, ns, mode string) {
 		t.Errorf("the notes don't begin with what to try:\n%s", out)
 	}
 	fleetOf(t, name)
+	idleMemory(t, ns, name)
 	works(t, proxy)
 	restartUnderLoad(t, ns, name, proxy)
 	if mode == "userspace" {
@@ -140,6 +142,28 @@ func chart(t *testing.T, key, ns, mode string) {
 	}
 	helm(t, "-n", ns, "uninstall", name, "--wait")
 	kubectl(t, "delete", "namespace", ns, "--timeout=120s")
+}
+
+// idleMemory tells what the replicas weigh before they have done anything, and
+// that their metrics can be scraped.
+func idleMemory(t *testing.T, ns, name string) {
+	t.Helper()
+	for i := range 3 {
+		pod := fmt.Sprintf("%s-%d", name, i)
+		out := kubectl(t, "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/"+pod+":9002/proxy/metrics")
+		for line := range strings.Lines(out) {
+			if v, ok := strings.CutPrefix(line, "process_resident_memory_bytes "); ok {
+				bytes, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Logf("MEASURED %s idle: RSS %.1f MiB", pod, bytes/(1<<20))
+			}
+		}
+		if !strings.Contains(out, "\npando_ready 1\n") {
+			t.Errorf("%s does not count itself ready:\n%s", pod, out)
+		}
+	}
 }
 
 // controlAway takes the control server away for a minute, under load, and
