@@ -16,14 +16,14 @@ var update = flag.Bool("update", false, "write the golden files")
 // needs no cluster.
 func TestChartRenders(t *testing.T) {
 	dir := env("E2E_CHART", "../charts/pando")
-	key := []string{"--set", "tailnet.authKey=tskey-auth-x"}
+	key := []string{"--set", "tailnet.authKey=tskey-auth-x,image.repository=registry.example/pando"}
 	out := helm(t, append([]string{"lint", "--strict", dir}, key...)...)
 	if !strings.Contains(out, "0 chart(s) failed") {
 		t.Error(out)
 	}
 	for name, args := range map[string][]string{
 		"default": key,
-		"kernel": {"--set", "mode=kernel,tailnet.existingSecret=mine,replicas=2,tailnet.controlURL=https://headscale.example.com,tailnet.tags={tag:k8s}",
+		"kernel": {"--set", "image.repository=registry.example/pando,mode=kernel,tailnet.existingSecret=mine,replicas=2,tailnet.controlURL=https://headscale.example.com,tailnet.tags={tag:k8s}",
 			"--set", "config.policy.direct=public,drain.timeoutSeconds=60"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,12 +50,12 @@ func TestChartRenders(t *testing.T) {
 		"config.polcy.direct=any": "polcy",
 		"replicas=0":              "replicas",
 	} {
-		out, err := command(t, 60e9, nil, env("HELM", "helm"), "template", "pando", dir, "--set", "tailnet.authKey=x", "--set", args)
+		out, err := command(t, 60e9, nil, env("HELM", "helm"), "template", "pando", dir, key[0], key[1], "--set", args)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("--set %s: %v, want an error about %s\n%s", args, err, want, out)
 		}
 	}
-	if _, err := command(t, 60e9, nil, env("HELM", "helm"), "template", "pando", dir); err == nil || !strings.Contains(err.Error(), "set tailnet.authKey, or tailnet.existingSecret") {
+	if _, err := command(t, 60e9, nil, env("HELM", "helm"), "template", "pando", dir, "--set", "image.repository=x"); err == nil || !strings.Contains(err.Error(), "set tailnet.authKey, or tailnet.existingSecret") {
 		t.Errorf("without an auth key: %v", err)
 	}
 }
