@@ -105,6 +105,7 @@ func client(t *testing.T, args ...string) (string, error) {
 // report is what the lab's load prints.
 type report struct {
 	New, Failed, Slow     int
+	Rate                  float64
 	Max, P50, P99         time.Duration
 	Devices               map[string]int
 	Errors                []string
@@ -114,8 +115,8 @@ type report struct {
 }
 
 func (r *report) String() string {
-	return fmt.Sprintf("%d new connections, %d failed, %d over 1 s, p50 %v p99 %v max %v, over %d devices; %d transfers, %d at a time, %d broken",
-		r.New, r.Failed, r.Slow, r.P50.Round(100*time.Microsecond), r.P99.Round(100*time.Microsecond), r.Max.Round(time.Millisecond), len(r.Devices),
+	return fmt.Sprintf("%d new connections, %.0f/s, %d failed, %d over 1 s, p50 %v p99 %v max %v, over %d devices; %d transfers, %d at a time, %d broken",
+		r.New, r.Rate, r.Failed, r.Slow, r.P50.Round(100*time.Microsecond), r.P99.Round(100*time.Microsecond), r.Max.Round(time.Millisecond), len(r.Devices),
 		r.Transfers, r.Concurrent, r.Broken)
 }
 

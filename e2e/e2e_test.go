@@ -34,8 +34,8 @@ func TestFleet(t *testing.T) {
 	}
 	key := startSite(t)
 	t.Run("drop_in", func(t *testing.T) { dropIn(t, key) })
-	t.Run("chart", func(t *testing.T) { chart(t, key, "pando-e2e-chart", "userspace") })
-	t.Run("chart_kernel", func(t *testing.T) { chart(t, key, "pando-e2e-kernel", "kernel") })
+	t.Run("chart", func(t *testing.T) { chart(t, key, "pando-e2e-chart", "pando", "userspace") })
+	t.Run("chart_kernel", func(t *testing.T) { chart(t, key, "pando-e2e-kernel", "kernel-pando", "kernel") })
 	t.Run("control_server_away", controlAway)
 }
 
@@ -116,9 +116,8 @@ func dropIn(t *testing.T, key string) {
 
 // chart installs the chart with its defaults, in a namespace that lets in what
 // its mode should need.
-func chart(t *testing.T, key, ns, mode string) {
-	const name = "pando"
-	proxy := "http://pando." + ns + ":1055"
+func chart(t *testing.T, key, ns, name, mode string) {
+	proxy := "http://" + name + "." + ns + ":1055"
 	defer diagnose(t, ns)
 	level := map[string]string{"userspace": "restricted", "kernel": "privileged"}[mode]
 	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n  labels: {pod-security.kubernetes.io/enforce: %s}\n", ns, level)))
@@ -254,6 +253,9 @@ func restartUnderLoad(t *testing.T, ns, name, proxy string) {
 		rollout(t, ns, name)
 	})
 	unharmed(t, r)
+	if r.Rate < 200 {
+		t.Errorf("%.0f new connections a second, want 200", r.Rate)
+	}
 }
 
 // killOne ends a replica without warning, under load, and tells what it cost.

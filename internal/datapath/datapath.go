@@ -32,9 +32,11 @@ type Road struct {
 	// go out directly because its routes are not known yet.
 	Ready    func(ctx context.Context) error
 	Resolver *resolve.Resolver
-	Routes   func(netip.Addr) bool // reports whether a peer carries the address
-	Dialer   *dial.Dialer
-	Relay    *relay.Relay
+	// Routes reports whether a peer carries the address. It may wait for a
+	// route that was there a moment ago.
+	Routes func(context.Context, netip.Addr) bool
+	Dialer *dial.Dialer
+	Relay  *relay.Relay
 	// Finished gets each flow's record once, when the flow has ended.
 	Finished func(*flow.Record)
 
@@ -85,7 +87,7 @@ func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, erro
 	var targets []flow.Target
 	var denied error
 	for _, a := range answer.Addrs {
-		v := p.Address(q, a, r.Routes(a))
+		v := p.Address(q, a, r.Routes(ctx, a))
 		if v.Final(p.Mode) {
 			if denied == nil {
 				rec.Rule, denied = v.Rule, denial(v, a.String())

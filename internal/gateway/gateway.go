@@ -96,7 +96,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	})
 	g.road = &datapath.Road{
 		Ready:  g.ready,
-		Routes: g.node.Routes,
+		Routes: g.node.AwaitRoute,
 		Resolver: resolve.New(resolve.Options{
 			Hosts:       hosts(cfg.Resolve),
 			Tailnet:     g.tailnetDNS,
@@ -337,6 +337,7 @@ func (g *Gateway) ready(ctx context.Context) error {
 
 // dialResolver connects to a resolver of the tailnet, through the tunnel alone.
 func (g *Gateway) dialResolver(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	g.node.AwaitRoute(ctx, addr.Addr()) // without one the dial says so
 	if strings.HasPrefix(network, "udp") {
 		return g.node.DialUDP(ctx, addr)
 	}

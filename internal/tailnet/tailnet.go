@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"tailscale.com/control/controlclient"
 	"tailscale.com/envknob"
@@ -115,9 +116,10 @@ type Node struct {
 	watchDone chan struct{}
 	up        chan struct{} // closed when the node is first running
 	upOnce    sync.Once
-	minting   atomic.Bool            // a mintLogin runs
-	logins    sync.WaitGroup         // its goroutine
-	loginErr  atomic.Pointer[string] // the last error that the control server or the engine gave
+	routed    *lru.Cache[netip.Addr, time.Time] // when addresses were last seen routed
+	minting   atomic.Bool                       // a mintLogin runs
+	logins    sync.WaitGroup                    // its goroutine
+	loginErr  atomic.Pointer[string]            // the last error that the control server or the engine gave
 	loginURL  atomic.Pointer[string]
 }
 
@@ -145,6 +147,9 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 	quiet()
 
 	n := &Node{opts: opts, log: opts.Logger, up: make(chan struct{}), watchDone: make(chan struct{})}
+	if n.routed, err = lru.New[netip.Addr, time.Time](routesKept); err != nil {
+		return nil, err
+	}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.startEngine(); err != nil {
 		n.stop()
@@ -423,6 +428,40 @@ func (n *Node) Routes(addr netip.Addr) bool { return n.routes(addr.Unmap()) }
 func (n *Node) routes(addr netip.Addr) bool {
 	p, ok := n.lb.PeerForIP(addr)
 	return ok && !p.IsSelf
+}
+
+// A route that vanishes often comes back: a control server that restarts knows
+// a subnet router as offline until that has found it again.
+const (
+	routeMemory = time.Minute     // how long a lost route is hoped for
+	routeWait   = 5 * time.Second // how long one caller waits for it
+	routesKept  = 4096            // addresses remembered
+)
+
+// AwaitRoute is Routes, except that it waits a moment for a route which addr
+// had in the last minute and has lost.
+func (n *Node) AwaitRoute(ctx context.Context, addr netip.Addr) bool {
+	addr = addr.Unmap()
+	last, known := n.routed.Get(addr)
+	if n.routes(addr) {
+		if time.Since(last) > routeMemory/4 {
+			n.routed.Add(addr, time.Now())
+		}
+		return true
+	}
+	if !known || time.Since(last) > routeMemory {
+		return false
+	}
+	n.log.Info("a route is gone; waiting for it", "addr", addr.String())
+	ctx, cancel := context.WithTimeout(ctx, routeWait)
+	defer cancel()
+	for ctx.Err() == nil {
+		pause(ctx, 50*time.Millisecond)
+		if n.routes(addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // source returns the node's own address of dst's family, or why dst can't be

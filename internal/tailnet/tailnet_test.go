@@ -80,6 +80,7 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"control_outage_changes_nothing", controlOutage},
 		{"client_inside_an_accepted_route", clientInsideRoute},
 		{"fresh_source_port", freshSourcePort},
+		{"waits_for_a_route_that_comes_back", routeComesBack},
 		{"routes_can_be_ignored", routesIgnored},
 		{"closes_with_2000_tunnels", closesWithTunnels},
 		{"leaves_nothing_behind", leavesNothing},
@@ -551,6 +552,42 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// routeComesBack: a control server that restarts may take a route away for a
+// moment, as Headscale does until it has heard of the subnet router again.
+func routeComesBack(t *testing.T, w *world) {
+	n := w.join(t, "patient", tailnet.Options{})
+	extra := netip.MustParsePrefix("10.97.0.0/16")
+	addr := netip.MustParseAddr("10.97.0.1")
+	with := []netip.Prefix{testnet.Network, testnet.Network6, extra}
+	approve := func(routes []netip.Prefix) {
+		t.Helper()
+		if err := w.net.ApproveRoutes("cloud", routes...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer approve(with[:2])
+	approve(with)
+	eventually(t, "the route", func() bool { return n.AwaitRoute(t.Context(), addr) })
+	approve(with[:2])
+	eventually(t, "the route to go", func() bool { return !n.Routes(addr) })
+	there := make(chan bool)
+	go func() { there <- n.AwaitRoute(t.Context(), addr) }()
+	if n.AwaitRoute(t.Context(), netip.MustParseAddr("10.97.0.2")) {
+		t.Error("an address that was never routed is")
+	}
+	approve(with)
+	if !<-there {
+		t.Error("the route came back and was not waited for")
+	}
+	approve(with[:2])
+	eventually(t, "the route to go", func() bool { return !n.Routes(addr) })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if n.AwaitRoute(ctx, addr) {
+		t.Error("a route that is gone is there")
+	}
 }
 
 // bulkTransfers pulls more than all buffers hold from a server that closes as

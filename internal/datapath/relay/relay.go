@@ -44,7 +44,8 @@ type pair struct {
 	done     func(Result)
 	up, down atomic.Int64
 
-	clientEnded atomic.Bool // its stream has come to its end
+	clientEnded atomic.Bool  // its stream has come to its end
+	targetEnded atomic.Int64 // likewise; 1 and the bytes that had gone up by then, 0 before
 
 	left  atomic.Int32 // directions that still run
 	once  sync.Once
@@ -141,6 +142,8 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 	if err == nil {
 		if src.conn == p.Client {
 			p.clientEnded.Store(true)
+		} else {
+			p.targetEnded.Store(1 + p.up.Load())
 		}
 		err = asWriteError(closeWrite(dst.conn))
 	}
@@ -163,9 +166,10 @@ func (p *pair) failed(err error, src, dst side) {
 	if we, ok := errors.AsType[*writeError](err); ok {
 		broken, err = dst, we.error
 	}
-	if broken.conn == p.Client && p.clientEnded.Load() {
-		// It closed its socket instead of half-closing it: all it had to say
-		// has arrived, and it does not want the rest.
+	if broken.conn == p.Client && (p.clientEnded.Load() || p.targetEnded.Load() == 1+p.up.Load()) {
+		// It closed its socket instead of half-closing it, with bytes unread or
+		// still to come, such as the target's TLS close_notify: it had no more
+		// to say, and what it wanted it has.
 		p.fail(nil)
 		return
 	}
