@@ -111,8 +111,8 @@ type HTTP struct {
 
 // Drain says how the gateway stops.
 type Drain struct {
-	Settle  Duration `json:"settle" doc:"How long it still takes new connections after it said that it is not ready."`
-	Timeout Duration `json:"timeout" doc:"How long work in progress may go on after that. 0s cuts it at once."`
+	Settle  Duration `json:"settle" doc:"How long it still takes new connections after it said that it is not ready; up to twice as long while they keep coming."`
+	Timeout Duration `json:"timeout" doc:"How long work in progress may go on after settle. 0s cuts it at once."`
 }
 
 // Log says what is written to standard error.

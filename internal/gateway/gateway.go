@@ -186,14 +186,18 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	case <-cut.Done():
 	case <-failed.Done(): // a part that can't go on: leave in good order
 	}
-	// The drain, in its order. Its times are in the configuration, and the
-	// chart's grace period is computed from them.
+	// The drain, in its order. It takes settle and timeout together at most,
+	// from which the chart computes the grace period.
 	//
 	// 1. Settle: whoever sends us clients learns that we leave, and new
-	//    connections are still served.
+	//    connections are still served; for twice as long while they still come.
 	g.draining.Store(true)
-	g.log.Info("draining", "settle", g.cfg.Drain.Settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
-	sleep(cut, time.Duration(g.cfg.Drain.Settle))
+	begin, settle := time.Now(), time.Duration(g.cfg.Drain.Settle)
+	g.log.Info("draining", "settle", settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
+	sleep(cut, settle)
+	for time.Since(begin) < 2*settle && g.mux.Quiet() < settle/5 && cut.Err() == nil {
+		sleep(cut, settle/50)
+	}
 	// 2. Close the port, and what has asked for nothing yet.
 	stopStarting()
 	closeAll(g.proxy)
@@ -201,7 +205,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	g.mux.Drain()
 	g.http.Drain()
 	// 3. Let work finish.
-	patience, cancel := context.WithTimeout(cut, time.Duration(g.cfg.Drain.Timeout))
+	patience, cancel := context.WithDeadline(cut, begin.Add(settle+time.Duration(g.cfg.Drain.Timeout)))
 	defer cancel()
 	waitErr := errors.Join(g.mux.Wait(patience), g.relay.Wait(patience))
 	// 4. Cut what is left, and say why.
@@ -291,15 +295,55 @@ func (g *Gateway) warmUp(ctx context.Context) error {
 			g.secret.DropAuthKey()
 		}
 	}
+	start := time.Now()
+	g.awaitResolvers(ctx)
 	ctx, cancel := context.WithTimeout(ctx, warmTime)
 	defer cancel()
-	start := time.Now()
 	if err := g.node.Warm(ctx); err != nil {
 		g.log.Warn("tunnels are not all warm", "err", err)
 	}
 	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
 	close(g.warm)
 	return nil
+}
+
+// routeTime bounds the wait for the routes that a replica should find.
+const routeTime = 15 * time.Second
+
+// awaitResolvers waits for routes to the private resolvers that the tailnet's
+// split DNS names: it means them to be there. A control server that has itself
+// just started may not know yet that the subnet router is.
+func (g *Gateway) awaitResolvers(ctx context.Context) {
+	if !g.cfg.Tailnet.AcceptRoutes || !g.cfg.Resolve.Tailnet {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, routeTime)
+	defer cancel()
+	for missing := g.unroutedResolver(); missing.IsValid(); missing = g.unroutedResolver() {
+		if ctx.Err() != nil {
+			g.log.Warn("no peer routes a resolver of the tailnet's split DNS", "resolver", missing.String())
+			return
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+}
+
+// unroutedResolver returns a private resolver of the tailnet that no peer
+// routes; the zero Addr when there is none.
+func (g *Gateway) unroutedResolver() netip.Addr {
+	d, _ := g.node.DNS()
+	for _, servers := range d.Routes {
+		for _, s := range servers {
+			ap, err := netip.ParseAddrPort(s)
+			if a, aerr := netip.ParseAddr(s); aerr == nil {
+				ap, err = netip.AddrPortFrom(a, 53), nil
+			}
+			if err == nil && ap.Addr().IsPrivate() && !g.node.Routes(ap.Addr()) {
+				return ap.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 // Wait returns nil once the replica is on its tailnet with warm tunnels, while

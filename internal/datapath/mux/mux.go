@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -61,6 +62,8 @@ type Mux struct {
 	PeekTimeout time.Duration
 	Log         *slog.Logger
 
+	accepted atomic.Int64 // when the last connection came, in Unix nanoseconds
+
 	wg      sync.WaitGroup
 	mu      sync.Mutex
 	silent  map[*net.TCPConn]struct{} // connections whose first byte is awaited
@@ -89,9 +92,13 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener) error {
 			continue
 		}
 		pause = 0
+		m.accepted.Store(time.Now().UnixNano())
 		m.wg.Go(func() { m.dispatch(ctx, c) })
 	}
 }
+
+// Quiet returns how long no connection has come.
+func (m *Mux) Quiet() time.Duration { return time.Since(time.Unix(0, m.accepted.Load())) }
 
 // Drain closes the connections that have not said anything yet. Call it when
 // the listeners are closed.

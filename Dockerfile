@@ -1,0 +1,16 @@
+# The image for those who build with Docker. `make image` makes the same without.
+FROM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=dev
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/pandoproxy/pando/internal/cli.Version=$VERSION" -o /pando ./cmd/pando
+
+# USER is root, as in the stock image: Kubernetes has no ambient capabilities,
+# so a non-root user with NET_ADMIN holds nothing. The chart sets the user.
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /pando /pando
+COPY --from=build /pando /usr/local/bin/containerboot
+ENTRYPOINT ["/pando"]
