@@ -131,7 +131,7 @@ func under(t *testing.T, proxy string, rate, transfers int, f func()) *report {
 	}
 	done := make(chan result, 1)
 	go func() {
-		out, err := client(t, "load", "-proxy", proxy, "-rate", fmt.Sprint(rate), "-transfers", fmt.Sprint(transfers), "-until", until)
+		out, err := client(t, "load", "-proxy", proxy, "-tunnel", "-url", "http://"+apiName+"/", "-rate", fmt.Sprint(rate), "-transfers", fmt.Sprint(transfers), "-until", until)
 		done <- result{out, err}
 	}()
 	time.Sleep(3 * time.Second)

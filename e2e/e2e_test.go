@@ -133,9 +133,10 @@ func chart(t *testing.T, key, ns, name, mode string) {
 		t.Errorf("the notes don't begin with what to try:\n%s", out)
 	}
 	fleetOf(t, name)
-	idleMemory(t, ns, name)
+	memory(t, ns, name, "idle")
 	works(t, proxy)
 	restartUnderLoad(t, ns, name, proxy)
+	memory(t, ns, name, "after the load")
 	if mode == "userspace" {
 		return // control_server_away needs it
 	}
@@ -143,9 +144,8 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	kubectl(t, "delete", "namespace", ns, "--timeout=120s")
 }
 
-// idleMemory tells what the replicas weigh before they have done anything, and
-// that their metrics can be scraped.
-func idleMemory(t *testing.T, ns, name string) {
+// memory tells what the replicas weigh, and that their metrics can be scraped.
+func memory(t *testing.T, ns, name, when string) {
 	t.Helper()
 	for i := range 3 {
 		pod := fmt.Sprintf("%s-%d", name, i)
@@ -156,7 +156,7 @@ func idleMemory(t *testing.T, ns, name string) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				t.Logf("MEASURED %s idle: RSS %.1f MiB", pod, bytes/(1<<20))
+				t.Logf("MEASURED %s %s: RSS %.1f MiB", pod, when, bytes/(1<<20))
 			}
 		}
 		if !strings.Contains(out, "\npando_ready 1\n") {

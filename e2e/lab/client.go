@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -27,6 +28,7 @@ import (
 // target is what a client asks, and through which proxy.
 type target struct {
 	proxy, url, ca string
+	tunnel         bool
 	timeout        time.Duration
 }
 
@@ -34,6 +36,7 @@ func (t *target) flags(fs *flag.FlagSet) {
 	fs.StringVar(&t.proxy, "proxy", "", "http://HOST:PORT or socks5h://HOST:PORT")
 	fs.StringVar(&t.url, "url", "https://"+apiName+"/", "what to ask for")
 	fs.StringVar(&t.ca, "ca", siteSecret+"/ca.crt", "certificate authority of the private API")
+	fs.BoolVar(&t.tunnel, "tunnel", false, "open a tunnel for http:// too")
 	fs.DurationVar(&t.timeout, "timeout", 15*time.Second, "bound on a request")
 }
 
@@ -51,9 +54,34 @@ func (t *target) client() (*http.Client, error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
 	u.Scheme = strings.TrimSuffix(u.Scheme, "h") // net/http's socks5 is socks5h
-	return &http.Client{Timeout: t.timeout, Transport: &http.Transport{
-		Proxy: http.ProxyURL(u), DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
-	}}, nil
+	tr := &http.Transport{Proxy: http.ProxyURL(u), DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}
+	if t.tunnel {
+		tr.Proxy = nil
+		tr.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return connect(ctx, u.Host, addr) }
+	}
+	return &http.Client{Timeout: t.timeout, Transport: tr}, nil
+}
+
+// connect opens a tunnel to addr with CONNECT.
+func connect(ctx context.Context, proxy, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", proxy)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", addr, addr)
+	// The server speaks only when it is spoken to: nothing is read too far.
+	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
+	if err == nil && resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(resp.Body)
+		err = fmt.Errorf("CONNECT: %s: %s", resp.Status, body)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // get asks once and prints the answer.

@@ -10,8 +10,9 @@
 //     answer from there is believed
 //  6. the pod's own resolvers, those of /etc/resolv.conf
 //
-// Answers are cached for their TTL, failures of the name for a short time
-// (RFC 2308), and one lookup of a name is in flight at a time. The package
+// Answers are cached for their TTL, and used for longer while the resolvers
+// don't answer (RFC 8767); failures of the name for a short time (RFC 2308).
+// And one lookup of a name is in flight at a time. The package
 // does not judge addresses and does not dial them.
 package resolve
 
@@ -111,11 +112,19 @@ type entry struct {
 	answer  Answer
 	err     error
 	expires time.Time
+	useful  time.Time // until when it stands in for an answer that can't be had; zero means never
 }
 
 // negativeTTL is how long "no such name" is kept when the zone gives no SOA,
 // and at most (RFC 2308 section 5 leaves the ceiling to us).
 const negativeTTL = 10 * time.Second
+
+// Serving stale answers while the resolvers don't answer, RFC 8767 section 5.
+const (
+	staleTime  = time.Hour               // how long an answer is of use after its time
+	staleAfter = 1800 * time.Millisecond // how long a client waits for a fresh one
+	staleRetry = 10 * time.Second        // how long the resolvers are let alone after they failed
+)
 
 // New returns a resolver. It starts nothing.
 func New(opts Options) *Resolver {
@@ -183,9 +192,16 @@ func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
 	if a := lookupHosts(*r.hosts.Load(), name); len(a) > 0 {
 		return Answer{Addrs: a, Source: SourceHosts}, nil
 	}
-	if e, ok := r.cache.Get(name); ok && time.Now().Before(e.expires) {
-		e.answer.Cached = true
-		return e.answer, e.err
+	old, kept := r.cache.Get(name)
+	old.answer.Cached = true
+	if kept && time.Now().Before(old.expires) {
+		return old.answer, old.err
+	}
+	var stale <-chan time.Time
+	if kept && time.Now().Before(old.useful) {
+		t := time.NewTimer(staleAfter)
+		defer t.Stop()
+		stale = t.C
 	}
 	ch := r.flight.DoChan(name, func() (any, error) {
 		// The flight is shared, so it outlives the caller that began it.
@@ -197,6 +213,8 @@ func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
 	case res := <-ch:
 		e := res.Val.(entry)
 		return e.answer, e.err
+	case <-stale:
+		return old.answer, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return Answer{}, fail(flow.Timeout, name, "", ctx.Err())
@@ -214,10 +232,18 @@ func (r *Resolver) fill(ctx context.Context, name string) entry {
 		ttl = min(max(ttl, r.opts.MinTTL), r.opts.MaxTTL)
 	case flow.NotFound:
 		ttl = min(max(ttl, r.opts.MinTTL), negativeTTL)
-	default:
-		return e // the resolver failed, not the name: ask again
+	default: // the resolver failed, not the name
+		if old, ok := r.cache.Get(name); ok && time.Now().Before(old.useful) {
+			old.expires = time.Now().Add(staleRetry)
+			r.cache.Add(name, old)
+			return old
+		}
+		return e
 	}
 	e.expires = time.Now().Add(ttl)
+	if err == nil {
+		e.useful = e.expires.Add(staleTime)
+	}
 	r.cache.Add(name, e)
 	return e
 }

@@ -341,6 +341,41 @@ func TestCacheLifetime(t *testing.T) {
 	}
 }
 
+// While its resolver fails or is silent, a name keeps the answer it had.
+func TestServesStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers, silent := true, false
+		r, asked := bubble(t, Options{MaxTTL: time.Minute, Timeout: 5 * time.Second}, func(n string, q *dns.Msg) *dns.Msg {
+			switch {
+			case silent:
+				time.Sleep(time.Minute)
+			case answers:
+				return records(apiA)(n, q)
+			}
+			return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+		})
+		ask := func(what string, took time.Duration, times int) {
+			t.Helper()
+			start, before := time.Now(), asked()
+			lookup(t, r, "api.corp.example", SourceMagicDNS, "10.0.0.1")
+			if d, n := time.Since(start), asked()-before; d != took || n != times {
+				t.Errorf("%s: after %v, asked %d times; want %v and %d", what, d, n, took, times)
+			}
+		}
+		ask("fresh", 0, 1)
+		answers = false
+		time.Sleep(2 * time.Minute)
+		ask("refused", 0, 1)
+		ask("refused a moment ago", 0, 0)
+		silent = true
+		time.Sleep(20 * time.Second)
+		ask("silent", staleAfter, 1)
+		silent = false
+		time.Sleep(2 * staleTime)
+		lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "did not answer")
+	})
+}
+
 func TestOneFlightPerName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
