@@ -74,7 +74,7 @@ func slow(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-Sum")
 	h := sha256.New()
 	for end, i := time.Now().Add(time.Duration(ms)*time.Millisecond), 0; ; i++ {
-		chunk := strings.Repeat(strconv.Itoa(i), 500)
+		chunk := strings.Repeat(strconv.Itoa(i), 2000)
 		io.WriteString(h, chunk)
 		if _, err := io.WriteString(w, chunk); err != nil {
 			return
@@ -83,7 +83,7 @@ func slow(w http.ResponseWriter, r *http.Request) {
 		if !time.Now().Before(end) {
 			break
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond)
 	}
 	w.Header().Set("X-Sum", fmt.Sprintf("%x", h.Sum(nil)))
 }
