@@ -307,8 +307,9 @@ func (g *Gateway) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// routeTime bounds the wait for the routes that a replica should find.
-const routeTime = 15 * time.Second
+// routeTime bounds the wait for the routes that a replica should find. A
+// subnet router looks for a control server that was away every half minute.
+const routeTime = time.Minute
 
 // awaitResolvers waits for routes to the private resolvers that the tailnet's
 // split DNS names: it means them to be there. A control server that has itself
