@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,7 @@ func startSite(t *testing.T) string {
 	defer diagnose(t, siteNS)
 	cert, certKey, ca := certificate(t)
 	apply(t, "site.yaml", nil)
+	control = "http://" + net.JoinHostPort(kubectl(t, "-n", siteNS, "get", "service", "headscale", "-o", "jsonpath={.spec.clusterIP}"), "8080")
 	kubectl(t, "create", "namespace", clientNS)
 	b64 := base64.StdEncoding.EncodeToString
 	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: site, namespace: %s}\ndata: {tls.crt: %s, tls.key: %s}\n", siteNS, b64(cert), b64(certKey))))
