@@ -344,12 +344,12 @@ func TestCacheLifetime(t *testing.T) {
 // While its resolver fails or is silent, a name keeps the answer it had.
 func TestServesStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		answers, silent := true, false
+		var fails, silent atomic.Bool
 		r, asked := bubble(t, Options{MaxTTL: time.Minute, Timeout: 5 * time.Second}, func(n string, q *dns.Msg) *dns.Msg {
 			switch {
-			case silent:
+			case silent.Load():
 				time.Sleep(time.Minute)
-			case answers:
+			case !fails.Load():
 				return records(apiA)(n, q)
 			}
 			return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
@@ -363,14 +363,14 @@ func TestServesStale(t *testing.T) {
 			}
 		}
 		ask("fresh", 0, 1)
-		answers = false
+		fails.Store(true)
 		time.Sleep(2 * time.Minute)
 		ask("refused", 0, 1)
 		ask("refused a moment ago", 0, 0)
-		silent = true
+		silent.Store(true)
 		time.Sleep(20 * time.Second)
 		ask("silent", staleAfter, 1)
-		silent = false
+		silent.Store(false)
 		time.Sleep(2 * staleTime)
 		lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "did not answer")
 	})
