@@ -452,7 +452,7 @@ func (n *Node) AwaitRoute(ctx context.Context, addr netip.Addr) bool {
 	if !known || time.Since(last) > routeMemory {
 		return false
 	}
-	n.log.Info("a route is gone; waiting for it", "addr", addr.String())
+	n.log.Debug("a route is gone; waiting for it", "addr", addr.String())
 	ctx, cancel := context.WithTimeout(ctx, routeWait)
 	defer cancel()
 	for ctx.Err() == nil {
