@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/testnet"
@@ -100,8 +99,10 @@ func oneLinePerFlow(t *testing.T, w *world) {
 	c.Close()
 	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/")
 	w.curl(t, "-x", "socks5h://"+r.addr, "https://"+testnet.APIName+"/")
-	eventually(t, "five lines", func() bool { return r.flows.count() >= 5 })
-	time.Sleep(100 * time.Millisecond)
+	r.kill()
+	if err := r.wait(); err != nil { // no line is written after that
+		t.Error(err)
+	}
 	if n := r.flows.count(); n != 5 {
 		t.Errorf("3 requests and 2 tunnels made %d lines, want 5", n)
 	}

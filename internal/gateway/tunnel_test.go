@@ -153,21 +153,20 @@ func earlyBytes(t *testing.T, w *world) {
 
 // resetPassedOn: a broken stream must not look like a whole one.
 func resetPassedOn(t *testing.T, w *world) {
-	release := make(chan struct{})
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7105), func(c net.Conn) {
-		defer c.Close()
-		io.WriteString(c, "half of it")
-		<-release
-	})
+	heard := make(chan error, 1)
 	failed := make(chan error, 1)
 	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7106), func(c net.Conn) {
 		defer c.Close()
-		_, err := io.ReadAll(c)
+		_, err := c.Read(make([]byte, 1))
+		heard <- err
+		_, err = io.ReadAll(c)
 		failed <- err
 	})
 	// The client resets: the target sees an error, not an end.
 	c, _ := w.connectTo(t, testnet.APIName+":7106", "x")
-	time.Sleep(50 * time.Millisecond)
+	if err := <-heard; err != nil {
+		t.Fatal(err)
+	}
 	c.SetLinger(0)
 	c.Close()
 	select {
@@ -181,7 +180,6 @@ func resetPassedOn(t *testing.T, w *world) {
 	if f := w.flows.find(t, ":7106"); f["class"] != "canceled" {
 		t.Errorf("flow line %v", f)
 	}
-	close(release)
 }
 
 // webSocket speaks RFC 6455's opening handshake through the plain front, and

@@ -186,7 +186,9 @@ func TestCloseWithBytesUnread(t *testing.T) {
 	say(t, j.target, "response")
 	j.target.CloseWrite()
 	hear(t, j.client, "respons")
-	time.Sleep(50 * time.Millisecond) // the end arrives, and is not read
+	for r.ended() == 0 { // the end has passed the relay, and is not read
+		runtime.Gosched()
+	}
 	j.client.Close()
 	hearEnd(t, j.target, syscall.ECONNRESET)
 	if res := j.end(t, &r); res != (Result{Up: 7, Down: 8}) {
@@ -404,4 +406,16 @@ func TestNoHalfClose(t *testing.T) {
 	if res := <-result; flow.ClassOf(res.Err) != flow.Reset {
 		t.Errorf("result %+v", res)
 	}
+}
+
+// ended counts the pairs whose target has ended its stream.
+func (r *Relay) ended() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.pairs {
+		if p.targetEnded.Load() > 0 {
+			n++
+		}
+	}
+	return n
 }
