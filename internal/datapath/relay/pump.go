@@ -37,10 +37,9 @@ func pumpWait(dst io.Writer, src io.Reader, w readWaiter, count *atomic.Int64) e
 		buf := buffers.Get().(*[bufferSize]byte)
 		n, err := src.Read(buf[:])
 		if n > 0 {
-			m, werr := dst.Write(buf[:n])
-			count.Add(int64(m))
+			werr := forward(dst, buf[:n], count)
 			if err == nil {
-				err = asWriteError(werr)
+				err = werr
 			}
 		}
 		buffers.Put(buf)
@@ -60,10 +59,9 @@ func pumpPlain(dst io.Writer, src io.Reader, count *atomic.Int64) error {
 	for {
 		n, err := src.Read(buf[:])
 		if n > 0 {
-			m, werr := dst.Write(buf[:n])
-			count.Add(int64(m))
+			werr := forward(dst, buf[:n], count)
 			if err == nil {
-				err = asWriteError(werr)
+				err = werr
 			}
 		}
 		if err != nil {
@@ -73,4 +71,13 @@ func pumpPlain(dst io.Writer, src io.Reader, count *atomic.Int64) error {
 			return err
 		}
 	}
+}
+
+// forward writes b to dst and counts it, before the write: whoever has seen
+// the bytes finds them counted.
+func forward(dst io.Writer, b []byte, count *atomic.Int64) error {
+	count.Add(int64(len(b)))
+	n, err := dst.Write(b)
+	count.Add(int64(n - len(b)))
+	return asWriteError(err)
 }

@@ -48,10 +48,8 @@ func pumpRaw(dst io.Writer, src syscall.RawConn, count *atomic.Int64) error {
 		case n == 0:
 			return nil
 		}
-		m, err := dst.Write(buf[:n])
-		count.Add(int64(m))
-		if err != nil {
-			return asWriteError(err)
+		if err := forward(dst, buf[:n], count); err != nil {
+			return err
 		}
 	}
 }

@@ -201,9 +201,7 @@ func copyEarly(dst net.Conn, early []byte, count *atomic.Int64) error {
 	if len(early) == 0 {
 		return nil
 	}
-	n, err := dst.Write(early)
-	count.Add(int64(n))
-	return asWriteError(err)
+	return forward(dst, early, count)
 }
 
 // writeError is an error of the side that is written to.
