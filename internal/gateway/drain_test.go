@@ -24,13 +24,13 @@ func drain(t *testing.T, w *world) {
 	tunnel, br := r.connectTo(t, testnet.APIName+":7120", "")
 	busy := r.raw(t)
 	fmt.Fprintf(busy, "GET http://%s/hold HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
-	idle := r.raw(t)
+	<-w.origin.held
+	silent := r.raw(t)
+	idle := r.raw(t) // accepted in order: once it has its answer, silent is in too
 	fmt.Fprintf(idle, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
 	if resp, err := http.ReadResponse(bufio.NewReader(idle), nil); err != nil || resp.Close {
 		t.Fatalf("%v, %v", resp, err)
 	}
-	silent := r.raw(t)
-	time.Sleep(50 * time.Millisecond)
 
 	r.drain()
 	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/") // still served while it settles

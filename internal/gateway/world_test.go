@@ -219,12 +219,13 @@ func (l *flowLog) count() int {
 type origin struct {
 	mu    sync.Mutex
 	conns int
-	hold  chan struct{}
+	hold  chan struct{} // /hold answers when it is closed
+	held  chan struct{} // gets one for each request of /hold
 	gate  chan struct{}
 }
 
 func newOrigin(t *testing.T, ln net.Listener) *origin {
-	o := &origin{hold: make(chan struct{}), gate: make(chan struct{})}
+	o := &origin{hold: make(chan struct{}), held: make(chan struct{}, 9), gate: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex() // else net/http drops what the answer overtakes
@@ -251,7 +252,6 @@ func newOrigin(t *testing.T, ln net.Listener) *origin {
 		for i := range 3 {
 			fmt.Fprintf(w, "tick %d\n", i)
 			w.(http.Flusher).Flush()
-			time.Sleep(300 * time.Millisecond)
 		}
 	})
 	mux.HandleFunc("/gated", func(w http.ResponseWriter, r *http.Request) {
@@ -264,6 +264,7 @@ func newOrigin(t *testing.T, ln net.Listener) *origin {
 		fmt.Fprintln(w, "second")
 	})
 	mux.HandleFunc("/hold", func(w http.ResponseWriter, r *http.Request) {
+		o.held <- struct{}{}
 		<-o.hold
 		io.WriteString(w, "held")
 	})
