@@ -409,8 +409,15 @@ func bulkTransfers(t *testing.T, w *world) {
 					t.Error(err)
 					return
 				}
-				c.SetDeadline(time.Now().Add(30 * time.Second))
-				if got, err := io.Copy(io.Discard, c); got != size || err != nil {
+				// Slow is no failure; silent is.
+				got, buf := 0, make([]byte, 64<<10)
+				for err == nil {
+					c.SetReadDeadline(time.Now().Add(10 * time.Second))
+					var m int
+					m, err = c.Read(buf)
+					got += m
+				}
+				if got != size || err != io.EOF {
 					t.Errorf("got %d of %d bytes: %v", got, size, err)
 				}
 				c.Close()
