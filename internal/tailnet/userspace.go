@@ -132,9 +132,16 @@ func (n *Node) dialNetstack(ctx context.Context, src netip.Addr, dst netip.AddrP
 		}
 		a.ep.Close()
 		lastErr = errno(err)
-		// A refusal is an answer. An attempt that timed out leaves the others.
-		if !errors.Is(lastErr, syscall.ETIMEDOUT) || allOver(tries[:started]) {
+		// A refusal is an answer. An attempt that timed out leaves the others:
+		// netstack gives one up within a second when its SYNs are challenged fast
+		// enough.
+		switch {
+		case !errors.Is(lastErr, syscall.ETIMEDOUT):
 			return nil, lastErr
+		case allOver(tries[:started]) && started == len(tries):
+			return nil, lastErr
+		case allOver(tries[:started]):
+			timer.Reset(0)
 		}
 	}
 }
