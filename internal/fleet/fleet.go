@@ -21,6 +21,7 @@ import (
 	"tailscale.com/kube/kubeapi"
 	"tailscale.com/kube/kubeclient"
 	"tailscale.com/kube/kubetypes"
+	"tailscale.com/tstime"
 )
 
 const (
@@ -86,7 +87,7 @@ func (s *Secret) load(ctx context.Context) error {
 			return err
 		}
 		s.log.Warn("state not read yet", "secret", s.name, "err", err, "retry_in", wait.String())
-		if !pause(ctx, wait) {
+		if !tstime.Sleep(ctx, wait) {
 			return err
 		}
 	}
@@ -212,7 +213,7 @@ func (s *Secret) save(ctx context.Context) {
 				return
 			}
 			s.log.Warn("state not saved yet", "secret", s.name, "err", err, "retry_in", wait.String())
-			if !pause(ctx, wait) {
+			if !tstime.Sleep(ctx, wait) {
 				return
 			}
 		}
@@ -315,16 +316,4 @@ func field(id ipn.StateKey) string {
 		}
 		return '_'
 	}, string(id))
-}
-
-// pause waits for d and reports whether ctx allowed it.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

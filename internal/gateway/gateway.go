@@ -5,13 +5,9 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,13 +15,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pandoproxy/pando/internal/admin"
-	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
-	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/socks5"
@@ -141,28 +135,25 @@ func (g *Gateway) finished(rec *flow.Record) {
 	g.metrics.Observe(rec)
 }
 
-// tailnetDNS is the tailnet's DNS configuration, as far as it is used.
-func (g *Gateway) tailnetDNS() (resolve.TailnetDNS, bool) {
-	d, ok := g.node.DNS()
-	if !g.cfg.Resolve.Tailnet {
-		d = tailnet.DNS{}
-	}
-	return resolve.TailnetDNS(d), ok
-}
-
 // release closes what New opened, before Run.
 func (g *Gateway) release(ctx context.Context) {
 	closeAll(g.proxy)
 	if g.admin != nil {
 		g.admin.Close()
 	}
-	if g.secret != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if err := g.secret.Close(ctx); err != nil {
-			g.log.Warn("state not saved", "err", err)
-		}
+	if err := g.closeSecret(ctx); err != nil {
+		g.log.Warn("state not saved", "err", err)
 	}
+}
+
+// closeSecret saves what is left of the device's state.
+func (g *Gateway) closeSecret(ctx context.Context) error {
+	if g.secret == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	return g.secret.Close(ctx)
 }
 
 // Run serves until ctx ends, and then drains. When cut ends, the drain is
@@ -221,9 +212,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	g.http.Close()
 	// 5. Leave the tailnet, and keep what it will be found by again.
 	closeErr := g.node.Close()
-	if g.secret != nil {
-		closeErr = errors.Join(closeErr, g.secret.Close(end))
-	}
+	closeErr = errors.Join(closeErr, g.closeSecret(ctx))
 	closeAdmin()
 	g.log.Info("stopped")
 	return errors.Join(serveErr, waitErr, closeErr)
@@ -270,272 +259,6 @@ func (g *Gateway) listening() []string {
 		list = append(list, ln.Addr().String())
 	}
 	return list
-}
-
-// warmTime bounds the warming of the tunnels: a route whose peer is down must
-// not keep the others from being used. It leaves room for a second handshake.
-const warmTime = 6 * time.Second
-
-// warmUp waits for the tailnet and makes its first handshakes. Its error ends
-// the replica.
-func (g *Gateway) warmUp(ctx context.Context) error {
-	if t := time.Duration(g.cfg.Tailnet.BootTimeout); t > 0 {
-		boot, cancel := context.WithTimeout(ctx, t)
-		defer cancel()
-		if err := g.node.Wait(boot); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("tailnet.bootTimeout: not on the tailnet after %v: %w", t, err)
-		}
-	}
-	if g.node.Wait(ctx) != nil {
-		return nil // stopped before
-	}
-	if g.secret != nil {
-		g.secret.SetDevice(g.node.ID(), g.node.Name()+".", g.node.Addrs())
-		if g.cfg.Tailnet.AuthOnce {
-			g.secret.DropAuthKey()
-		}
-	}
-	start := time.Now()
-	g.awaitResolvers(ctx)
-	ctx, cancel := context.WithTimeout(ctx, warmTime)
-	defer cancel()
-	if err := g.node.Warm(ctx); err != nil {
-		g.log.Warn("tunnels are not all warm", "err", err)
-	}
-	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
-	close(g.warm)
-	return nil
-}
-
-// routeTime bounds the wait for the routes that a replica should find. A
-// subnet router looks for a control server that was away every half minute.
-const routeTime = time.Minute
-
-// awaitResolvers waits for routes to the private resolvers that the tailnet's
-// split DNS names: it means them to be there. A control server that has itself
-// just started may not know yet that the subnet router is.
-func (g *Gateway) awaitResolvers(ctx context.Context) {
-	if !g.cfg.Tailnet.AcceptRoutes || !g.cfg.Resolve.Tailnet {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, routeTime)
-	defer cancel()
-	for missing := g.unroutedResolver(); missing.IsValid(); missing = g.unroutedResolver() {
-		if ctx.Err() != nil {
-			g.log.Warn("no peer routes a resolver of the tailnet's split DNS", "resolver", missing.String())
-			return
-		}
-		sleep(ctx, 100*time.Millisecond)
-	}
-}
-
-// unroutedResolver returns a private resolver of the tailnet that no peer
-// routes; the zero Addr when there is none.
-func (g *Gateway) unroutedResolver() netip.Addr {
-	d, _ := g.node.DNS()
-	for _, servers := range d.Routes {
-		for _, s := range servers {
-			ap, err := netip.ParseAddrPort(s)
-			if a, aerr := netip.ParseAddr(s); aerr == nil {
-				ap, err = netip.AddrPortFrom(a, 53), nil
-			}
-			if err == nil && ap.Addr().IsPrivate() && !g.node.Routes(ap.Addr()) {
-				return ap.Addr()
-			}
-		}
-	}
-	return netip.Addr{}
-}
-
-// Wait returns nil once the replica is on its tailnet with warm tunnels, while
-// it runs. The error says what it is waiting for.
-func (g *Gateway) Wait(ctx context.Context) error {
-	if err := g.node.Wait(ctx); err != nil {
-		return err
-	}
-	select {
-	case <-g.warm:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("warming tunnels: %w", ctx.Err())
-	}
-}
-
-// ready lets a request wait for the tailnet, for a bounded time.
-func (g *Gateway) ready(ctx context.Context) error {
-	var err error
-	select {
-	case <-g.warm:
-	default:
-		wait, cancel := context.WithTimeout(ctx, time.Duration(g.cfg.Tailnet.StartTimeout))
-		err = g.Wait(wait)
-		cancel()
-	}
-	if err == nil {
-		err = g.node.Err()
-	}
-	if err != nil {
-		return &flow.Error{Class: flow.NotReady, Op: "tailnet", Hint: "the gateway is not on its tailnet; try again, and look at its log if it stays so", Err: err}
-	}
-	return nil
-}
-
-// dialResolver connects to a resolver of the tailnet, through the tunnel alone.
-func (g *Gateway) dialResolver(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-	g.node.AwaitRoute(ctx, addr.Addr()) // without one the dial says so
-	if strings.HasPrefix(network, "udp") {
-		return g.node.DialUDP(ctx, addr)
-	}
-	return g.node.DialTCP(ctx, addr)
-}
-
-// oauthSecret is what the secrets of OAuth clients begin with. They may stand
-// wherever an auth key does, as with the stock client.
-const oauthSecret = "tskey-client-"
-
-// join starts the tailnet engine, with the state and the key that it needs.
-func (g *Gateway) join(ctx context.Context, c config.Tailnet) (*tailnet.Node, error) {
-	key, err := c.ReadAuthKey()
-	if err != nil {
-		return nil, err
-	}
-	o := tailnet.Options{
-		Mode: tailnet.Mode(c.Mode), Hostname: c.Hostname, ControlURL: c.ControlURL, AuthKey: key.Reveal(),
-		Tags: c.Tags, Ephemeral: c.Ephemeral, IgnoreRoutes: !c.AcceptRoutes, AdvertiseRoutes: prefixes(c.AdvertiseRoutes),
-		ShieldsUp: c.ShieldsUp && len(c.AdvertiseRoutes) == 0, Port: uint16(c.Port), TUNName: c.TUN, Logger: g.log,
-	}
-	client, err := c.ReadClientSecret()
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(o.AuthKey, oauthSecret) {
-		client, o.AuthKey = key, ""
-	}
-	if client != "" {
-		if len(c.Tags) == 0 {
-			return nil, errors.New("tailnet.tags: an OAuth client mints keys for tags alone; give at least one, such as tag:k8s")
-		}
-		oauth, err := tailnet.NewOAuthClient(client.Reveal(), c.Tags)
-		if err != nil {
-			return nil, fmt.Errorf("tailnet.clientSecret: %w", err)
-		}
-		o.MintKey = oauth.Mint
-	}
-	switch {
-	case c.KubeSecret != "":
-		if g.secret, err = fleet.Open(ctx, c.KubeSecret, g.log); err != nil {
-			return nil, fmt.Errorf("tailnet.kubeSecret: %w", err)
-		}
-		o.Store = g.secret
-		if o.AuthKey == "" && o.MintKey == nil {
-			o.AuthKey = g.secret.AuthKey()
-		}
-	case c.StateDir != "":
-		if o.Store, err = tailnet.DirStore(c.StateDir); err != nil {
-			return nil, fmt.Errorf("tailnet.stateDir: %w", err)
-		}
-	}
-	return tailnet.Start(ctx, o)
-}
-
-// policy turns the configuration's policy, which is valid, into the one that judges.
-func (g *Gateway) policy(c config.Policy) *policy.Policy {
-	p := &policy.Policy{Direct: policy.Direct(c.Direct), Mode: policy.Mode(c.Mode), Own: g.own}
-	for _, r := range c.Rules {
-		rule := policy.Rule{Name: r.Name, From: prefixes(r.From), Prefixes: prefixes(r.Prefixes), Allow: r.Action == "allow"}
-		for _, n := range r.Names {
-			rule.Names = append(rule.Names, strings.ToLower(n))
-		}
-		for _, s := range r.Ports {
-			first, last, _ := config.ParsePorts(s)
-			rule.Ports = append(rule.Ports, policy.PortRange{First: first, Last: last})
-		}
-		p.Rules = append(p.Rules, rule)
-	}
-	return p
-}
-
-func prefixes(list []string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range list {
-		p, _ := config.ParsePrefix(s)
-		out = append(out, p)
-	}
-	return out
-}
-
-// own reports whether a is one of our listeners: our port, on an address of
-// this host or on our tailnet address.
-func (g *Gateway) own(a netip.AddrPort) bool {
-	port := false
-	for _, ln := range append([]*net.TCPListener{g.admin}, g.proxy...) {
-		if ln == nil {
-			continue
-		}
-		listen := ln.Addr().(*net.TCPAddr).AddrPort()
-		if a.Port() != listen.Port() {
-			continue
-		}
-		ip := listen.Addr().Unmap()
-		if a.Addr() == ip {
-			return true
-		}
-		port = port || ip.IsUnspecified()
-	}
-	if !port {
-		return false
-	}
-	for _, own := range g.node.Addrs() {
-		if a.Addr() == own {
-			return true
-		}
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return true // can't tell: our own port is not worth the risk of a loop
-	}
-	for _, i := range addrs {
-		if n, ok := i.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a.Addr() {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func hosts(c config.Resolve) map[string][]netip.Addr {
-	m := map[string][]netip.Addr{}
-	for name, list := range c.Hosts {
-		for _, s := range list {
-			a, _ := netip.ParseAddr(s)
-			m[strings.ToLower(name)] = append(m[strings.ToLower(name)], a.Unmap())
-		}
-	}
-	return m
-}
-
-func authenticator(c config.Auth) (func(user, password string) bool, error) {
-	if c.UsersFile == "" {
-		return nil, nil
-	}
-	users, err := auth.Load(c.UsersFile)
-	if err != nil {
-		return nil, fmt.Errorf("auth.usersFile: %w", err)
-	}
-	return users.Verify, nil
-}
-
-// proxyName is the replica's name in Via and Proxy-Status: its own, so that a
-// request that comes back is told from one that passes a second gateway.
-func proxyName(hostname string) string {
-	if hostname == "" {
-		hostname, _ = os.Hostname()
-	}
-	if hostname == "" || hostname[0] >= '0' && hostname[0] <= '9' { // a token of RFC 9651 begins with a letter
-		return "pando-" + hostname
-	}
-	return hostname
 }
 
 func sleep(ctx context.Context, d time.Duration) {

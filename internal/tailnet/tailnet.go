@@ -30,6 +30,7 @@ import (
 	"tailscale.com/net/netns"
 	"tailscale.com/net/tsdial"
 	"tailscale.com/tsd"
+	"tailscale.com/tstime"
 	"tailscale.com/types/logid"
 	"tailscale.com/types/nettype"
 	"tailscale.com/types/preftype"
@@ -301,7 +302,7 @@ func (n *Node) mintLogin() {
 		why := err.Error()
 		n.loginErr.Store(&why)
 		n.log.Warn("no login yet", "err", err, "retry_in", wait.String())
-		pause(n.ctx, wait)
+		tstime.Sleep(n.ctx, wait)
 	}
 }
 
@@ -320,7 +321,7 @@ func (n *Node) loginWith(mint func(context.Context) (string, error)) error {
 		if n.Up() || n.ctx.Err() != nil {
 			return nil
 		}
-		pause(n.ctx, 100*time.Millisecond)
+		tstime.Sleep(n.ctx, 100*time.Millisecond)
 	}
 	return fmt.Errorf("no answer to the login within %v", loginTime)
 }
@@ -456,7 +457,7 @@ func (n *Node) AwaitRoute(ctx context.Context, addr netip.Addr) bool {
 	ctx, cancel := context.WithTimeout(ctx, routeWait)
 	defer cancel()
 	for ctx.Err() == nil {
-		pause(ctx, 50*time.Millisecond)
+		tstime.Sleep(ctx, 50*time.Millisecond)
 		if n.routes(addr) {
 			return true
 		}

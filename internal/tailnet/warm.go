@@ -10,6 +10,7 @@ import (
 	"tailscale.com/net/packet"
 	"tailscale.com/net/tstun"
 	"tailscale.com/tailcfg"
+	"tailscale.com/tstime"
 	"tailscale.com/types/ipproto"
 	"tailscale.com/types/key"
 	"tailscale.com/wgengine/filter"
@@ -44,7 +45,7 @@ func (n *Node) Warm(ctx context.Context) error {
 			// First a path, in both directions. The peer has to have heard of us
 			// from the control server by then: the engine says call-me-maybe once
 			// in 5 s.
-			pause(ctx, settle)
+			tstime.Sleep(ctx, settle)
 			n.callMeMaybe(p.Key())
 			if err := n.ping(ctx, addr, tailcfg.PingDisco); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer discovery: %w", name, addr, err)
@@ -52,7 +53,7 @@ func (n *Node) Warm(ctx context.Context) error {
 			// Then the handshake, which has one try. A peer that has just
 			// learned of us answers discovery a moment before its WireGuard
 			// knows our key.
-			pause(ctx, settle)
+			tstime.Sleep(ctx, settle)
 			if err := n.ping(ctx, addr, tailcfg.PingTSMP); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer the WireGuard handshake: %w", name, addr, err)
 			}
@@ -60,13 +61,6 @@ func (n *Node) Warm(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
 
 // ping sends pings until one is answered.

@@ -19,9 +19,10 @@ import (
 // hostsTTL is how long an answer of /etc/hosts is kept.
 const hostsTTL = 5 * time.Second
 
-// askBase asks the resolvers of resolv.conf. A name with a dot is asked as it is first, and then with the
-// search domains, whatever ndots says: the gateway's clients give whole names.
-// A search domain may lead into a zone of d; d's own resolvers are asked then.
+// askBase asks the resolvers of resolv.conf. A name with a dot is asked as it
+// is first, and then with the search domains, whatever ndots says: the
+// gateway's clients give whole names. A search domain may lead into a zone of
+// d; d's own resolvers are asked then.
 func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, d TailnetDNS, name string) (res result, source string) {
 	servers := make([]string, len(conf.Servers))
 	for i, s := range conf.Servers {

@@ -139,7 +139,7 @@ func read(m *dns.Msg, q dns.Question) result {
 func exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Msg) (*dns.Msg, error) {
 	var errs []error
 	for _, s := range servers {
-		addr, err := serverAddr(s)
+		addr, err := ServerAddr(s)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -159,9 +159,9 @@ func exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Ms
 	return nil, errors.Join(errs...)
 }
 
-// serverAddr reads a resolver's address: ip or ip:port, as the tailnet's
-// configuration and resolv.conf give it.
-func serverAddr(s string) (netip.AddrPort, error) {
+// ServerAddr reads the address of a resolver as a tailnet gives it, "10.12.0.2"
+// or "10.12.0.2:5353"; port 53 where none is said.
+func ServerAddr(s string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return netip.AddrPortFrom(a, 53), nil
 	}

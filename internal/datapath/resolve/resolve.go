@@ -12,7 +12,7 @@
 //
 // Answers are cached for their TTL, and used for longer while the resolvers
 // don't answer (RFC 8767); failures of the name for a short time (RFC 2308).
-// And one lookup of a name is in flight at a time. The package
+// One lookup of a name is in flight at a time. The package
 // does not judge addresses and does not dial them.
 package resolve
 

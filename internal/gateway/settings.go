@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/pandoproxy/pando/internal/auth"
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath/policy"
+)
+
+// policy turns the configuration's policy, which is valid, into the one that judges.
+func (g *Gateway) policy(c config.Policy) *policy.Policy {
+	p := &policy.Policy{Direct: policy.Direct(c.Direct), Mode: policy.Mode(c.Mode), Own: g.own}
+	for _, r := range c.Rules {
+		rule := policy.Rule{Name: r.Name, From: prefixes(r.From), Prefixes: prefixes(r.Prefixes), Allow: r.Action == "allow"}
+		for _, n := range r.Names {
+			rule.Names = append(rule.Names, strings.ToLower(n))
+		}
+		for _, s := range r.Ports {
+			first, last, _ := config.ParsePorts(s)
+			rule.Ports = append(rule.Ports, policy.PortRange{First: first, Last: last})
+		}
+		p.Rules = append(p.Rules, rule)
+	}
+	return p
+}
+
+func prefixes(list []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		p, _ := config.ParsePrefix(s)
+		out = append(out, p)
+	}
+	return out
+}
+
+// own reports whether a is one of our listeners: our port, on an address of
+// this host or on our tailnet address.
+func (g *Gateway) own(a netip.AddrPort) bool {
+	port := false
+	for _, ln := range append([]*net.TCPListener{g.admin}, g.proxy...) {
+		if ln == nil {
+			continue
+		}
+		listen := ln.Addr().(*net.TCPAddr).AddrPort()
+		if a.Port() != listen.Port() {
+			continue
+		}
+		ip := listen.Addr().Unmap()
+		if a.Addr() == ip {
+			return true
+		}
+		port = port || ip.IsUnspecified()
+	}
+	if !port {
+		return false
+	}
+	for _, own := range g.node.Addrs() {
+		if a.Addr() == own {
+			return true
+		}
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // can't tell: our own port is not worth the risk of a loop
+	}
+	for _, i := range addrs {
+		if n, ok := i.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a.Addr() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func hosts(c config.Resolve) map[string][]netip.Addr {
+	m := map[string][]netip.Addr{}
+	for name, list := range c.Hosts {
+		for _, s := range list {
+			a, _ := netip.ParseAddr(s)
+			m[strings.ToLower(name)] = append(m[strings.ToLower(name)], a.Unmap())
+		}
+	}
+	return m
+}
+
+func authenticator(c config.Auth) (func(user, password string) bool, error) {
+	if c.UsersFile == "" {
+		return nil, nil
+	}
+	users, err := auth.Load(c.UsersFile)
+	if err != nil {
+		return nil, fmt.Errorf("auth.usersFile: %w", err)
+	}
+	return users.Verify, nil
+}
+
+// proxyName is the replica's name in Via and Proxy-Status: its own, so that a
+// request that comes back is told from one that passes a second gateway.
+func proxyName(hostname string) string {
+	if hostname == "" {
+		hostname, _ = os.Hostname()
+	}
+	if hostname == "" || hostname[0] >= '0' && hostname[0] <= '9' { // a token of RFC 9651 begins with a letter
+		return "pando-" + hostname
+	}
+	return hostname
+}
