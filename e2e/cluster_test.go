@@ -137,9 +137,10 @@ func under(t *testing.T, proxy string, rate, transfers int, f func()) *report {
 		out, err := client(t, "load", "-proxy", proxy, "-tunnel", "-url", "http://"+apiName+"/", "-rate", fmt.Sprint(rate), "-transfers", fmt.Sprint(transfers), "-until", until)
 		done <- result{out, err}
 	}()
-	time.Sleep(3 * time.Second)
+	const moment = 3 * time.Second // of load before and after, which is measured too
+	time.Sleep(moment)
 	f()
-	time.Sleep(3 * time.Second)
+	time.Sleep(moment)
 	if _, err := client(t, "touch", until); err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +189,7 @@ type device struct {
 	IPAddresses []string    `json:"ip_addresses"`
 	NodeKey     string      `json:"node_key"`
 	MachineKey  string      `json:"machine_key"`
+	Online      bool        `json:"online"`
 }
 
 // devices returns the nodes whose name begins with prefix, by name.

@@ -180,13 +180,14 @@ func controlAway(t *testing.T) {
 	}
 	unharmed(t, under(t, proxy, 50, 10, func() {
 		away(func() { time.Sleep(time.Minute) })
-		time.Sleep(30 * time.Second) // everybody finds the control server again
+		everybodyBack(t)
 	}))
 	var unready string
 	r := under(t, proxy, 50, 10, func() {
 		away(func() {
 			kubectl(t, "-n", ns, "delete", "pod", "pando-2", "--wait=true")
-			time.Sleep(15 * time.Second)
+			kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.phase}=Running", "pod/pando-2", "--timeout=60s")
+			time.Sleep(5 * time.Second) // in which it could become ready, and must not
 			unready = kubectl(t, "-n", ns, "get", "pod", "pando-2", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		})
 	})
@@ -200,6 +201,22 @@ func controlAway(t *testing.T) {
 		return err
 	})
 	t.Logf("MEASURED the replica that was lost in the outage carries traffic %v after its end", time.Since(begin).Round(time.Second))
+}
+
+// everybodyBack waits until the control server sees the router and the
+// chart's replicas again.
+func everybodyBack(t *testing.T) {
+	t.Helper()
+	eventually(t, "all devices to be online", 3*time.Minute, func() error {
+		for _, prefix := range []string{"router", "pando-"} {
+			for name, d := range devices(t, prefix) {
+				if !d.Online {
+					return fmt.Errorf("%s is not", name)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // fleetOf waits for three devices whose names begin with name.
@@ -282,7 +299,7 @@ func killOne(t *testing.T, ns, pod, proxy string) {
 	t.Helper()
 	r := under(t, proxy, 20, 0, func() {
 		kubectl(t, "-n", ns, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
-		time.Sleep(15 * time.Second)
+		rollout(t, ns, strings.TrimRight(pod, "-0123456789"))
 	})
 	if r.Failed*2 > r.New { // two of three replicas are there
 		t.Errorf("a killed replica cost %d of %d connections", r.Failed, r.New)

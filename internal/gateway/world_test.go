@@ -101,7 +101,7 @@ func (w *world) ca() string { return filepath.Join(w.dir, "ca.pem") }
 func (w *world) start(t *testing.T, edit func(*config.Config)) *replica {
 	t.Helper()
 	cfg := config.Default()
-	cfg.Listen.Proxy = "127.0.0.1:0"
+	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", ""
 	cfg.Tailnet.Mode = w.mode
 	cfg.Tailnet.Hostname = "gateway"
 	cfg.Tailnet.ControlURL = w.net.URL()
