@@ -26,9 +26,10 @@ ARCHS ?= amd64 arm64
 .PHONY: image
 image: ## pack dist/pando-image.tar for linux/amd64 and linux/arm64, with an SBOM beside it
 	for arch in $(ARCHS); do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/pando-linux-$$arch ./cmd/pando || exit 1; done
-	cd tools && $(GO) run ./image -name $(IMAGE) -out ../dist/pando-image.tar -entrypoint /pando -links usr/local/bin/containerboot=/pando \
+	cd tools && $(GO) run ./image -name $(IMAGE) -out ../dist/pando-image.tar -max 14 -entrypoint /pando -links usr/local/bin/containerboot=/pando \
 	  $(foreach a,$(ARCHS),linux/$(a)=pando:../dist/pando-linux-$(a))
-	cd tools && $(GO) tool cyclonedx-gomod app -json -licenses -std -noserial -main cmd/pando -output ../dist/pando-image.cdx.json ..
+	cd tools && gomod=$$($(GO) tool -n cyclonedx-gomod) && for arch in $(ARCHS); do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $$gomod app -json -licenses -std -noserial -notimestamp -main cmd/pando -output ../dist/pando-image-$$arch.cdx.json .. || exit 1; done
 
 # The end-to-end tests want a cluster: KUBECTL reaches it, and E2E_LOAD puts an
 # image archive on its nodes. E2E_EXEC stands before the command that runs the

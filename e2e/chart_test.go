@@ -44,11 +44,16 @@ func TestChartRenders(t *testing.T) {
 		})
 	}
 	for args, want := range map[string]string{
-		"mode=both":               "mode",
-		"tailnet.tags={k8s}":      "tags",
-		"replica=3":               "replica",
-		"config.polcy.direct=any": "polcy",
-		"replicas=0":              "replicas",
+		"mode=both":                "mode",
+		"tailnet.tags={k8s}":       "tags",
+		"replica=3":                "replica",
+		"config.polcy.direct=any":  "polcy",
+		"config.policy.dirct=any":  "dirct",
+		"config.listen.proxy=:80":  "proxy",
+		"config.drain.timeout=2m":  "timeout",
+		"tailnet=null":             "tailnet",
+		"tailnet.authKeyField=a/b": "authKeyField",
+		"replicas=0":               "replicas",
 	} {
 		out, err := command(t, 60e9, nil, env("HELM", "helm"), "template", "pando", dir, key[0], key[1], "--set", args)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -114,6 +114,63 @@ func dropIn(t *testing.T, key string) {
 	restartUnderLoad(t, ns, name, proxy)
 	killOne(t, ns, name+"-1", proxy)
 	rollout(t, ns, name)
+
+	// And back: the stock container finds what it left.
+	kubectl(t, "-n", ns, "set", "image", "statefulset/"+name, "tailscale="+stockImage)
+	rollout(t, ns, name)
+	eventually(t, "the stock container to be back on its devices", time.Minute, func() error {
+		for n, d := range fleetOf(t, name) {
+			if d.ID != before[n].ID || !d.Online {
+				return fmt.Errorf("%s is %+v, was %+v", n, d, before[n])
+			}
+		}
+		return nil
+	})
+	if out := kubectl(t, "-n", ns, "get", "pods", "-o", `jsonpath={.items[*].status.containerStatuses[*].restartCount}`); strings.Trim(out, "0 ") != "" {
+		t.Errorf("restarts of the stock containers after the way back: %s", out)
+	}
+}
+
+// expire has a replica's key expire while it runs: it logs in again by itself.
+func expire(t *testing.T, ns, pod string) {
+	t.Helper()
+	d := devices(t, pod)[pod]
+	var ignored any
+	headscale(t, &ignored, "nodes", "expire", "--identifier", d.ID.String())
+	begin := time.Now()
+	eventually(t, pod+" to notice", 30*time.Second, func() error {
+		if devices(t, pod)[pod].NodeKey == d.NodeKey {
+			return errors.New("it has its old key")
+		}
+		return nil
+	})
+	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/"+pod, "--timeout=60s")
+	t.Logf("MEASURED %s logged in again %v after its key had expired", pod, time.Since(begin).Round(time.Second))
+	if out := kubectl(t, "-n", ns, "get", "pod", pod, "-o", `jsonpath={.status.containerStatuses[*].restartCount}`); out != "0" {
+		t.Errorf("%s was restarted %s times", pod, out)
+	}
+}
+
+// scale takes a replica away and brings it back: it is the same device. One
+// more than the chart was installed with is a device of its own.
+func scale(t *testing.T, ns, name string) {
+	t.Helper()
+	before := fleetOf(t, name)
+	for _, n := range []string{"2", "4"} {
+		kubectl(t, "-n", ns, "scale", "statefulset/"+name, "--replicas="+n)
+		rollout(t, ns, name)
+	}
+	after := devices(t, name+"-")
+	for n, d := range before {
+		if after[n].ID != d.ID {
+			t.Errorf("%s was device %s and is %s", n, d.ID, after[n].ID)
+		}
+	}
+	if len(after) != 4 {
+		t.Errorf("%d devices after scaling to 4", len(after))
+	}
+	kubectl(t, "-n", ns, "scale", "statefulset/"+name, "--replicas=3")
+	rollout(t, ns, name)
 }
 
 // chart installs the chart with its defaults, in a namespace that lets in what
@@ -139,9 +196,11 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	works(t, proxy)
 	restartUnderLoad(t, ns, name, proxy)
 	memory(t, ns, name, "after the load")
+	expire(t, ns, name+"-1")
 	if mode == "userspace" {
 		return // control_server_away needs it
 	}
+	scale(t, ns, name)
 	helm(t, "-n", ns, "uninstall", name, "--wait")
 	kubectl(t, "delete", "namespace", ns, "--timeout=120s")
 }

@@ -5,8 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/pandoproxy/pando/internal/config"
 )
@@ -30,6 +33,10 @@ and unknown ` + "`PANDO_*`" + ` variables are errors. ` + "`pando check`" + ` re
 Durations have a unit: ` + "`500ms`, `10s`, `2m30s`" + `. Lists in variables and flags are separated
 by commas. A flag has the name of its variable: ` + "`PANDO_DRAIN_SETTLE` is `--drain-settle`" + `.
 
+A running replica takes over the keys that are marked **live**, when the file changes (a mounted
+ConfigMap too) or on SIGHUP, and names the others that changed: they want a restart. A file with
+a mistake changes nothing; ` + "`/readyz?verbose`, the log and `pando_config_last_reload_successful`" + ` say so.
+
 | key | type | default | variable | |
 |---|---|---|---|---|
 `)
@@ -41,7 +48,11 @@ by commas. A flag has the name of its variable: ` + "`PANDO_DRAIN_SETTLE` is `--
 		if k.Scalar {
 			env = "`" + k.Env() + "`"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.Path, k.Type, def, env, k.Doc)
+		live := ""
+		if k.Live {
+			live = " **live**"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s%s |\n", k.Path, k.Type, def, env, k.Doc, live)
 		if k.Doc == "" {
 			t.Errorf("%s has no description", k.Path)
 		}
@@ -100,31 +111,80 @@ With ` + "`policy.mode: report`" + ` steps 2 and 3 let everything pass and log w
 	}
 }
 
-// Rule 6 again: the chart lets through exactly the sections that exist.
+// chartOwns are the keys that the chart sets by values of its own, of which
+// other objects depend: ports, the security context, the grace period.
+var chartOwns = []string{
+	"listen.proxy", "listen.admin", "tailnet.mode", "tailnet.hostname", "tailnet.controlURL", "tailnet.tags",
+	"tailnet.authKey", "tailnet.authKeyFile", "tailnet.clientSecret", "tailnet.clientSecretFile", "tailnet.kubeSecret", "tailnet.stateDir",
+	"drain.settle", "drain.timeout",
+}
+
+// Rule 6 again: the chart's value config takes exactly the keys that exist and
+// that are not its own, with their types.
 func TestChartSchema(t *testing.T) {
-	data, err := os.ReadFile("../../charts/pando/values.schema.json")
+	const path = "../../charts/pando/values.schema.json"
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var schema struct {
-		Properties struct {
-			Config struct{ Properties map[string]any }
-		}
-	}
+	var schema map[string]any
 	if err := json.Unmarshal(data, &schema); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{}
+	want := object()
 	for _, k := range config.Keys() {
-		section, _, _ := strings.Cut(k.Path, ".")
-		want[section] = nil
-		if _, ok := schema.Properties.Config.Properties[section]; !ok {
-			t.Errorf("the chart's schema lacks config.%s", section)
+		if slices.Contains(chartOwns, k.Path) {
+			continue
 		}
-	}
-	for section := range schema.Properties.Config.Properties {
-		if _, ok := want[section]; !ok {
-			t.Errorf("the chart's schema has config.%s, which is no section", section)
+		at := want
+		names := strings.Split(k.Path, ".")
+		for _, name := range names[:len(names)-1] {
+			props := at["properties"].(map[string]any)
+			if list, ok := strings.CutSuffix(name, "[]"); ok {
+				at = props[list].(map[string]any)["items"].(map[string]any)
+				continue
+			}
+			if props[name] == nil {
+				props[name] = object()
+			}
+			at = props[name].(map[string]any)
 		}
+		at["properties"].(map[string]any)[names[len(names)-1]] = schemaOf(k)
 	}
+	have := schema["properties"].(map[string]any)
+	if *update {
+		have["config"] = want
+		data, err := json.MarshalIndent(schema, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, append(data, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, have["config"]); diff != "" {
+		t.Errorf("the chart's schema is not what the code says: run go test ./internal/archtest -run ChartSchema -update\n%s", diff)
+	}
+}
+
+func object() map[string]any {
+	return map[string]any{"type": "object", "properties": map[string]any{}, "additionalProperties": false}
+}
+
+func schemaOf(k config.Key) any {
+	text := map[string]any{"type": "string"}
+	switch {
+	case k.Path == "policy.rules":
+		return map[string]any{"type": "array", "items": object()}
+	case k.Type == "list":
+		return map[string]any{"type": "array", "items": text}
+	case k.Type == "map":
+		return map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "array", "items": text}}
+	case k.Type == "number":
+		return map[string]any{"type": "integer"}
+	case k.Type == "bool":
+		return map[string]any{"type": "boolean"}
+	}
+	return text
 }

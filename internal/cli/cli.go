@@ -87,7 +87,7 @@ func runStock(ctx, cut context.Context, env Env) error {
 		return fmt.Errorf("the configuration is not valid:\n%w", err)
 	}
 	log := logger(cfg.Log, env.Stderr)
-	for _, n := range notes {
+	for _, n := range append(notes, config.StockNotes(cfg)...) {
 		log.Info("stock environment", "note", n)
 	}
 	return runGateway(ctx, cut, cfg, log)

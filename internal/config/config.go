@@ -22,15 +22,20 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Config is the whole of it. Field comments are the reference page's text.
+// Config is the whole of it. The field tag doc is the reference page's text, and
+// live:"yes" says that a running gateway takes over a change (of a section: of
+// all its keys).
 type Config struct {
 	Listen  Listen  `json:"listen"`
 	Tailnet Tailnet `json:"tailnet"`
 	Resolve Resolve `json:"resolve"`
-	Policy  Policy  `json:"policy"`
+	Policy  Policy  `json:"policy" live:"yes"`
 	Auth    Auth    `json:"auth"`
+	Limits  Limits  `json:"limits" live:"yes"`
 	Dial    Dial    `json:"dial"`
 	HTTP    HTTP    `json:"http"`
+	Tunnel  Tunnel  `json:"tunnel"`
+	Probe   Probe   `json:"probe"`
 	Drain   Drain   `json:"drain"`
 	Log     Log     `json:"log"`
 }
@@ -39,7 +44,9 @@ type Config struct {
 type Listen struct {
 	Proxy     string   `json:"proxy" doc:"Address of the proxy port, host:port; an empty host means all addresses."`
 	Also      []string `json:"also" doc:"More addresses where the same proxies listen."`
-	Admin     string   `json:"admin" doc:"Address of the admin port: /livez, /readyz, /metrics. Empty means none."`
+	Admin     string   `json:"admin" doc:"Address of the admin port: /livez, /readyz, /metrics, /status. Empty means none."`
+	AdminAlso []string `json:"adminAlso" doc:"More addresses of the admin port."`
+	Pprof     bool     `json:"pprof" doc:"Serve Go's profiles at /debug/pprof/ on the admin port."`
 	ReusePort bool     `json:"reusePort" doc:"Share the proxy port with other replicas on the same host (SO_REUSEPORT). Off, a port in use is an error."`
 }
 
@@ -60,6 +67,7 @@ type Tailnet struct {
 	KubeSecret       string   `json:"kubeSecret" doc:"Kubernetes Secret, in the pod's own namespace, for the device's keys; made if it is missing. Its field authkey is used where no other key is given. Not together with stateDir."`
 	AuthOnce         bool     `json:"authOnce" doc:"Remove the field authkey from the Secret after the first login."`
 	StateDir         string   `json:"stateDir" doc:"Directory for the device's keys. Without it and kubeSecret they stay in memory: a new device at each start."`
+	CacheDir         string   `json:"cacheDir" doc:"Directory where the engine keeps the last network map, if the control server grants that (the node attribute cache-network-maps): with it a replica can start while the control server is away. Empty means stateDir, or none."`
 	TUN              string   `json:"tun" doc:"Name of the TUN device in kernel mode."`
 	Port             int      `json:"port" doc:"UDP port of the tailnet engine. 0 means any."`
 	StartTimeout     Duration `json:"startTimeout" doc:"How long a request waits for the tailnet to come up before it is refused."`
@@ -68,7 +76,7 @@ type Tailnet struct {
 
 // Resolve says how names become addresses.
 type Resolve struct {
-	Hosts   map[string][]string `json:"hosts" doc:"Names, and *.suffix for all names below suffix, with their addresses. Asked first; then the pod's own /etc/hosts."`
+	Hosts   map[string][]string `json:"hosts" live:"yes" doc:"Names, and *.suffix for all names below suffix, with their addresses. Asked first; then the pod's own /etc/hosts."`
 	Tailnet bool                `json:"tailnet" doc:"Use the tailnet's names: MagicDNS, and the resolvers of its split-DNS routes."`
 	Timeout Duration            `json:"timeout" doc:"Bound on one lookup, all its queries included."`
 	MinTTL  Duration            `json:"minTTL" doc:"Answers are kept at least this long."`
@@ -94,19 +102,43 @@ type Rule struct {
 
 // Auth says whether clients must give a password.
 type Auth struct {
-	UsersFile string `json:"usersFile" doc:"File of user:password lines that clients must know (HTTP Basic, SOCKS5). Empty asks nobody."`
+	UsersFile string `json:"usersFile" doc:"File of user:password lines that clients must know (HTTP Basic, SOCKS5). Empty asks nobody. Changes of its content apply without a restart."`
+}
+
+// Limits bound what clients can take of the gateway. 0 is no limit.
+type Limits struct {
+	Connections int `json:"connections" doc:"Client connections at a time, tunnels included. One more is told 503 and Retry-After, or SOCKS reply 1. 0 means no limit."`
+	PerClient   int `json:"perClient" doc:"Of these, from one client address. 0 means no limit."`
+	Dials       int `json:"dials" doc:"Connections to targets that are being opened at a time. 0 means no limit."`
 }
 
 // Dial bounds connecting.
 type Dial struct {
-	Timeout Duration `json:"timeout" doc:"Bound on connecting to a target, all its addresses included."`
+	Timeout  Duration `json:"timeout" doc:"Bound on connecting to a target, all its addresses and attempts included."`
+	Attempts int      `json:"attempts" doc:"How often a target's addresses are tried when its network says unreachable or its connection is reset. Never after a byte was sent."`
 }
 
 // HTTP bounds the HTTP front end.
 type HTTP struct {
 	HeaderTimeout  Duration `json:"headerTimeout" doc:"Bound on receiving a request's head."`
 	IdleTimeout    Duration `json:"idleTimeout" doc:"How long a kept connection, of a client or to an origin, may wait for the next request."`
+	BodyTimeout    Duration `json:"bodyTimeout" doc:"How long a client may pause in the middle of a request's body."`
 	MaxHeaderBytes int      `json:"maxHeaderBytes" doc:"Size limit of a request's head, in bytes."`
+	MaxHeaders     int      `json:"maxHeaders" doc:"Limit on the number of a request's header fields."`
+}
+
+// Tunnel bounds connections that have been opened.
+type Tunnel struct {
+	IdleTimeout Duration `json:"idleTimeout" doc:"A tunnel over which nothing moves for so long is ended, and a plain-HTTP exchange too. 0s lets them be."`
+	PeerTimeout Duration `json:"peerTimeout" doc:"A client or target that acknowledges neither data nor keep-alives for so long is gone, and so is one that reads nothing while data waits for it (kernel sockets only). 0s leaves it to TCP: up to 16 minutes."`
+}
+
+// Probe has readiness depend on targets.
+type Probe struct {
+	Targets   []string `json:"targets" doc:"Targets, host:port, that a ready replica can connect to. They are dialled by the road that clients take, with 127.0.0.1 as the client for the policy."`
+	Interval  Duration `json:"interval" doc:"Time between two probes of a target."`
+	Failures  int      `json:"failures" doc:"So many failures in a row make a target, and the replica, not ready."`
+	Successes int      `json:"successes" doc:"So many successes in a row make it ready again."`
 }
 
 // Drain says how the gateway stops.
@@ -117,8 +149,9 @@ type Drain struct {
 
 // Log says what is written to standard error.
 type Log struct {
-	Level  string `json:"level" doc:"debug, info, warn or error."`
+	Level  string `json:"level" live:"yes" doc:"debug, info, warn or error."`
 	Format string `json:"format" doc:"json or text."`
+	Sample int    `json:"sample" live:"yes" doc:"Log one of so many flows that ended well; metrics count them all. Flows that failed, or that report mode would have denied, are always logged."`
 }
 
 // Default returns the configuration that applies where nothing else is said.
@@ -129,10 +162,13 @@ func Default() Config {
 		Tailnet: Tailnet{Mode: "userspace", ControlURL: "https://controlplane.tailscale.com", AcceptRoutes: true, ShieldsUp: true, TUN: "tailscale0", StartTimeout: Duration(10 * time.Second)},
 		Resolve: Resolve{Tailnet: true, Timeout: Duration(5 * time.Second), MinTTL: Duration(time.Second), MaxTTL: Duration(5 * time.Minute)},
 		Policy:  Policy{Direct: "none", Mode: "enforce"},
-		Dial:    Dial{Timeout: Duration(10 * time.Second)},
-		HTTP:    HTTP{HeaderTimeout: Duration(30 * time.Second), IdleTimeout: Duration(90 * time.Second), MaxHeaderBytes: 64 << 10},
+		Limits:  Limits{Connections: 16384, PerClient: 4096, Dials: 2048},
+		Dial:    Dial{Timeout: Duration(10 * time.Second), Attempts: 3},
+		HTTP:    HTTP{HeaderTimeout: Duration(30 * time.Second), IdleTimeout: Duration(90 * time.Second), BodyTimeout: Duration(time.Minute), MaxHeaderBytes: 64 << 10, MaxHeaders: 256},
+		Tunnel:  Tunnel{IdleTimeout: Duration(time.Hour), PeerTimeout: Duration(time.Minute)},
+		Probe:   Probe{Interval: Duration(10 * time.Second), Failures: 3, Successes: 1},
 		Drain:   Drain{Settle: Duration(5 * time.Second), Timeout: Duration(20 * time.Second)},
-		Log:     Log{Level: "info", Format: "json"},
+		Log:     Log{Level: "info", Format: "json", Sample: 1},
 	}
 }
 

@@ -120,7 +120,7 @@ func sample(k Key) (string, any) {
 	switch k.Path {
 	case "listen.proxy", "listen.admin":
 		return ":3128", ":3128"
-	case "listen.also":
+	case "listen.also", "listen.adminAlso":
 		return ":3129,[::1]:3130", []string{":3129", "[::1]:3130"}
 	case "tailnet.advertiseRoutes":
 		return "10.12.0.0/16", []string{"10.12.0.0/16"}
@@ -138,6 +138,8 @@ func sample(k Key) (string, any) {
 		return "config.go", "config.go"
 	case "tailnet.tags":
 		return "tag:a, tag:b,", []string{"tag:a", "tag:b"}
+	case "probe.targets":
+		return "a.example.com:443", []string{"a.example.com:443"}
 	case "policy.direct":
 		return "any", "any"
 	case "policy.mode":
@@ -151,7 +153,7 @@ func sample(k Key) (string, any) {
 	case "bool":
 		return map[string]string{"true": "false", "false": "true"}[k.Default], k.Default == "false"
 	case "number":
-		return "2048", 2048
+		return "1025", 1025
 	case "duration":
 		return "3s", Duration(3 * time.Second)
 	}
@@ -251,6 +253,26 @@ func TestKeysGolden(t *testing.T) {
 	}
 	if b.String() != string(want) {
 		t.Errorf("keys changed; if that is meant, run: go test ./internal/config -update\ngot:\n%swant:\n%s", b.String(), want)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	old, changed := Default(), Default()
+	changed.Policy.Rules = []Rule{{Action: "deny"}}
+	changed.Limits.Dials = 7
+	changed.Log.Level = "debug"
+	changed.Resolve.Hosts = map[string][]string{"a.example.com": {"10.12.3.4"}}
+	changed.Listen.Also = []string{":1"}
+	changed.Drain.Settle = 0
+	live, restart := Changes(&old, &changed)
+	if want := []string{"resolve.hosts", "policy.rules", "limits.dials", "log.level"}; !slices.Equal(live, want) {
+		t.Errorf("live %q, want %q", live, want)
+	}
+	if want := []string{"listen.also", "drain.settle"}; !slices.Equal(restart, want) {
+		t.Errorf("restart %q, want %q", restart, want)
+	}
+	if live, restart := Changes(&old, &old); live != nil || restart != nil {
+		t.Errorf("of nothing: %q, %q", live, restart)
 	}
 }
 

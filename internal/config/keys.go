@@ -20,6 +20,8 @@ type Key struct {
 	Default string
 	// Scalar says that the key can be set by a variable and a flag too.
 	Scalar bool
+	// Live says that a running gateway takes over a change.
+	Live bool
 
 	index []int
 }
@@ -55,16 +57,38 @@ func (k Key) Flag() string {
 func Keys() []Key {
 	var keys []Key
 	def := Default()
-	walk(reflect.ValueOf(def), "", nil, true, &keys)
+	walk(reflect.ValueOf(def), "", nil, true, false, &keys)
 	return keys
 }
 
-func walk(v reflect.Value, prefix string, index []int, settable bool, keys *[]Key) {
+// Changes lists the keys that differ between two configurations: those that a
+// running gateway takes over, and those that want a restart.
+func Changes(old, changed *Config) (live, restart []string) {
+	for _, k := range Keys() {
+		if k.index == nil {
+			continue // of an element: its list is compared
+		}
+		a, b := reflect.ValueOf(old).Elem().FieldByIndex(k.index), reflect.ValueOf(changed).Elem().FieldByIndex(k.index)
+		switch {
+		case reflect.DeepEqual(a.Interface(), b.Interface()):
+		case k.Live:
+			live = append(live, k.Path)
+		default:
+			restart = append(restart, k.Path)
+		}
+	}
+	return live, restart
+}
+
+func walk(v reflect.Value, prefix string, index []int, settable, live bool, keys *[]Key) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		path := prefix + f.Tag.Get("json")
 		at := append(slices.Clone(index), i)
-		k := Key{Path: path, Doc: f.Tag.Get("doc"), index: at, Scalar: settable}
+		k := Key{Path: path, Doc: f.Tag.Get("doc"), index: at, Scalar: settable, Live: live || f.Tag.Get("live") != ""}
+		if !settable {
+			k.index = nil
+		}
 		fv := v.Field(i)
 		switch fv.Interface().(type) {
 		case Duration:
@@ -82,10 +106,10 @@ func walk(v reflect.Value, prefix string, index []int, settable bool, keys *[]Ke
 		case []Rule:
 			k.Type, k.Scalar = "list", false
 			*keys = append(*keys, k)
-			walk(reflect.ValueOf(Rule{}), path+"[].", nil, false, keys)
+			walk(reflect.ValueOf(Rule{}), path+"[].", nil, false, k.Live, keys)
 			continue
 		default:
-			walk(fv, path+".", at, settable, keys)
+			walk(fv, path+".", at, settable, k.Live, keys)
 			continue
 		}
 		*keys = append(*keys, k)

@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +35,6 @@ func FromStock(environ []string) (c Config, notes []string, err error) {
 	s := &stock{Config: Default(), env: map[string]string{}}
 	s.Listen.Admin = ""
 	s.Policy.Direct = "public"
-	s.note("policy.direct is public, as users of the stock proxy expect: internet addresses are dialled through the pod's own network; PANDO_POLICY_DIRECT=none ends that")
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		s.env[name] = value
@@ -41,22 +42,39 @@ func FromStock(environ []string) (c Config, notes []string, err error) {
 	if s.env["KUBERNETES_SERVICE_HOST"] != "" {
 		s.Tailnet.KubeSecret = "tailscale"
 	}
-	for _, kv := range slices.Sorted(slices.Values(environ)) {
-		name, value, _ := strings.Cut(kv, "=")
-		set := stockVars[name]
-		switch {
-		case set != nil:
-			if err := set(s, value); err != nil {
+	// In the order of the container: what stands in the arguments wins.
+	for _, name := range stockOrder() {
+		if value, ok := s.env[name]; ok {
+			if err := stockVars[name](s, value); err != nil {
 				s.errs = append(s.errs, fmt.Errorf("%s: %w", name, err))
 			}
-		case stockRefused[name] != "" && value != "":
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.env)) {
+		value := s.env[name]
+		switch off, err := strconv.ParseBool(value); {
+		case value == "" || stockVars[name] != nil:
+		case stockRefused[name] != "" && (err != nil || off):
 			s.errs = append(s.errs, fmt.Errorf("%s: not supported; %s", name, stockRefused[name]))
-		case strings.HasPrefix(name, "TS_") && !slices.Contains(stockEngine, name) && !strings.HasPrefix(name, "TS_DEBUG_") && value != "":
+		case stockRefused[name] == "" && strings.HasPrefix(name, "TS_") && !serviceVariable(name) && !slices.Contains(stockEngine, name) && !strings.HasPrefix(name, "TS_DEBUG_"):
 			s.note("%s is not known and ignored", name)
 		}
 	}
 	s.finish()
 	return s.Config, s.notes, errors.Join(s.errs...)
+}
+
+// StockNotes say what of c, a configuration that began as FromStock's, its
+// users may not expect.
+func StockNotes(c Config) []string {
+	var notes []string
+	if c.Policy.Direct == "public" {
+		notes = append(notes, "policy.direct is public, as users of the stock proxy expect: internet addresses are dialled through the pod's own network; PANDO_POLICY_DIRECT=none ends that")
+	}
+	if c.Listen.Proxy == Default().Listen.Proxy {
+		notes = append(notes, "the proxies listen on "+c.Listen.Proxy+"; TS_OUTBOUND_HTTP_PROXY_LISTEN and TS_SOCKS5_SERVER say where else")
+	}
+	return notes
 }
 
 type stock struct {
@@ -73,8 +91,21 @@ func (s *stock) note(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf(format, args...))
 }
 
-// stockVars are the variables that are honoured. Those of the proxies'
-// addresses come in the order of their names.
+// stockOrder lists the variables that are honoured in the order in which they
+// apply: the later ones win, except that TS_AUTHKEY goes before TS_AUTH_KEY.
+func stockOrder() []string {
+	last := []string{"TS_AUTH_KEY", "TS_AUTHKEY", "TS_TAILSCALED_EXTRA_ARGS", "TS_EXTRA_ARGS"}
+	var names []string
+	for name := range stockVars {
+		if !slices.Contains(last, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return append(names, last...)
+}
+
+// stockVars are the variables that are honoured.
 var stockVars map[string]func(s *stock, value string) error
 
 func init() { // stockVars refers to itself through FromStock
@@ -105,8 +136,7 @@ func init() { // stockVars refers to itself through FromStock
 		"TS_AUTHKEY":  func(s *stock, v string) error { return s.key(v) },
 		"TS_AUTH_KEY": func(s *stock, v string) error { return s.key(v) },
 		"TS_CLIENT_SECRET": func(s *stock, v string) error {
-			setSecret(v, &s.Tailnet.ClientSecret, &s.Tailnet.ClientSecretFile)
-			return nil
+			return setSecret(v, &s.Tailnet.ClientSecret, &s.Tailnet.ClientSecretFile)
 		},
 		"TS_HOSTNAME": text(func(s *stock) *string { return &s.Tailnet.Hostname }),
 		"TS_USERSPACE": func(s *stock, v string) error {
@@ -121,7 +151,7 @@ func init() { // stockVars refers to itself through FromStock
 		"TS_STATE_DIR":                  text(func(s *stock) *string { return &s.Tailnet.StateDir }),
 		"TS_AUTH_ONCE":                  boolean(func(s *stock) *bool { return &s.Tailnet.AuthOnce }),
 		"TS_ACCEPT_DNS":                 boolean(func(s *stock) *bool { return &s.Resolve.Tailnet }),
-		"TS_ROUTES":                     func(s *stock, v string) error { s.Tailnet.AdvertiseRoutes = list(v); return nil },
+		"TS_ROUTES":                     (*stock).routes,
 		"TS_EXTRA_ARGS":                 (*stock).upFlags,
 		"TS_TAILSCALED_EXTRA_ARGS":      (*stock).daemonFlags,
 		"TS_OUTBOUND_HTTP_PROXY_LISTEN": proxy,
@@ -159,19 +189,34 @@ var stockRefused = map[string]string{
 var stockEngine = []string{"TS_NO_LOGS_NO_SUPPORT", "TS_DISABLE_PORTMAPPER", "TS_FORCE_LINUX_BIND_TO_DEVICE", "TS_PERMIT_CERT_UID", "TS_TEST_ONLY_ROOT", "TS_TEST_FAKE_NETFILTER"}
 
 func (s *stock) key(v string) error {
-	if v != "" {
-		s.Tailnet.AuthKey, s.Tailnet.AuthKeyFile = "", ""
-		setSecret(v, &s.Tailnet.AuthKey, &s.Tailnet.AuthKeyFile)
+	if v == "" {
+		return nil
+	}
+	s.Tailnet.AuthKey, s.Tailnet.AuthKeyFile = "", ""
+	return setSecret(v, &s.Tailnet.AuthKey, &s.Tailnet.AuthKeyFile)
+}
+
+func setSecret(v string, value *Secret, file *string) error {
+	path, ok := strings.CutPrefix(v, "file:")
+	switch {
+	case ok && path == "":
+		return errors.New("no path behind file:")
+	case ok:
+		*file = path
+	default:
+		*value = Secret(v)
 	}
 	return nil
 }
 
-func setSecret(v string, value *Secret, file *string) {
-	if path, ok := strings.CutPrefix(v, "file:"); ok {
-		*file = path
-	} else {
-		*value = Secret(v)
+func (s *stock) routes(v string) error {
+	s.Tailnet.AdvertiseRoutes = list(v)
+	for _, r := range s.Tailnet.AdvertiseRoutes {
+		if _, err := ParsePrefix(r); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 func (s *stock) bootTimeout(v string) error {
@@ -197,8 +242,8 @@ func (s *stock) upFlags(v string) error {
 	fs.StringVar(&t.Hostname, "hostname", t.Hostname, "")
 	fs.Func("auth-key", "", s.key)
 	fs.Func("authkey", "", s.key)
-	fs.Func("client-secret", "", func(v string) error { setSecret(v, &t.ClientSecret, &t.ClientSecretFile); return nil })
-	fs.Func("advertise-routes", "", func(v string) error { t.AdvertiseRoutes = list(v); return nil })
+	fs.Func("client-secret", "", func(v string) error { return setSecret(v, &t.ClientSecret, &t.ClientSecretFile) })
+	fs.Func("advertise-routes", "", s.routes)
 	fs.Func("advertise-tags", "", func(v string) error {
 		t.Tags = list(v)
 		for i, tag := range t.Tags {
@@ -208,8 +253,8 @@ func (s *stock) upFlags(v string) error {
 		}
 		return nil
 	})
-	ignoreFlags(fs, s, "timeout", "netfilter-mode", "operator", "accept-risk")
-	ignoreBoolFlags(fs, s, "snat-subnet-routes", "stateful-filtering", "host-routes", "reset", "qr")
+	ignoreFlags(fs, s, "timeout", "netfilter-mode", "operator", "accept-risk", "qr-format")
+	ignoreBoolFlags(fs, s, "snat-subnet-routes", "stateful-filtering", "host-routes", "reset", "qr", "json")
 	for name, instead := range map[string]string{
 		"exit-node": "exit nodes are not used: let a subnet router carry the networks that you need",
 		"client-id": useKeys, "id-token": useKeys, "audience": useKeys,
@@ -224,7 +269,7 @@ func (s *stock) upFlags(v string) error {
 	for name, instead := range map[string]string{
 		"exit-node-allow-lan-access": "exit nodes are not used", "advertise-exit-node": "Pando is no exit node",
 		"advertise-connector": "Pando is no app connector", "ssh": "Pando runs no SSH server",
-		"force-reauth": "delete the state Secret for a new device", "json": "there is no output to format", "report-posture": "Pando reports no posture",
+		"force-reauth": "delete the state Secret for a new device", "report-posture": "Pando reports no posture",
 	} {
 		fs.BoolFunc(name, "", func(v string) error {
 			if on, err := strconv.ParseBool(v); err == nil && !on {
@@ -246,7 +291,7 @@ func (s *stock) daemonFlags(v string) error {
 		if v == "userspace-networking" {
 			t.Mode = "userspace"
 		} else {
-			t.TUN = v
+			t.Mode, t.TUN = "kernel", v
 		}
 		return nil
 	})
@@ -296,6 +341,19 @@ func ignoreBoolFlags(fs *flag.FlagSet, s *stock, names ...string) {
 	}
 }
 
+// flagValue is how package flag words a value that is wrong.
+var flagValue = regexp.MustCompile(`(?s)^invalid (?:boolean )?value ".*" for (?:flag )?(-[^:]+): (.*)$`)
+
+// ordinal says which of words is word, as "3rd word".
+func ordinal(words []string, word string) string {
+	n := slices.Index(words, word) + 1
+	suffix := map[int]string{1: "st", 2: "nd", 3: "rd"}[n]
+	if suffix == "" {
+		suffix = "th"
+	}
+	return strconv.Itoa(n) + suffix + " word"
+}
+
 // parseFlags splits as containerboot does, at white space.
 func parseFlags(fs *flag.FlagSet, v string) error {
 	err := fs.Parse(strings.Fields(v))
@@ -303,9 +361,14 @@ func parseFlags(fs *flag.FlagSet, v string) error {
 	case errors.Is(err, flag.ErrHelp):
 		return errors.New("-help is no setting")
 	case err != nil:
-		return fmt.Errorf("%s: %s", fs.Name(), strings.ReplaceAll(err.Error(), " -", " --"))
+		// A value may be a secret: the flag and what is wrong are enough.
+		text := err.Error()
+		if m := flagValue.FindStringSubmatch(text); m != nil {
+			text = "flag " + m[1] + ": " + m[2]
+		}
+		return fmt.Errorf("%s: %s", fs.Name(), strings.Replace(text, " -", " --", 1))
 	case fs.NArg() > 0:
-		return fmt.Errorf("%s takes no argument %q; flags are separated by spaces, and a value by =", fs.Name(), fs.Arg(0))
+		return fmt.Errorf("%s: an argument without a flag, the %s; flags are separated by spaces, and a value by =", fs.Name(), ordinal(strings.Fields(v), fs.Arg(0)))
 	}
 	return nil
 }
@@ -316,11 +379,9 @@ func (s *stock) finish() {
 	if t.KubeSecret != "" {
 		t.StateDir = "" // the stock container keeps nothing of ours there then
 	}
-	switch {
-	case len(s.proxies) > 0:
+	t.Ephemeral = t.KubeSecret == "" && t.StateDir == "" // as a tailscaled with its state in memory
+	if len(s.proxies) > 0 {
 		s.Listen.Proxy, s.Listen.Also = s.proxies[0], s.proxies[1:]
-	default:
-		s.note("neither TS_OUTBOUND_HTTP_PROXY_LISTEN nor TS_SOCKS5_SERVER is set: listening on %s", s.Listen.Proxy)
 	}
 	old := s.env["TS_HEALTHCHECK_ADDR_PORT"]
 	switch {
@@ -328,6 +389,9 @@ func (s *stock) finish() {
 		s.errs = append(s.errs, errors.New("TS_HEALTHCHECK_ADDR_PORT: set together with TS_ENABLE_HEALTH_CHECK; keep that one, with TS_LOCAL_ADDR_PORT"))
 	case s.metrics || s.health:
 		s.Listen.Admin = s.localAddr()
+		if old != "" && old != s.Listen.Admin {
+			s.Listen.AdminAlso = []string{old}
+		}
 	case old != "":
 		s.Listen.Admin = old
 	}

@@ -43,6 +43,16 @@ func TestStockVariables(t *testing.T) {
 		want func(*Config)
 	}{
 		{"nothing", nil, func(c *Config) {}},
+		{"first_key", []string{"TS_AUTHKEY=first", "TS_AUTH_KEY=second"}, func(c *Config) { c.Tailnet.AuthKey = "first" }},
+		{"second_key", []string{"TS_AUTHKEY=", "TS_AUTH_KEY=second"}, func(c *Config) { c.Tailnet.AuthKey = "second" }},
+		{"hostname_flag_wins", []string{"TS_HOSTNAME=env", "TS_EXTRA_ARGS=--hostname=flag"}, func(c *Config) { c.Tailnet.Hostname = "flag" }},
+		{"routes_flag_wins", []string{"TS_ROUTES=10.1.0.0/16", "TS_EXTRA_ARGS=--advertise-routes=10.2.0.0/16"}, func(c *Config) { c.Tailnet.AdvertiseRoutes = []string{"10.2.0.0/16"} }},
+		{"tun_flag_wins", []string{"TS_USERSPACE=false", "TS_TAILSCALED_EXTRA_ARGS=--tun=userspace-networking"}, func(c *Config) {}},
+		{"tun_flag_alone", []string{"TS_TAILSCALED_EXTRA_ARGS=--tun=ts1"}, func(c *Config) { c.Tailnet.Mode, c.Tailnet.TUN = "kernel", "ts1" }},
+		{"both_health_checks", []string{"TS_HEALTHCHECK_ADDR_PORT=:9004", "TS_ENABLE_METRICS=true"}, func(c *Config) {
+			c.Listen.Admin, c.Listen.AdminAlso = "[::]:9002", []string{":9004"}
+		}},
+		{"what_is_off_asks_for_nothing", []string{"TS_EXPERIMENTAL_CERT_SHARE=false", "EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRESS=0", "TS_EXTRA_ARGS=--json --qr-format=small"}, func(c *Config) {}},
 		{"pod_without_secret", []string{pod}, func(c *Config) { c.Tailnet.KubeSecret = "tailscale" }},
 		{"secret_off", []string{pod, "TS_KUBE_SECRET=", "TS_STATE_DIR=/state"}, func(c *Config) { c.Tailnet.StateDir = "/state" }},
 		{"secret_before_dir", []string{"TS_KUBE_SECRET=s", "TS_STATE_DIR=/state"}, func(c *Config) { c.Tailnet.KubeSecret = "s" }},
@@ -56,7 +66,7 @@ func TestStockVariables(t *testing.T) {
 			c.Listen.Proxy, c.Listen.Also = ":8080", []string{"localhost:1055"}
 		}},
 		{"daemon", []string{"TS_TAILSCALED_EXTRA_ARGS=--port=41641 --tun ts0 --verbose=1 --no-logs-no-support --state=mem:", pod}, func(c *Config) {
-			c.Tailnet.Port, c.Tailnet.TUN, c.Log.Level = 41641, "ts0", "debug"
+			c.Tailnet.Mode, c.Tailnet.Port, c.Tailnet.TUN, c.Log.Level = "kernel", 41641, "ts0", "debug"
 		}},
 		{"metrics", []string{"TS_ENABLE_METRICS=1", "TS_LOCAL_ADDR_PORT=10.1.2.3:9003"}, func(c *Config) { c.Listen.Admin = "10.1.2.3:9003" }},
 		{"metrics_ipv6", []string{"TS_ENABLE_METRICS=1", "POD_IPS=10.1.2.3,fd00::3", "TS_LOCAL_ADDR_PORT=fd00::3:9003"}, func(c *Config) { c.Listen.Admin = "[fd00::3]:9003" }},
@@ -73,6 +83,7 @@ func TestStockVariables(t *testing.T) {
 			want := Default()
 			want.Listen.Admin, want.Policy.Direct = "", "public"
 			c.want(&want)
+			want.Tailnet.Ephemeral = want.Tailnet.KubeSecret == "" && want.Tailnet.StateDir == ""
 			if len(got.Listen.Also) == 0 {
 				got.Listen.Also = nil
 			}
@@ -91,10 +102,10 @@ func TestStockRefusals(t *testing.T) {
 		{"TS_CLIENT_ID=x", "TS_CLIENT_ID: not supported; use TS_AUTHKEY"},
 		{"TS_USERSPACE=perhaps", `TS_USERSPACE: "perhaps" is neither true nor false`},
 		{"TS_BOOT_TIMEOUT=60", `TS_BOOT_TIMEOUT: "60" is no duration`},
-		{"TS_EXTRA_ARGS=--exit-node=100.64.0.9", "TS_EXTRA_ARGS: tailscale up: invalid value \"100.64.0.9\" for flag --exit-node: exit nodes are not used"},
+		{"TS_EXTRA_ARGS=--exit-node=100.64.0.9", "TS_EXTRA_ARGS: tailscale up: flag --exit-node: exit nodes are not used"},
 		{"TS_EXTRA_ARGS=--ssh", "ssh: Pando runs no SSH server"},
 		{"TS_EXTRA_ARGS=--no-such-flag", "TS_EXTRA_ARGS: tailscale up: flag provided but not defined: --no-such-flag"},
-		{"TS_EXTRA_ARGS=--hostname a b", `takes no argument "b"`},
+		{"TS_EXTRA_ARGS=--hostname a b", `an argument without a flag, the 3rd word`},
 		{"TS_TAILSCALED_EXTRA_ARGS=--state=/var/lib/x", "only kube:NAME and mem: are supported"},
 		{"TS_TAILSCALED_EXTRA_ARGS=--encrypt-state", "flag provided but not defined: --encrypt-state"},
 	} {
@@ -103,9 +114,20 @@ func TestStockRefusals(t *testing.T) {
 			t.Errorf("%s gives %v\nwant %s", c.env, err, c.want)
 		}
 	}
-	_, notes, err := FromStock([]string{"TS_NEW_THING=1", "TS_DEBUG_MTU=1300", "TS_EXTRA_ARGS=--netfilter-mode=off"})
+	for _, args := range []string{"--id-token=hunter2", "--authkey a hunter2", "--shields-up=hunter2"} {
+		if _, _, err := FromStock([]string{"TS_EXTRA_ARGS=" + args}); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	if c, _, err := FromStock([]string{"TS_AUTHKEY=file:"}); err == nil {
+		t.Errorf("a key in no file: %v", c.Tailnet)
+	}
+	if _, _, err := FromStock([]string{"TS_ROUTES=nowhere"}); err == nil || !strings.Contains(err.Error(), "TS_ROUTES") {
+		t.Errorf("a bad route: %v", err)
+	}
+	_, notes, err := FromStock([]string{"TS_PROXY_PORT_1055_TCP_ADDR=10.0.0.1", "TS_NEW_THING=1", "TS_DEBUG_MTU=1300", "TS_EXTRA_ARGS=--netfilter-mode=off"})
 	text := strings.Join(notes, "\n")
-	if err != nil || !strings.Contains(text, "TS_NEW_THING is not known") || strings.Contains(text, "TS_DEBUG_MTU") || !strings.Contains(text, "--netfilter-mode has no meaning") {
+	if err != nil || !strings.Contains(text, "TS_NEW_THING is not known") || strings.Contains(text, "TS_DEBUG_MTU") || strings.Contains(text, "TS_PROXY") || !strings.Contains(text, "--netfilter-mode has no meaning") {
 		t.Errorf("notes %q, %v", notes, err)
 	}
 }

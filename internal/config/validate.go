@@ -24,19 +24,34 @@ func (c *Config) Validate() error {
 	if c.Listen.Admin != "" {
 		v.listen("listen.admin", c.Listen.Admin)
 	}
+	for i, a := range c.Listen.AdminAlso {
+		v.listen(fmt.Sprintf("listen.adminAlso[%d]", i), a)
+	}
 	v.tailnet(&c.Tailnet)
 	v.resolve(&c.Resolve)
 	v.policy(&c.Policy)
+	v.notBelow("limits.connections", c.Limits.Connections, 0)
+	v.notBelow("limits.perClient", c.Limits.PerClient, 0)
+	v.notBelow("limits.dials", c.Limits.Dials, 0)
 	v.positive("dial.timeout", c.Dial.Timeout)
+	v.notBelow("dial.attempts", c.Dial.Attempts, 1)
 	v.positive("http.headerTimeout", c.HTTP.HeaderTimeout)
 	v.positive("http.idleTimeout", c.HTTP.IdleTimeout)
 	if n := c.HTTP.MaxHeaderBytes; n < 1024 || n > 1<<20 {
 		v.add("http.maxHeaderBytes", "%d is out of range; use 1024 to 1048576 (the default is 65536)", n)
 	}
+	v.positive("http.bodyTimeout", c.HTTP.BodyTimeout)
+	if n := c.HTTP.MaxHeaders; n < 16 || n > 4096 {
+		v.add("http.maxHeaders", "%d is out of range; use 16 to 4096 (the default is 256)", n)
+	}
+	v.notNegative("tunnel.idleTimeout", c.Tunnel.IdleTimeout, "use 0s to let idle tunnels be")
+	v.notNegative("tunnel.peerTimeout", c.Tunnel.PeerTimeout, "use 0s to leave it to TCP")
+	v.probe(&c.Probe)
 	v.notNegative("drain.settle", c.Drain.Settle, "use 0s to close the port at once")
 	v.notNegative("drain.timeout", c.Drain.Timeout, "use 0s to cut connections at once")
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "json", "text")
+	v.notBelow("log.sample", c.Log.Sample, 1)
 	return errors.Join(v.errs...)
 }
 
@@ -78,7 +93,7 @@ func (v *validator) tailnet(t *Tailnet) {
 	if t.AuthKey != "" && t.AuthKeyFile != "" {
 		v.add("tailnet.authKeyFile", "set together with tailnet.authKey; keep one of them")
 	}
-	if t.AuthKeyFile != "" {
+	if t.AuthKeyFile != "" && t.KubeSecret == "" && t.StateDir == "" { // else it may have served already
 		if _, err := t.ReadAuthKey(); err != nil {
 			v.errs = append(v.errs, fmt.Errorf("%w; mount the file, or set tailnet.authKey", err))
 		}
@@ -176,6 +191,18 @@ func (v *validator) policy(p *Policy) {
 	}
 }
 
+func (v *validator) probe(p *Probe) {
+	for i, target := range p.Targets {
+		host, port, err := net.SplitHostPort(target)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
+			v.add(fmt.Sprintf("probe.targets[%d]", i), "%q is no target; write host:port, such as api.internal.example.com:443", target)
+		}
+	}
+	v.positive("probe.interval", p.Interval)
+	v.notBelow("probe.failures", p.Failures, 1)
+	v.notBelow("probe.successes", p.Successes, 1)
+}
+
 func (v *validator) prefixes(path string, list []string) {
 	for i, s := range list {
 		if _, err := ParsePrefix(s); err != nil {
@@ -211,6 +238,12 @@ func (v *validator) oneOf(path, value string, allowed ...string) {
 func (v *validator) positive(path string, d Duration) {
 	if d <= 0 {
 		v.add(path, "%s is not positive; use a time such as 10s", d)
+	}
+}
+
+func (v *validator) notBelow(path string, n, least int) {
+	if n < least {
+		v.add(path, "%d is too small; use %d or more", n, least)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/dial"
+	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
@@ -37,10 +38,15 @@ type Road struct {
 	Routes func(context.Context, netip.Addr) bool
 	Dialer *dial.Dialer
 	Relay  *relay.Relay
+	Limit  *limit.Gate
+	// Carrier says in words which peer carries the address and how it fares, for
+	// a person who looks for what is broken; empty when none does.
+	Carrier func(netip.Addr) string
 	// Finished gets each flow's record once, when the flow has ended.
 	Finished func(*flow.Record)
 
 	policy atomic.Pointer[policy.Policy]
+	live   liveFlows
 }
 
 // SetPolicy replaces the policy for requests to come.
@@ -60,6 +66,7 @@ func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) 
 // Judge is the road up to policy(address): it returns the addresses that rec's
 // request may be sent to, at least one, or a *flow.Error.
 func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
+	r.live.note(rec)
 	host, err := resolve.ParseHost(rec.Host)
 	if err != nil {
 		return nil, err
@@ -114,24 +121,51 @@ func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, erro
 
 // Dial connects to one of targets, which Judge returned for rec.
 func (r *Road) Dial(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
+	if err := r.Limit.Dial(); err != nil {
+		return nil, err
+	}
+	defer r.Limit.Dialed()
 	start := time.Now()
 	conn, target, err := r.Dialer.Dial(ctx, targets)
 	rec.Dial, rec.Addr, rec.Path = time.Since(start), target.Addr, target.Path
-	return conn, err
+	if err != nil {
+		return nil, r.blame(rec, err)
+	}
+	r.live.note(rec)
+	return conn, nil
+}
+
+// blame names the peer that carries a target of the tailnet which does not
+// answer, for it may be that peer that is gone.
+func (r *Road) blame(rec *flow.Record, err error) error {
+	if fe, ok := errors.AsType[*flow.Error](err); ok && fe.Class == flow.Timeout && rec.Path == flow.Tailnet {
+		who := r.Carrier(rec.Addr.Addr())
+		if who == "" {
+			who = "no peer routes it any more"
+		}
+		fe.Hint += "; " + rec.Addr.Addr().String() + ": " + who
+	}
+	return err
 }
 
 // Tunnel takes both connections, relays until both directions have ended, and
 // then finishes rec. It returns at once.
 func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
-	r.Relay.Start(p, func(res relay.Result) {
-		rec.Up, rec.Down, rec.Err = res.Up, res.Down, res.Err
+	client := rec.Client.Addr()
+	r.Limit.Keep(client) // the front end lets go of it
+	r.live.note(rec)
+	moved := r.Relay.Start(p, func(res relay.Result) {
+		rec.Up, rec.Down, rec.Err = res.Up, res.Down, r.blame(rec, res.Err)
 		r.Finish(rec)
+		r.Limit.Leave(client)
 	})
+	r.live.count(rec, moved)
 }
 
 // Finish closes the books on a flow.
 func (r *Road) Finish(rec *flow.Record) {
 	rec.Total = time.Since(rec.Start)
+	r.live.forget(rec)
 	r.Finished(rec)
 }
 

@@ -26,7 +26,7 @@ import (
 
 const (
 	requestTime = 10 * time.Second // bound on one exchange with the API server
-	openTime    = time.Minute      // how long Open tries
+	createTime  = 10 * time.Second // how long Open hopes that a missing Secret appears
 	firstRetry  = time.Second
 	lastRetry   = 30 * time.Second
 )
@@ -53,12 +53,12 @@ type Secret struct {
 }
 
 // Open reads the Secret called name; one that is missing is made at the first
-// write, if the service account may. It tries for a minute while the API
-// server does not answer. The error says which permission is missing.
+// write, if the service account may. While the API server does not answer it
+// goes on trying, until ctx ends. The error says which permission is missing.
 func Open(ctx context.Context, name string, log *slog.Logger) (*Secret, error) {
 	api, err := kubeclient.New("pando")
 	if err != nil {
-		return nil, fmt.Errorf("secret %s: this is no pod with a service account: %w; use tailnet.stateDir instead", name, err)
+		return nil, fmt.Errorf("secret %s: this is no pod with a service account: %w; use a directory instead: tailnet.stateDir, or TS_STATE_DIR and an empty TS_KUBE_SECRET", name, err)
 	}
 	if host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"); host != "" && port != "" {
 		api.SetURL("https://" + net.JoinHostPort(host, port)) // without cluster DNS, which may be down
@@ -67,9 +67,7 @@ func Open(ctx context.Context, name string, log *slog.Logger) (*Secret, error) {
 		name: name, log: log, api: api,
 		unsaved: map[string]int{}, changed: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
-	trying, cancel := context.WithTimeout(ctx, openTime)
-	defer cancel()
-	if err := s.load(trying); err != nil {
+	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("secret %s: %w", name, err)
 	}
 	// It ends with Close, not with ctx: the last writes come at the end.
@@ -81,9 +79,10 @@ func Open(ctx context.Context, name string, log *slog.Logger) (*Secret, error) {
 
 // load asks what this service account may do, and reads the Secret.
 func (s *Secret) load(ctx context.Context) error {
+	begin := time.Now()
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		err := s.tryLoad(ctx)
-		if err == nil || permanent(err) {
+		if err == nil || permanent(err) || errors.Is(err, errMissing) && time.Since(begin) > createTime {
 			return err
 		}
 		s.log.Warn("state not read yet", "secret", s.name, "err", err, "retry_in", wait.String())
@@ -104,7 +103,7 @@ func (s *Secret) tryLoad(ctx context.Context) error {
 	secret, err := s.api.GetSecret(ctx, s.name)
 	switch {
 	case kubeclient.IsNotFoundErr(err) && !canCreate:
-		return &permissionError{errors.New("it does not exist, and the service account may not create Secrets: create it, or let it")}
+		return errMissing // or the check failed: try again
 	case kubeclient.IsNotFoundErr(err):
 		s.data = map[string][]byte{}
 		return nil
@@ -116,6 +115,8 @@ func (s *Secret) tryLoad(ctx context.Context) error {
 	}
 	return nil
 }
+
+var errMissing = errors.New("it does not exist, and the service account may not create Secrets: create it, or let it")
 
 type permissionError struct{ error }
 

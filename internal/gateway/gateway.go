@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
+	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
@@ -40,15 +42,18 @@ type Options struct {
 
 // Gateway is one replica.
 type Gateway struct {
-	cfg    config.Config
-	log    *slog.Logger
-	proxy  []*net.TCPListener // at least one
-	admin  *net.TCPListener   // nil without an admin port
-	secret *fleet.Secret      // nil without a Kubernetes Secret
+	cfg   config.Config
+	log   *slog.Logger
+	proxy []*net.TCPListener // at least one
+	admin []*net.TCPListener // none without an admin port
+
+	joined chan struct{} // closed when secret and node are set
+	secret *fleet.Secret // nil without a Kubernetes Secret
 	node   *tailnet.Node
 
 	road  *datapath.Road
 	relay relay.Relay
+	limit limit.Gate
 	http  *httpproxy.Proxy
 	mux   *mux.Mux
 
@@ -57,65 +62,60 @@ type Gateway struct {
 	draining atomic.Bool
 }
 
-// New builds a replica from a valid configuration: it binds the port and
-// starts to join the tailnet. Call Run next, which also closes what New opened.
+// New builds a replica from a valid configuration and binds its ports. Call
+// Run next, which joins the tailnet, and closes what New opened.
 func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, log: opts.Log, warm: make(chan struct{})}
+	g := &Gateway{cfg: cfg, log: opts.Log, joined: make(chan struct{}), warm: make(chan struct{})}
 	authenticate, err := authenticator(cfg.Auth)
 	if err != nil {
 		return nil, err
 	}
 	// The port comes first: clients wait in its queue rather than be refused.
-	if g.proxy, err = listen(ctx, cfg.Listen); err != nil {
+	if g.proxy, err = listen(ctx, cfg.Listen, time.Duration(cfg.Tunnel.PeerTimeout)); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			g.release(ctx)
-		}
-	}()
-	if cfg.Listen.Admin != "" {
-		if g.admin, err = listenAt(ctx, "listen.admin", cfg.Listen.Admin, false); err != nil {
-			return nil, err
-		}
-	}
-	if g.node, err = g.join(ctx, cfg.Tailnet); err != nil {
+	if g.admin, err = listenAdmin(ctx, cfg.Listen); err != nil {
+		closeAll(g.proxy)
 		return nil, err
 	}
 	g.metrics = metrics.New(opts.Version, metrics.State{
-		Ready: g.isReady, Up: g.node.Up, Draining: g.draining.Load, Tunnels: g.relay.Active,
+		Ready: g.isReady, Up: g.onTailnet, Draining: g.draining.Load, Tunnels: g.relay.Active,
 	})
+	g.limit.Set(limits(cfg.Limits))
 	g.road = &datapath.Road{
 		Ready:  g.ready,
-		Routes: g.node.AwaitRoute,
+		Routes: func(ctx context.Context, a netip.Addr) bool { return g.node.AwaitRoute(ctx, a) },
 		Resolver: resolve.New(resolve.Options{
 			Hosts:       hosts(cfg.Resolve),
 			Tailnet:     g.tailnetDNS,
-			QueryMagic:  g.node.QueryMagicDNS,
+			QueryMagic:  g.queryMagicDNS,
 			DialTailnet: g.dialResolver,
 			ResolvConf:  opts.ResolvConf, HostsFile: opts.HostsFile,
 			Timeout: time.Duration(cfg.Resolve.Timeout),
 			MinTTL:  time.Duration(cfg.Resolve.MinTTL), MaxTTL: time.Duration(cfg.Resolve.MaxTTL),
 		}),
-		Dialer:   &dial.Dialer{Tailnet: g.node.DialTCP, Timeout: time.Duration(cfg.Dial.Timeout)},
+		Dialer:   &dial.Dialer{Tailnet: g.dialTailnet, Direct: direct(time.Duration(cfg.Tunnel.PeerTimeout)), Timeout: time.Duration(cfg.Dial.Timeout), Attempts: cfg.Dial.Attempts},
 		Relay:    &g.relay,
+		Limit:    &g.limit,
+		Carrier:  func(a netip.Addr) string { return g.node.Carrier(a) },
 		Finished: g.finished,
 	}
 	g.road.SetPolicy(g.policy(cfg.Policy))
 	g.http = &httpproxy.Proxy{
 		Road: g.road, Name: proxyName(cfg.Tailnet.Hostname), Authenticate: authenticate,
 		HeaderTimeout: time.Duration(cfg.HTTP.HeaderTimeout), IdleTimeout: time.Duration(cfg.HTTP.IdleTimeout),
-		MaxHeaderBytes: cfg.HTTP.MaxHeaderBytes,
+		BodyTimeout: time.Duration(cfg.HTTP.BodyTimeout), SilenceTimeout: time.Duration(cfg.Tunnel.IdleTimeout),
+		MaxHeaderBytes: cfg.HTTP.MaxHeaderBytes, MaxHeaders: cfg.HTTP.MaxHeaders,
 	}
 	socks := &socks5.Server{Road: g.road, Authenticate: authenticate}
-	g.mux = &mux.Mux{HTTP: g.http.Serve, SOCKS5: socks.Serve, Log: opts.Log}
+	g.mux = &mux.Mux{HTTP: g.http, SOCKS5: socks, Enter: g.limit.Enter, Leave: g.limit.Leave, Log: opts.Log}
 	return g, nil
 }
 
-// Node is the replica's device on the tailnet.
+// Node is the replica's device on the tailnet; nil until Wait has returned nil.
 func (g *Gateway) Node() *tailnet.Node { return g.node }
 
 // Addr is the address that the replica listens on.
@@ -123,37 +123,16 @@ func (g *Gateway) Addr() net.Addr { return g.proxy[0].Addr() }
 
 // AdminAddr is the address of the admin port; nil when there is none.
 func (g *Gateway) AdminAddr() net.Addr {
-	if g.admin == nil {
+	if len(g.admin) == 0 {
 		return nil
 	}
-	return g.admin.Addr()
+	return g.admin[0].Addr()
 }
 
 // finished closes the books on a flow.
 func (g *Gateway) finished(rec *flow.Record) {
 	g.log.Info("flow", "flow", rec)
 	g.metrics.Observe(rec)
-}
-
-// release closes what New opened, before Run.
-func (g *Gateway) release(ctx context.Context) {
-	closeAll(g.proxy)
-	if g.admin != nil {
-		g.admin.Close()
-	}
-	if err := g.closeSecret(ctx); err != nil {
-		g.log.Warn("state not saved", "err", err)
-	}
-}
-
-// closeSecret saves what is left of the device's state.
-func (g *Gateway) closeSecret(ctx context.Context) error {
-	if g.secret == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	return g.secret.Close(ctx)
 }
 
 // Run serves until ctx ends, and then drains. When cut ends, the drain is
@@ -168,7 +147,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	}
 	starting, stopStarting := context.WithCancel(work)
 	defer stopStarting()
-	serving.Go(func() error { return g.warmUp(starting) })
+	serving.Go(func() error { return g.start(starting) })
 	closeAdmin := g.serveAdmin()
 	g.log.Info("serving", "proxy", g.listening(), "mode", g.cfg.Tailnet.Mode)
 
@@ -183,10 +162,13 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	// 1. Settle: whoever sends us clients learns that we leave, and new
 	//    connections are still served; for twice as long while they still come.
 	g.draining.Store(true)
-	begin, settle := time.Now(), time.Duration(g.cfg.Drain.Settle)
+	begin, settle, longest := time.Now(), time.Duration(g.cfg.Drain.Settle), time.Duration(g.cfg.Drain.Settle+g.cfg.Drain.Timeout)
+	if failed.Err() != nil && !g.hasJoined() {
+		settle = 0 // nobody was served
+	}
 	g.log.Info("draining", "settle", settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
 	sleep(cut, settle)
-	for time.Since(begin) < 2*settle && g.mux.Quiet() < settle/5 && cut.Err() == nil {
+	for time.Since(begin) < min(2*settle, longest) && g.mux.Quiet() < settle/5 && cut.Err() == nil {
 		sleep(cut, settle/50)
 	}
 	// 2. Close the port, and what has asked for nothing yet.
@@ -196,7 +178,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	g.mux.Drain()
 	g.http.Drain()
 	// 3. Let work finish.
-	patience, cancel := context.WithDeadline(cut, begin.Add(settle+time.Duration(g.cfg.Drain.Timeout)))
+	patience, cancel := context.WithDeadline(cut, begin.Add(longest))
 	defer cancel()
 	waitErr := errors.Join(g.mux.Wait(patience), g.relay.Wait(patience))
 	// 4. Cut what is left, and say why.
@@ -211,8 +193,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end))
 	g.http.Close()
 	// 5. Leave the tailnet, and keep what it will be found by again.
-	closeErr := g.node.Close()
-	closeErr = errors.Join(closeErr, g.closeSecret(ctx))
+	closeErr := g.leave(ctx)
 	closeAdmin()
 	g.log.Info("stopped")
 	return errors.Join(serveErr, waitErr, closeErr)
@@ -220,24 +201,23 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 
 // serveAdmin answers probes until the function that it returns is called.
 func (g *Gateway) serveAdmin() (stop func()) {
-	if g.admin == nil {
-		return func() {}
-	}
-	s := &admin.Server{Checks: g.checks, OnTailnet: g.node.Up, Metrics: g.metrics.Handler()}
+	s := &admin.Server{Checks: g.checks, OnTailnet: g.onTailnet, Metrics: g.metrics.Handler()}
 	var done sync.WaitGroup
-	done.Go(func() {
-		if err := s.Serve(g.admin); !errors.Is(err, net.ErrClosed) {
-			g.log.Error("admin port ended", "err", err)
-		}
-	})
-	return func() { g.admin.Close(); done.Wait() }
+	for _, ln := range g.admin {
+		done.Go(func() {
+			if err := s.Serve(ln); !errors.Is(err, net.ErrClosed) {
+				g.log.Error("admin port ended", "err", err)
+			}
+		})
+	}
+	return func() { closeAll(g.admin); done.Wait() }
 }
 
 // checks are the conditions under which the replica should be sent clients.
 // The control server is none of them: traffic goes on without it.
 func (g *Gateway) checks() []admin.Check {
 	list := []admin.Check{{Name: "tailnet"}, {Name: "tunnels"}, {Name: "not-draining"}}
-	list[0].Err = g.node.Err()
+	list[0].Err = g.tailnetErr()
 	select {
 	case <-g.warm:
 	default:

@@ -13,11 +13,15 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/fleet"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/oauth"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
 // tailnetDNS is the tailnet's DNS configuration, as far as it is used.
 func (g *Gateway) tailnetDNS() (resolve.TailnetDNS, bool) {
+	if !g.hasJoined() {
+		return resolve.TailnetDNS{}, false
+	}
 	d, ok := g.node.DNS()
 	if !g.cfg.Resolve.Tailnet {
 		d = tailnet.DNS{}
@@ -25,22 +29,79 @@ func (g *Gateway) tailnetDNS() (resolve.TailnetDNS, bool) {
 	return resolve.TailnetDNS(d), ok
 }
 
+// start joins the tailnet and makes the replica ready. Its error ends it.
+func (g *Gateway) start(ctx context.Context) error {
+	if t := time.Duration(g.cfg.Tailnet.BootTimeout); t > 0 {
+		boot, cancel := context.WithCancelCause(ctx)
+		timer := time.AfterFunc(t, func() { cancel(fmt.Errorf("tailnet.bootTimeout: not on the tailnet after %v", t)) })
+		defer timer.Stop()
+		defer cancel(nil)
+		err := g.join(boot, g.cfg.Tailnet)
+		if err == nil {
+			err = g.node.Wait(boot)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil // stopped before
+		case boot.Err() != nil:
+			return fmt.Errorf("%w: %w", context.Cause(boot), err)
+		case err != nil:
+			return err
+		}
+	} else if err := g.join(ctx, g.cfg.Tailnet); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	g.warmUp(ctx)
+	return nil
+}
+
+// hasJoined reports whether the engine runs; it may still be logging in.
+func (g *Gateway) hasJoined() bool {
+	select {
+	case <-g.joined:
+		return true
+	default:
+		return false
+	}
+}
+
+// onTailnet reports whether the device is on its tailnet.
+func (g *Gateway) onTailnet() bool { return g.hasJoined() && g.node.Up() }
+
+// tailnetErr returns nil while the device is on its tailnet, and otherwise
+// what it is waiting for.
+func (g *Gateway) tailnetErr() error {
+	if !g.hasJoined() {
+		return fmt.Errorf("%w: reading the device's state", tailnet.ErrNotUp)
+	}
+	return g.node.Err()
+}
+
+// leave closes what join opened.
+func (g *Gateway) leave(ctx context.Context) error {
+	if !g.hasJoined() {
+		return nil
+	}
+	err := g.node.Close()
+	if g.secret != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		err = errors.Join(err, g.secret.Close(ctx))
+	}
+	return err
+}
+
 // warmTime bounds the warming of the tunnels: a route whose peer is down must
 // not keep the others from being used. It leaves room for a second handshake.
 const warmTime = 6 * time.Second
 
-// warmUp waits for the tailnet and makes its first handshakes. Its error ends
-// the replica.
-func (g *Gateway) warmUp(ctx context.Context) error {
-	if t := time.Duration(g.cfg.Tailnet.BootTimeout); t > 0 {
-		boot, cancel := context.WithTimeout(ctx, t)
-		defer cancel()
-		if err := g.node.Wait(boot); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("tailnet.bootTimeout: not on the tailnet after %v: %w", t, err)
-		}
-	}
+// warmUp waits for the tailnet and makes its first handshakes.
+func (g *Gateway) warmUp(ctx context.Context) {
 	if g.node.Wait(ctx) != nil {
-		return nil // stopped before
+		return // stopped before
 	}
 	if g.secret != nil {
 		g.secret.SetDevice(g.node.ID(), g.node.Name()+".", g.node.Addrs())
@@ -57,7 +118,6 @@ func (g *Gateway) warmUp(ctx context.Context) error {
 	}
 	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
 	close(g.warm)
-	return nil
 }
 
 // routeTime bounds the wait for the routes that a replica should find. A
@@ -100,6 +160,11 @@ func (g *Gateway) unroutedResolver() netip.Addr {
 // Wait returns nil once the replica is on its tailnet with warm tunnels, while
 // it runs. The error says what it is waiting for.
 func (g *Gateway) Wait(ctx context.Context) error {
+	select {
+	case <-g.joined:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", g.tailnetErr(), ctx.Err())
+	}
 	if err := g.node.Wait(ctx); err != nil {
 		return err
 	}
@@ -122,12 +187,21 @@ func (g *Gateway) ready(ctx context.Context) error {
 		cancel()
 	}
 	if err == nil {
-		err = g.node.Err()
+		err = g.tailnetErr()
 	}
 	if err != nil {
 		return &flow.Error{Class: flow.NotReady, Op: "tailnet", Hint: "the gateway is not on its tailnet; try again, and look at its log if it stays so", Err: err}
 	}
 	return nil
+}
+
+// dialTailnet connects to an address that a peer routes.
+func (g *Gateway) dialTailnet(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	return g.node.DialTCP(ctx, addr)
+}
+
+func (g *Gateway) queryMagicDNS(ctx context.Context, query []byte) ([]byte, error) {
+	return g.node.QueryMagicDNS(ctx, query)
 }
 
 // dialResolver connects to a resolver of the tailnet, through the tunnel alone.
@@ -143,47 +217,87 @@ func (g *Gateway) dialResolver(ctx context.Context, network string, addr netip.A
 // wherever an auth key does, as with the stock client.
 const oauthSecret = "tskey-client-"
 
-// join starts the tailnet engine, with the state and the key that it needs.
-func (g *Gateway) join(ctx context.Context, c config.Tailnet) (*tailnet.Node, error) {
-	key, err := c.ReadAuthKey()
-	if err != nil {
-		return nil, err
-	}
+// join starts the tailnet engine, with the state and the key that it needs. It
+// waits for the API server that keeps the state, until ctx ends.
+func (g *Gateway) join(ctx context.Context, c config.Tailnet) (err error) {
 	o := tailnet.Options{
-		Mode: tailnet.Mode(c.Mode), Hostname: c.Hostname, ControlURL: c.ControlURL, AuthKey: key.Reveal(),
+		Mode: tailnet.Mode(c.Mode), Hostname: c.Hostname, ControlURL: c.ControlURL,
 		Tags: c.Tags, Ephemeral: c.Ephemeral, IgnoreRoutes: !c.AcceptRoutes, AdvertiseRoutes: prefixes(c.AdvertiseRoutes),
-		ShieldsUp: c.ShieldsUp && len(c.AdvertiseRoutes) == 0, Port: uint16(c.Port), TUNName: c.TUN, Logger: g.log,
-	}
-	client, err := c.ReadClientSecret()
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(o.AuthKey, oauthSecret) {
-		client, o.AuthKey = key, ""
-	}
-	if client != "" {
-		if len(c.Tags) == 0 {
-			return nil, errors.New("tailnet.tags: an OAuth client mints keys for tags alone; give at least one, such as tag:k8s")
-		}
-		oauth, err := tailnet.NewOAuthClient(client.Reveal(), c.Tags)
-		if err != nil {
-			return nil, fmt.Errorf("tailnet.clientSecret: %w", err)
-		}
-		o.MintKey = oauth.Mint
+		PeerTimeout: time.Duration(g.cfg.Tunnel.PeerTimeout),
+		ShieldsUp:   c.ShieldsUp && len(c.AdvertiseRoutes) == 0, Port: uint16(c.Port), TUNName: c.TUN, Logger: g.log,
+		CacheDir: c.CacheDir,
 	}
 	switch {
 	case c.KubeSecret != "":
 		if g.secret, err = fleet.Open(ctx, c.KubeSecret, g.log); err != nil {
-			return nil, fmt.Errorf("tailnet.kubeSecret: %w", err)
+			return fmt.Errorf("tailnet.kubeSecret: %w", err)
 		}
 		o.Store = g.secret
-		if o.AuthKey == "" && o.MintKey == nil {
-			o.AuthKey = g.secret.AuthKey()
-		}
 	case c.StateDir != "":
 		if o.Store, err = tailnet.DirStore(c.StateDir); err != nil {
-			return nil, fmt.Errorf("tailnet.stateDir: %w", err)
+			return fmt.Errorf("tailnet.stateDir: %w", err)
+		}
+		if o.CacheDir == "" {
+			o.CacheDir = c.StateDir
 		}
 	}
-	return tailnet.Start(ctx, o)
+	if err := g.setKeys(&o, c); err != nil {
+		return err
+	}
+	if g.node, err = tailnet.Start(ctx, o); err != nil {
+		if g.secret != nil {
+			err = errors.Join(err, g.secret.Close(ctx))
+		}
+		return err
+	}
+	close(g.joined)
+	return nil
+}
+
+// setKeys says where the engine gets its auth keys. They are read again for
+// each login to come: what is mounted may have been renewed, and what has
+// served may be gone.
+func (g *Gateway) setKeys(o *tailnet.Options, c config.Tailnet) error {
+	client, err := c.ReadClientSecret()
+	if err != nil {
+		return err
+	}
+	key, err := g.authKey(c)
+	if strings.HasPrefix(key, oauthSecret) {
+		client = config.Secret(key)
+	}
+	switch {
+	case client == "" && key == "" && err == nil: // a person logs in
+		return nil
+	case client == "":
+		o.NextKey = func(context.Context) (string, error) {
+			key, err := g.authKey(c)
+			if err == nil && key == "" {
+				err = errors.New("a login is needed, and there is no auth key: set tailnet.authKeyFile")
+			}
+			return key, err
+		}
+		if err == nil { // else the next login says so, if there has to be one
+			o.AuthKey = key
+		}
+		return nil
+	}
+	if len(c.Tags) == 0 {
+		return errors.New("tailnet.tags: an OAuth client mints keys for tags alone; give at least one, such as tag:k8s")
+	}
+	minter, err := oauth.New(client.Reveal(), c.Tags)
+	if err != nil {
+		return fmt.Errorf("tailnet.clientSecret: %w", err)
+	}
+	o.NextKey = minter.Mint
+	return nil
+}
+
+// authKey reads the auth key from where it is kept; empty means none.
+func (g *Gateway) authKey(c config.Tailnet) (string, error) {
+	key, err := c.ReadAuthKey()
+	if err == nil && key == "" && g.secret != nil {
+		return g.secret.AuthKey(), nil
+	}
+	return key.Reveal(), err
 }

@@ -8,22 +8,24 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/keepalive"
 )
 
 // listen binds the proxy's addresses: for this process alone, unless the
 // configuration says that replicas share them.
-func listen(ctx context.Context, c config.Listen) ([]*net.TCPListener, error) {
+func listen(ctx context.Context, c config.Listen, peerTimeout time.Duration) ([]*net.TCPListener, error) {
 	var list []*net.TCPListener
 	for i, addr := range append([]string{c.Proxy}, c.Also...) {
 		key := "listen.proxy"
 		if i > 0 {
 			key = fmt.Sprintf("listen.also[%d]", i-1)
 		}
-		ln, err := listenAt(ctx, key, addr, c.ReusePort)
+		ln, err := listenAt(ctx, key, addr, c.ReusePort, peerTimeout)
 		if err != nil {
 			closeAll(list)
 			return nil, err
@@ -33,18 +35,19 @@ func listen(ctx context.Context, c config.Listen) ([]*net.TCPListener, error) {
 	return list, nil
 }
 
-// listenAt binds addr, which stands at key in the configuration.
-func listenAt(ctx context.Context, key, addr string, reusePort bool) (*net.TCPListener, error) {
-	var lc net.ListenConfig
-	if reusePort {
-		lc.Control = func(_, _ string, rc syscall.RawConn) error {
-			var serr error
+// listenAt binds addr, which stands at key in the configuration. Clients that
+// answer nothing for peerTimeout are gone; zero leaves that to the kernel.
+func listenAt(ctx context.Context, key, addr string, reusePort bool, peerTimeout time.Duration) (*net.TCPListener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepalive.Config(peerTimeout), Control: func(network, addr string, rc syscall.RawConn) error {
+		var serr error
+		if reusePort {
 			err := rc.Control(func(fd uintptr) {
 				serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 			})
-			return errors.Join(err, serr)
+			serr = errors.Join(err, serr)
 		}
-	}
+		return errors.Join(serr, keepalive.Control(peerTimeout)(network, addr, rc))
+	}}
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -53,6 +56,27 @@ func listenAt(ctx context.Context, key, addr string, reusePort bool) (*net.TCPLi
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return ln.(*net.TCPListener), nil
+}
+
+// listenAdmin binds the addresses of the admin port, if there is one.
+func listenAdmin(ctx context.Context, c config.Listen) ([]*net.TCPListener, error) {
+	if c.Admin == "" {
+		return nil, nil
+	}
+	var list []*net.TCPListener
+	for i, addr := range append([]string{c.Admin}, c.AdminAlso...) {
+		key := "listen.admin"
+		if i > 0 {
+			key = fmt.Sprintf("listen.adminAlso[%d]", i-1)
+		}
+		ln, err := listenAt(ctx, key, addr, false, 0)
+		if err != nil {
+			closeAll(list)
+			return nil, err
+		}
+		list = append(list, ln)
+	}
+	return list, nil
 }
 
 func closeAll(list []*net.TCPListener) {

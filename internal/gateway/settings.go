@@ -1,15 +1,21 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath/dial"
+	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
+	"github.com/pandoproxy/pando/internal/keepalive"
 )
 
 // policy turns the configuration's policy, which is valid, into the one that judges.
@@ -42,10 +48,7 @@ func prefixes(list []string) []netip.Prefix {
 // this host or on our tailnet address.
 func (g *Gateway) own(a netip.AddrPort) bool {
 	port := false
-	for _, ln := range append([]*net.TCPListener{g.admin}, g.proxy...) {
-		if ln == nil {
-			continue
-		}
+	for _, ln := range slices.Concat(g.admin, g.proxy) {
 		listen := ln.Addr().(*net.TCPAddr).AddrPort()
 		if a.Port() != listen.Port() {
 			continue
@@ -59,10 +62,8 @@ func (g *Gateway) own(a netip.AddrPort) bool {
 	if !port {
 		return false
 	}
-	for _, own := range g.node.Addrs() {
-		if a.Addr() == own {
-			return true
-		}
+	if g.hasJoined() && slices.Contains(g.node.Addrs(), a.Addr()) {
+		return true
 	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -76,6 +77,18 @@ func (g *Gateway) own(a netip.AddrPort) bool {
 		}
 	}
 	return false
+}
+
+func limits(c config.Limits) limit.Limits {
+	return limit.Limits{Connections: c.Connections, PerClient: c.PerClient, Dials: c.Dials}
+}
+
+// direct returns the dialer of the host's own network.
+func direct(peerTimeout time.Duration) dial.Func {
+	d := net.Dialer{Control: keepalive.Control(peerTimeout), KeepAliveConfig: keepalive.Config(peerTimeout)}
+	return func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+		return d.DialContext(ctx, "tcp", addr.String())
+	}
 }
 
 func hosts(c config.Resolve) map[string][]netip.Addr {

@@ -17,7 +17,7 @@ const closeTime = 5 * time.Second
 func (n *Node) Close() error {
 	n.stop()
 	<-n.watchDone
-	n.logins.Wait()
+	n.workers.Wait()
 	return n.closeEngine()
 }
 

@@ -15,6 +15,8 @@ import (
 	"tailscale.com/net/netmon"
 	"tailscale.com/net/tstun"
 	"tailscale.com/wgengine"
+
+	"github.com/pandoproxy/pando/internal/keepalive"
 )
 
 // tunPath is where the kernel's TUN driver is opened.
@@ -40,7 +42,7 @@ func (n *Node) useKernel(conf *wgengine.Config) error {
 	}
 	netmon.SetTailscaleInterfaceProps(name, 0)
 	conf.Tun, conf.Router = dev, r
-	n.dial = dialKernel
+	n.dial = n.dialKernel
 	n.holdLeftovers = true
 	return nil
 }
@@ -62,17 +64,18 @@ func ensureTUN(path string) error {
 
 // dialKernel connects from the node's own address: the one rule that the
 // router installs sends such sockets, and nothing else, into the tailnet.
-func dialKernel(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+func (n *Node) dialKernel(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{
-		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0)),
-		Control: func(_, _ string, c syscall.RawConn) error {
+		LocalAddr:       net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0)),
+		KeepAliveConfig: keepalive.Config(n.opts.PeerTimeout),
+		Control: func(network, addr string, c syscall.RawConn) error {
 			var serr error
 			err := c.Control(func(fd uintptr) {
 				// Choose the port at connect, by the whole 4-tuple: else
 				// 28,000 connections use up the ports of the one address.
 				serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 			})
-			return errors.Join(err, serr)
+			return errors.Join(err, serr, keepalive.Control(n.opts.PeerTimeout)(network, addr, c))
 		},
 	}
 	return d.DialContext(ctx, "tcp", dst.String())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"tailscale.com/ipn"
 	"tailscale.com/ipn/store"
@@ -20,6 +21,24 @@ const stateFile = "tailscaled.state"
 
 // MemoryStore returns a store that forgets everything at exit.
 func MemoryStore() Store { return new(mem.Store) }
+
+// plainPrefs is a store that keeps the engine's preferences as the stock
+// container would: "tailscale up" refuses to go on when it finds settings that
+// it was not told of, so that a fleet could not be given back to it. Start says
+// anew each time what applies here.
+type plainPrefs struct{ Store }
+
+func (s plainPrefs) WriteState(id ipn.StateKey, b []byte) error {
+	prefs, was := new(ipn.Prefs), ipn.NewPrefs()
+	if strings.HasPrefix(string(id), "profile-") && ipn.PrefsFromBytes(b, prefs) == nil {
+		if old, err := s.ReadState(id); err == nil && ipn.PrefsFromBytes(old, was) == nil {
+			prefs.RouteAll, prefs.CorpDNS = was.RouteAll, was.CorpDNS
+		}
+		prefs.ShieldsUp, prefs.NetfilterMode = was.ShieldsUp, was.NetfilterMode
+		b = prefs.ToBytes()
+	}
+	return s.Store.WriteState(id, b)
+}
 
 // DirStore returns a store in a file under dir, which is made if it is missing
 // and must be writable. One running node at a time may use it.

@@ -65,10 +65,11 @@ type Options struct {
 	Hostname   string // device name; empty means the host's name
 	ControlURL string // empty means DefaultControlURL
 	AuthKey    string // used only when the state holds no login
-	// MintKey is asked for an auth key whenever a login is needed, now or
-	// later, and AuthKey is empty. It is asked again, ever more slowly, while
-	// it fails. Nil means that a login without AuthKey waits for a person.
-	MintKey   func(context.Context) (string, error)
+	// NextKey is asked for an auth key whenever a login is needed and AuthKey
+	// is empty, was refused, or has served: when the device's own key has
+	// expired, say. It is asked again, ever more slowly, while no login comes
+	// of it. Nil means that such a login waits for a person.
+	NextKey   func(context.Context) (string, error)
 	Tags      []string // "tag:name" each
 	Ephemeral bool     // log out at Close, and be forgotten when unseen
 
@@ -91,6 +92,15 @@ type Options struct {
 	ServeTCP func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
 	ServeUDP func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
 
+	// PeerTimeout ends a connection whose target has acknowledged nothing for so
+	// long, and an idle one whose target answers no keep-alive. Zero means the
+	// stacks' own times: minutes.
+	PeerTimeout time.Duration
+
+	// CacheDir is a directory for the last network map, which the engine keeps
+	// and starts from if the control server grants it. Empty means none.
+	CacheDir string
+
 	Store   Store        // where the login is kept; nil means in memory, a new device at each start
 	Port    uint16       // UDP port of the engine; 0 means any
 	TUNName string       // kernel mode; empty means "tailscale0"
@@ -112,16 +122,24 @@ type Node struct {
 	holdLeftovers bool        // whether the kernel may hold connections of a predecessor
 	spoken        atomic.Bool // set by Warm or the first connection: leftovers may go out
 
-	ctx       context.Context // ends with Close
-	stop      context.CancelFunc
-	watchDone chan struct{}
-	up        chan struct{} // closed when the node is first running
-	upOnce    sync.Once
-	routed    *lru.Cache[netip.Addr, time.Time] // when addresses were last seen routed
-	minting   atomic.Bool                       // a mintLogin runs
-	logins    sync.WaitGroup                    // its goroutine
-	loginErr  atomic.Pointer[string]            // the last error that the control server or the engine gave
-	loginURL  atomic.Pointer[string]
+	ctx         context.Context // ends with Close
+	stop        context.CancelFunc
+	watchDone   chan struct{}
+	up          chan struct{} // closed when the node is first running
+	upOnce      sync.Once
+	routed      *lru.Cache[netip.Addr, time.Time] // when addresses were last seen routed
+	reloggingIn atomic.Bool                       // a relogin runs
+	workers     sync.WaitGroup                    // its goroutine, and lookAfter's
+	loginErr    atomic.Pointer[string]            // the last error that the control server or the engine gave
+	loginURL    atomic.Pointer[string]
+
+	suspects       chan netip.Addr
+	checks         checks
+	sessionsMended atomic.Int64
+
+	statusMu sync.Mutex
+	status   Status // as it was at statusAt
+	statusAt time.Time
 }
 
 // dialFunc opens a TCP connection from src, one of the node's own addresses.
@@ -147,7 +165,7 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 	}
 	quiet()
 
-	n := &Node{opts: opts, log: opts.Logger, up: make(chan struct{}), watchDone: make(chan struct{})}
+	n := &Node{opts: opts, log: opts.Logger, up: make(chan struct{}), watchDone: make(chan struct{}), suspects: make(chan netip.Addr, checksAtAll)}
 	if n.routed, err = lru.New[netip.Addr, time.Time](routesKept); err != nil {
 		return nil, err
 	}
@@ -157,6 +175,7 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 		return nil, errors.Join(fmt.Errorf("tailnet: %s mode: %w", opts.Mode, err), n.closeEngine())
 	}
 	go n.watch()
+	n.workers.Go(n.lookAfter)
 	if err := n.login(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tailnet: login: %w", err), n.Close())
 	}
@@ -222,7 +241,7 @@ func (n *Node) startEngine() error {
 	n.dialer.UseNetstackForIP = n.routes
 	n.dialer.NetstackDialTCP = n.DialTCP
 	n.dialer.NetstackDialUDP = n.DialUDP
-	sys.Set(n.opts.Store)
+	sys.Set(Store(plainPrefs{n.opts.Store}))
 	if n.holdLeftovers {
 		sys.Tun.Get().PreFilterPacketOutboundToWireGuardAppConnectorIntercept = n.dropLeftovers
 	}
@@ -235,6 +254,9 @@ func (n *Node) startEngine() error {
 	if n.lb, err = ipnlocal.NewLocalBackend(logf, logid.PublicID{}, sys, flags); err != nil {
 		eng.Close()
 		return err
+	}
+	if n.opts.CacheDir != "" {
+		n.lb.SetVarRoot(n.opts.CacheDir)
 	}
 	return n.ns.Start(n.lb)
 }
@@ -277,25 +299,22 @@ func (n *Node) login() error {
 	if err := n.lb.Start(ipn.Options{UpdatePrefs: prefs, AuthKey: n.opts.AuthKey}); err != nil {
 		return err
 	}
-	if n.lb.State() == ipn.NeedsLogin && !n.mints() {
+	if n.lb.State() == ipn.NeedsLogin && (n.opts.NextKey == nil || n.opts.AuthKey != "") {
 		return n.lb.StartLoginInteractive(n.ctx)
 	}
 	return nil
 }
 
-// mints reports whether this node gets its auth keys by itself.
-func (n *Node) mints() bool { return n.opts.MintKey != nil && n.opts.AuthKey == "" }
-
 // loginTime is how long a login with a key may take before another key is
 // tried.
 const loginTime = 30 * time.Second
 
-// mintLogin logs in with a key made for it. It goes on trying until the node
-// is up or closed.
-func (n *Node) mintLogin() {
-	defer n.minting.Store(false)
+// relogin logs in with the next key. It goes on trying until the node is up or
+// closed.
+func (n *Node) relogin() {
+	defer n.reloggingIn.Store(false)
 	for wait := time.Second; n.ctx.Err() == nil; wait = min(2*wait, time.Minute) {
-		err := n.loginWith(n.opts.MintKey)
+		err := n.loginWith(n.opts.NextKey)
 		if err == nil {
 			return
 		}
@@ -306,11 +325,12 @@ func (n *Node) mintLogin() {
 	}
 }
 
-func (n *Node) loginWith(mint func(context.Context) (string, error)) error {
-	key, err := mint(n.ctx)
+func (n *Node) loginWith(nextKey func(context.Context) (string, error)) error {
+	key, err := nextKey(n.ctx)
 	if err != nil {
 		return err
 	}
+	n.loginErr.Store(nil)
 	if err := n.lb.Start(ipn.Options{AuthKey: key}); err != nil {
 		return err
 	}
@@ -320,6 +340,9 @@ func (n *Node) loginWith(mint func(context.Context) (string, error)) error {
 	for range loginTime / (100 * time.Millisecond) {
 		if n.Up() || n.ctx.Err() != nil {
 			return nil
+		}
+		if why := n.loginErr.Load(); why != nil {
+			return errors.New(*why)
 		}
 		tstime.Sleep(n.ctx, 100*time.Millisecond)
 	}
@@ -333,6 +356,7 @@ func (n *Node) watch() {
 		if m.ErrMessage != nil {
 			n.loginErr.Store(m.ErrMessage)
 			n.log.Warn("tailnet error", "err", *m.ErrMessage)
+			n.needsLogin(!n.Up())
 		}
 		if m.BrowseToURL != nil && *m.BrowseToURL != "" {
 			n.loginURL.Store(m.BrowseToURL)
@@ -340,9 +364,7 @@ func (n *Node) watch() {
 		}
 		if m.State != nil {
 			n.log.Info("tailnet state", "state", m.State.String())
-			if *m.State == ipn.NeedsLogin && n.mints() && n.minting.CompareAndSwap(false, true) {
-				n.logins.Go(n.mintLogin)
-			}
+			n.needsLogin(*m.State == ipn.NeedsLogin && (n.opts.AuthKey == "" || n.wasUp()))
 			if *m.State == ipn.Running {
 				n.loginErr.Store(nil)
 				n.loginURL.Store(nil)
@@ -351,6 +373,22 @@ func (n *Node) watch() {
 		}
 		return true
 	})
+}
+
+// needsLogin begins to log in anew, if it must and may and doesn't already.
+func (n *Node) needsLogin(must bool) {
+	if must && n.opts.NextKey != nil && n.reloggingIn.CompareAndSwap(false, true) {
+		n.workers.Go(n.relogin)
+	}
+}
+
+func (n *Node) wasUp() bool {
+	select {
+	case <-n.up:
+		return true
+	default:
+		return false
+	}
 }
 
 // Wait returns nil once the node has been up. When ctx ends first, the error
@@ -492,6 +530,8 @@ func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	if err != nil {
 		return nil, opError("tcp", dst, err)
 	}
+	stuck := time.AfterFunc(stuckAfter, func() { n.Suspect(dst.Addr()) })
+	defer stuck.Stop()
 	c, err := n.dial(ctx, src, dst)
 	if err != nil {
 		return nil, opError("tcp", dst, err)

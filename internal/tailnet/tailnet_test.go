@@ -2,12 +2,14 @@ package tailnet_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +72,9 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"fresh_source_port", freshSourcePort},
 		{"waits_for_a_route_that_comes_back", routeComesBack},
 		{"routes_can_be_ignored", routesIgnored},
+		{"expired_key_logs_in_again", expiredKey},
+		{"stored_preferences_are_the_stock_containers", plainPreferences},
+		{"lost_session_is_mended", lostSession},
 		{"closes_with_2000_tunnels", closesWithTunnels},
 		{"leaves_nothing_behind", leavesNothing},
 	} {
@@ -77,6 +82,105 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 	}
 	if now, err := os.ReadFile("/etc/resolv.conf"); err != nil || string(now) != string(resolvConf) {
 		t.Errorf("/etc/resolv.conf changed: %v\n%s", err, now)
+	}
+}
+
+// expiredKey: a device whose key has expired logs in again by itself, with a key
+// that it is given anew, as soon as the control server lets it.
+func expiredKey(t *testing.T, w *world) {
+	net, err := testnet.Start(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer net.Close()
+	asked := make(chan struct{}, 100)
+	n, err := tailnet.Start(t.Context(), tailnet.Options{
+		Mode: w.mode, Hostname: "expiring", ControlURL: net.URL(), AuthKey: testnet.AuthKey, TUNName: "expiring0",
+		NextKey: func(context.Context) (string, error) { asked <- struct{}{}; return testnet.AuthKey, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := n.Wait(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if len(asked) != 0 {
+		t.Error("it asked for a key that it did not need")
+	}
+	net.ExpireDevices(true)
+	eventually(t, "the key to expire", func() bool { return n.Err() != nil })
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Fatal("it never asked for a new key")
+	}
+	net.ExpireDevices(false)
+	eventuallyOr(90*time.Second, n.Up, func() { t.Errorf("it did not come back: %v", n.Err()) })
+}
+
+// plainPreferences: "tailscale up" would refuse to go on with settings that
+// the stock container's environment does not mention.
+func plainPreferences(t *testing.T, w *world) {
+	dir := t.TempDir()
+	store, err := tailnet.DirStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.join(t, "plain", tailnet.Options{Store: store, ShieldsUp: true}).Close()
+	state, err := os.ReadFile(filepath.Join(dir, "tailscaled.state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys map[string][]byte
+	if err := json.Unmarshal(state, &keys); err != nil {
+		t.Fatal(err)
+	}
+	profiles := 0
+	for id, value := range keys {
+		if !strings.HasPrefix(id, "profile-") {
+			continue
+		}
+		profiles++
+		var prefs struct {
+			ShieldsUp, RouteAll bool
+			NetfilterMode       int
+		}
+		if err := json.Unmarshal(value, &prefs); err != nil {
+			t.Fatal(err)
+		}
+		if prefs.ShieldsUp || prefs.NetfilterMode != 2 || !prefs.RouteAll {
+			t.Errorf("%s holds %+v", id, prefs)
+		}
+	}
+	if profiles != 1 {
+		t.Errorf("%d profiles in %s", profiles, state)
+	}
+}
+
+// lostSession: the peer forgets its side of the WireGuard session, as a stock
+// router does when it hears late of a restart. By WireGuard's own times that
+// costs 15 s.
+func lostSession(t *testing.T, w *world) {
+	n := w.join(t, "forgotten", tailnet.Options{})
+	target := netip.AddrPortFrom(testnet.APIAddr, 7070)
+	w.cloud.Handle(target, echo)
+	open := dial(t, n, target)
+	pingPong(t, open)
+	for i := range 3 {
+		w.cloud.ResetSession(n.Addrs()[0])
+		start := time.Now()
+		pingPong(t, dial(t, n, target))
+		took := time.Since(start)
+		t.Logf("after a lost session: connected in %v", took.Round(time.Millisecond))
+		if took > 9*time.Second {
+			t.Errorf("round %d: a connection took %v after its peer lost the session", i, took)
+		}
+		time.Sleep(3 * time.Second) // between two checks of one peer
+	}
+	pingPong(t, open)
+	if n.SessionsMended() == 0 {
+		t.Error("nothing was mended: did the peer lose anything?")
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 	"tailscale.com/wgengine/netstack"
+
+	"github.com/pandoproxy/pando/internal/keepalive"
 )
 
 // nicID is the only interface of the library's netstack.
@@ -48,6 +50,33 @@ type conn struct {
 	*gonet.TCPConn
 	ep tcpip.Endpoint
 	wq *waiter.Queue
+}
+
+// Read and Write give the kernel's errno for a connection that was lost.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	return n, c.lost(err)
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	return n, c.lost(err)
+}
+
+// lost adds the errno to an error of the wrapped connection, which has the
+// stack's error as text alone.
+func (c *conn) lost(err error) error {
+	oe, ok := err.(*net.OpError) // as gonet made it
+	if !ok {
+		return err
+	}
+	switch oe.Err.Error() {
+	case (&tcpip.ErrTimeout{}).String():
+		oe.Err = syscall.ETIMEDOUT
+	case (&tcpip.ErrConnectionReset{}).String():
+		oe.Err = syscall.ECONNRESET
+	}
+	return err
 }
 
 // Abort closes the connection with a reset, as a close with SO_LINGER 0 does.
@@ -167,7 +196,7 @@ func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
 		return attempt{}, errno(terr)
 	}
 	a.ep = ep
-	keepAlive(ep)
+	keepAlive(ep, n.opts.PeerTimeout)
 	var ready chan struct{}
 	a.entry, ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	a.ready = ready
@@ -184,13 +213,20 @@ func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
 	return a, nil
 }
 
-// keepAlive has a peer that vanished found out, with the times of net.Dialer,
-// which kernel mode uses. Netstack's own are two hours.
-func keepAlive(ep tcpip.Endpoint) {
-	idle, interval := tcpip.KeepaliveIdleOption(15*time.Second), tcpip.KeepaliveIntervalOption(15*time.Second)
+// keepAlive has a peer that vanished found out, with the times of kernel mode.
+// Netstack's own are two hours for an idle one, and two minutes for data that
+// is not acknowledged. Unlike the kernel it never gives up on a peer that
+// leaves its receive window closed and says so.
+func keepAlive(ep tcpip.Endpoint, timeout time.Duration) {
+	c := keepalive.Config(timeout)
+	if c.Count == 0 { // those of package net
+		c.Idle, c.Interval, c.Count = 15*time.Second, 15*time.Second, 9
+	}
+	idle, interval, user := tcpip.KeepaliveIdleOption(c.Idle), tcpip.KeepaliveIntervalOption(c.Interval), tcpip.TCPUserTimeoutOption(timeout)
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&interval)
-	ep.SetSockOptInt(tcpip.KeepaliveCountOption, 9)
+	ep.SetSockOpt(&user) // zero is none
+	ep.SetSockOptInt(tcpip.KeepaliveCountOption, c.Count)
 	ep.SocketOptions().SetKeepAlive(true)
 }
 

@@ -27,19 +27,12 @@ const (
 // tried again only after 5 s. It returns nil when all have answered, or what
 // did not answer before ctx ended. Call it once the node is up.
 func (n *Node) Warm(ctx context.Context) error {
-	nm := n.lb.NetMapWithPeers()
-	if nm == nil {
+	if !n.Up() {
 		return ErrNotUp
 	}
 	defer n.spoken.Store(true)
 	var g errgroup.Group
-	for _, p := range nm.Peers {
-		if p.Addresses().Len() == 0 || p.AllowedIPs().Len() <= p.Addresses().Len() {
-			continue
-		}
-		if online, ok := p.Online().GetOk(); ok && !online {
-			continue
-		}
+	for _, p := range n.routers() {
 		addr, name := p.Addresses().At(0).Addr(), p.ComputedName()
 		g.Go(func() error {
 			// First a path, in both directions. The peer has to have heard of us

@@ -230,6 +230,20 @@ func (n *Net) ApproveRoutes(hostname string, routes ...netip.Prefix) error {
 	return nil
 }
 
+// ExpireDevices has the keys of all devices expire, or lets them log in again.
+func (n *Net) ExpireDevices(expired bool) { n.ctl.SetExpireAllNodes(expired) }
+
+// GrantNetmapCache lets the device called hostname keep the network map on
+// disk, to start from while the control server is away.
+func (n *Net) GrantNetmapCache(hostname string) error {
+	node, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	n.ctl.SetNodeCapMap(node.Key, tailcfg.NodeCapMap{tailcfg.NodeAttrCacheNetworkMaps: nil})
+	return nil
+}
+
 func (n *Net) device(hostname string) (*tailcfg.Node, error) {
 	for _, node := range n.ctl.AllNodes() {
 		if node.Hostinfo.Hostname() == hostname {

@@ -45,6 +45,7 @@ func run(args []string) error {
 	out := fs.String("out", "", "archive to write")
 	entrypoint := fs.String("entrypoint", "", "command that the container runs")
 	env := fs.String("env", "", "variables that the container starts with, NAME=value, separated by spaces")
+	most := fs.Float64("max", 0, "fail when an architecture has more MiB, compressed; 0 is no limit")
 	links := fs.String("links", "", "further names, new=old, separated by commas")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -67,7 +68,11 @@ func run(args []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s %s: %.1f MiB compressed\n", *name, platform, float64(size)/(1<<20))
+		mib := float64(size) / (1 << 20)
+		fmt.Printf("%s %s: %.1f MiB compressed\n", *name, platform, mib)
+		if *most > 0 && mib > *most {
+			return fmt.Errorf("%s is larger than %g MiB", platform, *most)
+		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
 			Platform: &v1.Platform{OS: system, Architecture: arch},
 		}})

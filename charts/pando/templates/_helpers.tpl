@@ -1,5 +1,6 @@
 {{- define "pando.name" -}}
-{{- if contains "pando" .Release.Name }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-pando" .Release.Name | trunc 52 | trimSuffix "-" }}{{ end -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if contains "pando" $release }}{{ $release | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-pando" $release | trunc 52 | trimSuffix "-" }}{{ end -}}
 {{- end -}}
 
 {{- define "pando.selector" -}}
@@ -20,6 +21,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 
 {{- define "pando.keySecret" -}}
 {{ .Values.tailnet.existingSecret | default (printf "%s-authkey" (include "pando.name" .)) }}
+{{- end -}}
+
+{{- /* What a running replica does not take over: when it changes, pods restart. */ -}}
+{{- define "pando.restartConfig" -}}
+{{- $c := omit (include "pando.config" . | fromYaml) "policy" "limits" -}}
+{{- $c = set $c "resolve" (omit ($c.resolve | default dict) "hosts") -}}
+{{- set $c "log" (omit ($c.log | default dict) "level" "sample") | toYaml -}}
 {{- end -}}
 
 {{- /* What the chart says itself, under what config says. */ -}}

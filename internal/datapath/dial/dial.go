@@ -21,16 +21,28 @@ type Func func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 // the Connection Attempt Delay of RFC 8305 section 5.
 const stagger = 250 * time.Millisecond
 
-// DefaultTimeout is used when Dialer.Timeout is zero.
-const DefaultTimeout = 10 * time.Second
+// Defaults, used where a field of Dialer is zero.
+const (
+	DefaultTimeout  = 10 * time.Second
+	DefaultAttempts = 3
+)
+
+// retryPause is the time between two attempts; it doubles.
+const retryPause = 100 * time.Millisecond
 
 // Dialer dials. Its fields must not change once it is in use.
 type Dialer struct {
 	Tailnet Func // required for targets of the tailnet
 	Direct  Func // nil means the host's own network
 
-	// Timeout bounds one Dial, all candidates included. Zero means DefaultTimeout.
+	// Timeout bounds one Dial, all candidates and attempts included. Zero means
+	// DefaultTimeout.
 	Timeout time.Duration
+
+	// Attempts is how often the candidates are tried when what failed may pass:
+	// a network or a target that is changing over. A refusal is an answer and
+	// is not tried again. Zero means DefaultAttempts.
+	Attempts int
 }
 
 // outcome is how one candidate ended.
@@ -55,19 +67,43 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	parent := ctx
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	var conn net.Conn
-	var target flow.Target
-	var err error
-	if len(targets) == 1 {
-		target = targets[0]
-		conn, err = d.one(ctx, target)
-	} else {
-		conn, target, err = d.race(ctx, interleave(targets))
+	conn, target, err := d.once(ctx, targets)
+	for n, pause := 1, retryPause; passing(err) && n < orDefault(d.Attempts, DefaultAttempts); n, pause = n+1, 2*pause {
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+			conn, target, err = d.once(ctx, targets)
+			continue
+		case <-ctx.Done(): // what failed says more than that there is no time left
+		}
+		t.Stop()
+		break
 	}
 	if err != nil {
 		return nil, target, d.explain(parent, target, err)
 	}
 	return conn, target, nil
+}
+
+// once tries every candidate.
+func (d *Dialer) once(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
+	if len(targets) > 1 {
+		return d.race(ctx, interleave(targets))
+	}
+	conn, err := d.one(ctx, targets[0])
+	return conn, targets[0], err
+}
+
+// passing reports whether another attempt may fare better.
+func passing(err error) bool {
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ECONNRESET)
+}
+
+func orDefault(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
 }
 
 // race starts the candidates one after the other and keeps the first winner.

@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"strconv"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -75,8 +78,9 @@ func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Ta
 	}
 	o := &origin{
 		Conn: c, target: flow.Target{Addr: rec.Addr, Path: rec.Path},
-		bw: bufio.NewWriterSize(c, ioBuffer), limit: limitReader{r: c, left: noLimit},
+		bw: bufio.NewWriterSize(c, ioBuffer), silence: silence{c: c, bound: s.p.SilenceTimeout},
 	}
+	o.limit = limitReader{r: &o.silence, left: noLimit}
 	o.br = bufio.NewReaderSize(&o.limit, ioBuffer)
 	return o, nil
 }
@@ -90,6 +94,8 @@ type exchange struct {
 
 	sent      chan error // gets the outcome of the request body; nil when there is none on its way
 	sentWhole bool       // that outcome was nil
+	bodyMu    sync.Mutex // orders the deadlines of its reads
+	bodyEnded bool       // it is not to be read any further; guarded by bodyMu
 	watch     watch      // runs once the request is out
 	heard     bool       // the origin sent something
 	answered  bool       // some of the response reached the client
@@ -109,6 +115,7 @@ func (x *exchange) run() (f fate, again bool) {
 	if x.sent == nil {
 		x.watchClient()
 	}
+	x.o.silence.restart()
 	// All heads of one response, interim ones included, share the bound.
 	limit := orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	x.o.limit.left = limit
@@ -203,7 +210,10 @@ func (x *exchange) sendBody(chunked bool) {
 		cw = httputil.NewChunkedWriter(w)
 		dst = cw
 	}
-	n, err := copyFlushing(dst, w, x.req.Body, x.s.br)
+	n, err := copyFlushing(dst, w, x.req.Body, x.s.br, func() {
+		x.setBodyDeadline(time.Now().Add(orDefault(x.s.p.BodyTimeout, DefaultBodyTimeout)))
+	})
+	x.setBodyDeadline(time.Time{})
 	x.rec.Up += n // read by others only after sent
 	if err == nil && chunked {
 		if err = cw.Close(); err == nil {
@@ -232,8 +242,8 @@ func (x *exchange) watchClient() { x.watch.start(x.s.c, func() { x.o.Close() }) 
 func (x *exchange) settle(reusable bool) bool {
 	whole := x.sent == nil || x.bodySent(0)
 	if !whole {
-		x.s.c.SetReadDeadline(time.Unix(1, 0)) // ends the copier's read
-		x.o.Close()                            // and its write
+		x.endBody() // ends the copier's read
+		x.o.Close() // and its write
 		<-x.sent
 		x.s.c.SetReadDeadline(time.Time{})
 	}
@@ -244,6 +254,24 @@ func (x *exchange) settle(reusable bool) bool {
 		x.o.Close()
 	}
 	return whole
+}
+
+// setBodyDeadline bounds the reading of the request body, unless that has been
+// ended.
+func (x *exchange) setBodyDeadline(t time.Time) {
+	x.bodyMu.Lock()
+	defer x.bodyMu.Unlock()
+	if !x.bodyEnded {
+		x.s.c.SetReadDeadline(t)
+	}
+}
+
+// endBody ends the reading of the request body.
+func (x *exchange) endBody() {
+	x.bodyMu.Lock()
+	defer x.bodyMu.Unlock()
+	x.bodyEnded = true
+	x.s.c.SetReadDeadline(time.Unix(1, 0))
 }
 
 // bodyGrace is how long a response waits for word that the request body it
@@ -292,6 +320,7 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 		f, _ := x.failed(err)
 		return f
 	}
+	x.o.silence.stop()
 	rec.Status = http.StatusSwitchingProtocols
 	s.p.leave(s)
 	s.p.Road.Tunnel(rec, flow.Pair{Client: s.c, Target: x.o.Conn, ClientEarly: buffered(s.br), TargetEarly: buffered(x.o.br)})
@@ -310,7 +339,9 @@ func (x *exchange) failed(err error) (fate, bool) {
 		return closeNow, false
 	}
 	if !whole {
-		x.rec.Status = statusFor(flow.ClassOf(x.rec.Err)).code
+		if x.rec.Status == 0 {
+			x.rec.Status = statusFor(flow.ClassOf(x.rec.Err)).code
+		}
 		x.s.writeError(x.rec, x.req, false)
 		return closeGently, false
 	}
@@ -321,6 +352,13 @@ func (x *exchange) failed(err error) (fate, bool) {
 func (x *exchange) classify(err error) error {
 	fe := &flow.Error{Class: flow.Reset, Op: "http", Target: x.rec.Target(), Err: err,
 		Hint: "the target closed the connection before its response was complete"}
+	ne, isNet := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(err, syscall.ETIMEDOUT):
+		fe.Class, fe.Hint = flow.Timeout, "the target stopped answering in the middle of the connection"
+	case isNet && ne.Timeout():
+		fe.Class, fe.Hint = flow.Idle, "the target was silent for longer than tunnel.idleTimeout"
+	}
 	if bad, ok := errors.AsType[*badResponse](err); ok {
 		fe.Class, fe.Hint, fe.Err = flow.BadResponse, "the target's answer is no valid HTTP/1.1 response", bad.error
 	}
@@ -338,6 +376,10 @@ func (x *exchange) classify(err error) error {
 			if re, ok := errors.AsType[*readError](serr); ok {
 				// Malformed, or cut short; the client may still be listening.
 				fe.Class, fe.Hint, fe.Err = flow.BadRequest, "the request's body ended before it was complete, or is malformed", re
+				if errors.Is(re, os.ErrDeadlineExceeded) {
+					fe.Class, fe.Hint = flow.Timeout, "the request's body did not arrive in time"
+					x.rec.Status = http.StatusRequestTimeout
+				}
 			}
 		default:
 		}

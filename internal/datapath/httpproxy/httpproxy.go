@@ -11,12 +11,14 @@ package httpproxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +39,9 @@ type Road interface {
 const (
 	DefaultHeaderTimeout  = 30 * time.Second
 	DefaultIdleTimeout    = 90 * time.Second
+	DefaultBodyTimeout    = time.Minute
 	DefaultMaxHeaderBytes = 64 << 10
+	DefaultMaxHeaders     = 256
 )
 
 // Proxy speaks HTTP to clients. Its fields must not change once it is in use.
@@ -53,7 +57,10 @@ type Proxy struct {
 
 	HeaderTimeout  time.Duration // from a request's first byte to the end of its head; zero means the default
 	IdleTimeout    time.Duration // between requests, towards clients and origins; zero means the default
-	MaxHeaderBytes int           // size of a request's head; zero means the default
+	BodyTimeout    time.Duration // between two reads of a request's body; zero means the default
+	SilenceTimeout time.Duration // how long an origin may say nothing while its answer is awaited; zero means for ever
+	MaxHeaderBytes int           // size of a request's or response's head; zero means the default
+	MaxHeaders     int           // number of a request's fields; zero means the default
 
 	pool     pool
 	draining atomic.Bool
@@ -266,13 +273,23 @@ func (s *session) readRequest() (*http.Request, error) {
 	s.tape = append(s.tape[:0], ahead...)
 	req, err := http.ReadRequest(s.br)
 	if err == nil {
-		err = checkFraming(req, s.tape[:len(s.tape)-s.br.Buffered()])
+		head := s.tape[:len(s.tape)-s.br.Buffered()]
+		if n := bytes.Count(head, []byte("\n")) - 2; n > orDefault(s.p.MaxHeaders, DefaultMaxHeaders) { // without the request line and the empty one
+			err = tooManyFields(n)
+		} else {
+			err = checkFraming(req, head)
+		}
 	}
 	if cap(s.tape) > ioBuffer {
 		s.tape = nil
 	}
 	return req, err
 }
+
+// tooManyFields is a request with that many of them.
+type tooManyFields int
+
+func (n tooManyFields) Error() string { return strconv.Itoa(int(n)) + " header fields" }
 
 // unreadable answers a head that could not be read, if anyone is there to
 // read the answer.
@@ -284,6 +301,10 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 	var ne *net.OpError
 	if bad, ok := errors.AsType[framingError](err); ok {
 		fe.Hint = string(bad)
+	}
+	if n, ok := errors.AsType[tooManyFields](err); ok {
+		fe.Hint = "the request has more header fields than this gateway accepts: " + strconv.Itoa(int(n))
+		rec.Status = http.StatusRequestHeaderFieldsTooLarge
 	}
 	switch {
 	case tooLong:

@@ -78,11 +78,15 @@ var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // copyFlushing copies src to dst, which writes through w, and flushes w
 // whenever source has nothing more at hand: a stream is passed on as it comes.
-func copyFlushing(dst io.Writer, w *bufio.Writer, src io.Reader, source *bufio.Reader) (int64, error) {
+// It calls before, if there is one, before each read.
+func copyFlushing(dst io.Writer, w *bufio.Writer, src io.Reader, source *bufio.Reader, before func()) (int64, error) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	var total int64
 	for {
+		if before != nil {
+			before()
+		}
 		n, rerr := src.Read(buf[:])
 		if n > 0 {
 			m, werr := dst.Write(buf[:n])

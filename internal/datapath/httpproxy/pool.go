@@ -17,12 +17,40 @@ const (
 // origin is a connection to an origin server.
 type origin struct {
 	net.Conn
-	target flow.Target
-	limit  limitReader   // Conn, with the bound on heads
-	br     *bufio.Reader // reads limit
-	bw     *bufio.Writer
-	reused bool
-	timer  *time.Timer // ends the idle time; nil before the first
+	target  flow.Target
+	silence silence       // Conn, with the bound on its silence
+	limit   limitReader   // that, with the bound on heads
+	br      *bufio.Reader // reads limit
+	bw      *bufio.Writer
+	reused  bool
+	timer   *time.Timer // ends the idle time; nil before the first
+}
+
+// silence reads a connection and bounds how long it says nothing.
+type silence struct {
+	c     net.Conn
+	bound time.Duration // zero means none
+	since time.Time     // when the read deadline was set
+}
+
+// restart begins to count anew.
+func (s *silence) restart() {
+	if s.bound > 0 {
+		s.since = time.Now()
+		s.c.SetReadDeadline(s.since.Add(s.bound))
+	}
+}
+
+// stop ends the counting.
+func (s *silence) stop() { s.c.SetReadDeadline(time.Time{}) }
+
+func (s *silence) Read(b []byte) (int, error) {
+	// Deadlines cost more than a look at the clock: a bound that is an eighth
+	// late is good enough.
+	if s.bound > 0 && time.Since(s.since) > s.bound/8 {
+		s.restart()
+	}
+	return s.c.Read(b)
 }
 
 // CloseWrite passes a half-close on.

@@ -1,9 +1,12 @@
 package httpproxy
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
 )
@@ -61,6 +64,17 @@ func statusFor(class flow.Class) status {
 	case flow.Canceled, flow.Internal: // a client that is gone reads no answer
 	}
 	return status{http.StatusInternalServerError, "proxy_internal_error", "the gateway failed"}
+}
+
+// Refuse answers a client with why, a *flow.Error, without reading its request.
+// It takes c and closes it.
+func (p *Proxy) Refuse(c *net.TCPConn, why error) {
+	rec := &flow.Record{Start: time.Now(), Err: why, Status: statusFor(flow.ClassOf(why)).code}
+	rec.Front, rec.Client = flow.HTTP, flow.ClientAddr(c)
+	s := &session{p: p, c: c, bw: bufio.NewWriter(c)}
+	s.writeError(rec, nil, false)
+	flow.CloseGently(c)
+	p.Road.Finish(rec)
 }
 
 // refuse answers req with err. The connection goes on if nothing of the

@@ -224,7 +224,7 @@ func FuzzRequest(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var s session
+		s := session{p: &Proxy{}}
 		s.limit = limitReader{r: bytes.NewReader(b), left: 1 << 20, tape: &s.tape}
 		s.br = bufio.NewReader(&s.limit)
 		br := s.br
@@ -294,7 +294,7 @@ func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
 	defer far.Close()
 	defer c.Close()
 	x := &exchange{
-		s: &session{p: &Proxy{}, br: br}, o: &origin{Conn: c, bw: bufio.NewWriter(&wire)},
+		s: &session{p: &Proxy{}, c: &net.TCPConn{}, br: br}, o: &origin{Conn: c, bw: bufio.NewWriter(&wire)},
 		req: req, rec: &flow.Record{},
 	}
 	err := x.send()

@@ -43,7 +43,7 @@ func (x *exchange) respond(resp *http.Response) fate {
 			cw = httputil.NewChunkedWriter(w)
 			dst = cw
 		}
-		rec.Down, err = copyFlushing(dst, w, resp.Body, x.o.br)
+		rec.Down, err = copyFlushing(dst, w, resp.Body, x.o.br, nil)
 		if err == nil && chunked {
 			cw.Close()
 			writeTrailers(w, resp.Trailer)

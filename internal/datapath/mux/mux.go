@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,21 +47,40 @@ func Detect(first byte) Protocol {
 	return Unknown
 }
 
-// Handler speaks to one client. It takes the connection and closes it.
-type Handler func(ctx context.Context, c *net.TCPConn)
+// Front speaks to one client. Both methods take the connection and close it.
+type Front interface {
+	Serve(ctx context.Context, c *net.TCPConn)
+	// Refuse answers with why, a *flow.Error, without waiting for a request.
+	Refuse(c *net.TCPConn, why error)
+}
 
 // DefaultPeekTimeout is used when Mux.PeekTimeout is zero.
 const DefaultPeekTimeout = 10 * time.Second
 
+// A client that is refused is told why in its own protocol, for which it has
+// to say a byte. So that refusing costs less than serving, few may take their
+// time for it; the others are reset.
+const (
+	refuseTime = time.Second
+	refusals   = 64 // at a time
+)
+
 // Mux accepts connections and hands each to its front end. Its fields must not
 // change once it serves.
 type Mux struct {
-	HTTP, SOCKS5 Handler
+	HTTP, SOCKS5 Front
+
+	// Enter lets a client in, or says why not; each that came in Leaves when
+	// its front end is through with it. Nil lets everybody in.
+	Enter func(client netip.Addr) error
+	Leave func(client netip.Addr)
 
 	// PeekTimeout is how long a client may take to send its first byte. Zero
 	// means DefaultPeekTimeout.
 	PeekTimeout time.Duration
 	Log         *slog.Logger
+
+	refusing atomic.Int32
 
 	accepted atomic.Int64 // when the last connection came, in Unix nanoseconds
 
@@ -93,7 +113,34 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener) error {
 		}
 		pause = 0
 		m.accepted.Store(time.Now().UnixNano())
-		m.wg.Go(func() { m.dispatch(ctx, c) })
+		m.admit(ctx, c)
+	}
+}
+
+// admit starts what becomes of a connection.
+func (m *Mux) admit(ctx context.Context, c *net.TCPConn) {
+	var full error
+	client := flow.ClientAddr(c).Addr()
+	if m.Enter != nil {
+		full = m.Enter(client)
+	}
+	switch {
+	case full == nil:
+		m.wg.Go(func() {
+			m.dispatch(ctx, c)
+			if m.Leave != nil {
+				m.Leave(client)
+			}
+		})
+	case m.refusing.Add(1) <= refusals:
+		m.wg.Go(func() {
+			m.turnAway(c, full)
+			m.refusing.Add(-1)
+		})
+	default:
+		m.refusing.Add(-1)
+		c.SetLinger(0)
+		c.Close()
 	}
 }
 
@@ -132,28 +179,47 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) {
 	if timeout == 0 {
 		timeout = DefaultPeekTimeout
 	}
-	c.SetReadDeadline(time.Now().Add(timeout))
-	first, err := peek(c)
-	c.SetReadDeadline(time.Time{})
+	p, err := m.detect(c, timeout)
 	m.forget(c)
-	if err != nil {
-		m.Log.Debug("client sent nothing", "client", c.RemoteAddr(), "err", err)
+	switch {
+	case err != nil:
 		c.Close()
-		return
-	}
-	switch p := Detect(first); p {
-	case HTTP:
-		m.HTTP(ctx, c)
-	case SOCKS5:
-		m.SOCKS5(ctx, c)
+	case p == HTTP:
+		m.HTTP.Serve(ctx, c)
+	case p == SOCKS5:
+		m.SOCKS5.Serve(ctx, c)
 	default:
-		m.refuse(c, p)
+		m.misdirected(c, p)
 	}
 }
 
-// refuse answers what no front end speaks, in its own language where there is
-// one, and says in the log what the client should have done.
-func (m *Mux) refuse(c *net.TCPConn, p Protocol) {
+// turnAway refuses a client for which there is no room.
+func (m *Mux) turnAway(c *net.TCPConn, why error) {
+	switch p, err := m.detect(c, refuseTime); {
+	case err == nil && p == HTTP:
+		m.HTTP.Refuse(c, why)
+	case err == nil && p == SOCKS5:
+		m.SOCKS5.Refuse(c, why)
+	default:
+		c.SetLinger(0)
+		c.Close()
+	}
+}
+
+// detect waits for c's first byte, at most for timeout.
+func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (Protocol, error) {
+	c.SetReadDeadline(time.Now().Add(timeout))
+	first, err := peek(c)
+	c.SetReadDeadline(time.Time{})
+	if err != nil {
+		m.Log.Debug("client sent nothing", "client", c.RemoteAddr(), "err", err)
+	}
+	return Detect(first), err
+}
+
+// misdirected answers what no front end speaks, in its own language where there
+// is one, and says in the log what the client should have done.
+func (m *Mux) misdirected(c *net.TCPConn, p Protocol) {
 	hint := "this port speaks HTTP and SOCKS5"
 	switch p {
 	case TLS:

@@ -13,9 +13,13 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // clientHello is how TLS 1.2 and 1.3 begin, RFC 8446 section 5.1.
@@ -68,19 +72,17 @@ type handed struct {
 
 func start(t *testing.T, peekTimeout time.Duration) *served {
 	t.Helper()
+	return startLimited(t, peekTimeout, nil, nil)
+}
+
+func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr) error, leave func(netip.Addr)) *served {
+	t.Helper()
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &served{ln: ln, ended: make(chan error, 1), taken: make(chan handed, 16), release: make(chan struct{})}
-	handler := func(p Protocol) Handler {
-		return func(_ context.Context, c *net.TCPConn) {
-			s.taken <- handed{p, c}
-			<-s.release
-			c.Close()
-		}
-	}
-	s.Mux = &Mux{HTTP: handler(HTTP), SOCKS5: handler(SOCKS5), PeekTimeout: peekTimeout, Log: slog.New(slog.DiscardHandler)}
+	s.Mux = &Mux{HTTP: &front{s, HTTP}, SOCKS5: &front{s, SOCKS5}, Enter: enter, Leave: leave, PeekTimeout: peekTimeout, Log: slog.New(slog.DiscardHandler)}
 	go func() { s.ended <- s.Serve(t.Context(), ln) }()
 	t.Cleanup(func() {
 		close(s.release)
@@ -91,6 +93,22 @@ func start(t *testing.T, peekTimeout time.Duration) *served {
 		}
 	})
 	return s
+}
+
+type front struct {
+	s *served
+	p Protocol
+}
+
+func (f *front) Serve(_ context.Context, c *net.TCPConn) {
+	f.s.taken <- handed{f.p, c}
+	<-f.s.release
+	c.Close()
+}
+
+func (f *front) Refuse(c *net.TCPConn, why error) {
+	io.WriteString(c, f.p.String()+": "+why.Error())
+	flow.CloseGently(c)
 }
 
 // dial connects, and sends b if there is any.
@@ -212,6 +230,58 @@ func TestDrain(t *testing.T) {
 	if got, err := io.ReadAll(io.LimitReader(h.c, 3)); err != nil || string(got) != "GET" {
 		t.Errorf("the handler reads %q, %v; want GET: a drain leaves work alone", got, err)
 	}
+}
+
+// Who is over the limit is told so by the front end of its protocol, and once
+// too many are being told, reset.
+func TestTurnsAway(t *testing.T) {
+	var inside, left atomic.Int32
+	s := startLimited(t, 0, func(client netip.Addr) error {
+		if client != netip.MustParseAddr("127.0.0.1") || inside.Add(1) > 1 {
+			return errors.New("full")
+		}
+		return nil
+	}, func(netip.Addr) { left.Add(1) })
+	s.dial(t, []byte("G"))
+	first := <-s.taken
+	for send, want := range map[string]string{"GET": "http: full", "\x05\x01": "socks5: full"} {
+		if b, err := io.ReadAll(s.dial(t, []byte(send))); err != nil || string(b) != want {
+			t.Errorf("%q gets %q, %v; want %q", send, b, err, want)
+		}
+	}
+	for _, send := range [][]byte{{0}, nil} {
+		if b, err := io.ReadAll(s.dial(t, send)); !errors.Is(err, syscall.ECONNRESET) || len(b) > 0 {
+			t.Errorf("%q gets %q, %v; want a reset", send, b, err)
+		}
+	}
+	var silent []*net.TCPConn
+	for range refusals {
+		silent = append(silent, s.dial(t, nil))
+	}
+	var b []byte
+	c, err := net.Dial("tcp", s.ln.Addr().String())
+	if err == nil { // it may be reset as soon as that
+		b, err = io.ReadAll(c)
+	}
+	if !errors.Is(err, syscall.ECONNRESET) || len(b) > 0 {
+		t.Errorf("one too many gets %q, %v; want a reset", b, err)
+	}
+	for _, c := range silent { // they don't keep their places
+		if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a silent one: %v", err)
+		}
+	}
+	if b, err := io.ReadAll(s.dial(t, []byte("GET"))); err != nil || string(b) != "http: full" {
+		t.Errorf("after them: %q, %v", b, err)
+	}
+	if left.Load() != 0 {
+		t.Error("one that never came in has left")
+	}
+	s.release <- struct{}{}
+	for left.Load() == 0 {
+		runtime.Gosched()
+	}
+	first.c.Close()
 }
 
 func (s *served) silentClients() int {

@@ -11,10 +11,12 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -47,6 +49,9 @@ type pair struct {
 	clientEnded atomic.Bool  // its stream has come to its end
 	targetEnded atomic.Int64 // likewise; 1 and the bytes that had gone up by then, 0 before
 
+	seen  int64     // bytes that had moved at since; guarded by relay.mu, as is
+	since time.Time // when EndIdle saw that first
+
 	left  atomic.Int32 // directions that still run
 	once  sync.Once
 	cause error // the first failure; guarded by once
@@ -54,8 +59,9 @@ type pair struct {
 
 // Start takes both connections, joins them and returns. When both directions
 // have ended, both connections are closed and done is called, once, from
-// another goroutine. The pair is over when done has returned.
-func (r *Relay) Start(p flow.Pair, done func(Result)) {
+// another goroutine. The pair is over when done has returned. Until then moved
+// tells the bytes that have gone up and down.
+func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down int64)) {
 	pr := &pair{Pair: p, relay: r, done: done}
 	pr.left.Store(2)
 	r.mu.Lock()
@@ -71,7 +77,10 @@ func (r *Relay) Start(p flow.Pair, done func(Result)) {
 	}
 	go pr.upward()
 	go pr.downward()
+	return pr.moved
 }
+
+func (p *pair) moved() (up, down int64) { return p.up.Load(), p.down.Load() }
 
 // Active returns the number of running pairs.
 func (r *Relay) Active() int { return int(r.active.Load()) }
@@ -94,6 +103,27 @@ func (r *Relay) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// EndIdle ends the pairs over which nothing has moved since EndIdle saw them
+// first for longer than timeout, and returns how many. It is called again and
+// again: how often bounds how late an idle pair ends.
+func (r *Relay) EndIdle(timeout time.Duration, now time.Time) int {
+	var list []*pair
+	r.mu.Lock()
+	for p := range r.pairs {
+		if moved := p.up.Load() + p.down.Load(); moved != p.seen || p.since.IsZero() {
+			p.seen, p.since = moved, now
+		} else if now.Sub(p.since) >= timeout {
+			list = append(list, p)
+		}
+	}
+	r.mu.Unlock()
+	for _, p := range list {
+		p.fail(&flow.Error{Class: flow.Idle, Op: "relay", Err: fmt.Errorf("nothing moved for %v", timeout),
+			Hint: "the tunnel was idle for longer than tunnel.idleTimeout"})
+	}
+	return len(list)
 }
 
 // Cut ends all pairs with a reset and cause as their error, refuses new ones,
@@ -173,7 +203,11 @@ func (p *pair) failed(err error, src, dst side) {
 		p.fail(nil)
 		return
 	}
-	p.fail(&flow.Error{Class: broken.class, Op: "relay", Target: broken.name, Err: err})
+	fe := &flow.Error{Class: broken.class, Op: "relay", Target: broken.name, Err: err}
+	if broken.conn == p.Target && errors.Is(err, syscall.ETIMEDOUT) {
+		fe.Class, fe.Hint = flow.Timeout, "the target stopped answering in the middle of the connection"
+	}
+	p.fail(fe)
 }
 
 // fail ends both directions at once; the first cause is kept. A nil cause is

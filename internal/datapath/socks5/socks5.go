@@ -74,6 +74,18 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) {
 	s.Road.Tunnel(rec, flow.Pair{Client: c, Target: target, ClientEarly: in.rest()})
 }
 
+// Refuse answers a client with why, a *flow.Error, without waiting for its
+// request: the method and the reply go out together, to be read one after the
+// other. It takes c and closes it.
+func (s *Server) Refuse(c *net.TCPConn, why error) {
+	rec := &flow.Record{Start: time.Now(), Err: why}
+	rec.Front, rec.Client = flow.SOCKS5, flow.ClientAddr(c)
+	c.Write([]byte{version, methodNone})
+	reply(c, ReplyFor(why))
+	flow.CloseGently(c)
+	s.Road.Finish(rec)
+}
+
 // handshake goes through greeting, authentication and request, and fills in
 // rec. Its errors still want a reply, except those of class Canceled and
 // Unauthenticated, where none is due any more.

@@ -1,4 +1,6 @@
-package tailnet
+// Package oauth mints auth keys with the secret of a tailnet's OAuth client, so
+// that a fleet outlives any one key (https://tailscale.com/kb/1215/oauth-clients).
+package oauth
 
 import (
 	"bytes"
@@ -16,9 +18,8 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// OAuthClient mints auth keys, so that a fleet outlives any one of them
-// (https://tailscale.com/kb/1215/oauth-clients).
-type OAuthClient struct {
+// Client mints auth keys.
+type Client struct {
 	secret   string
 	api      string
 	settings keySettings
@@ -32,16 +33,16 @@ type keySettings struct {
 	Tags          []string `json:"tags"`
 }
 
-// NewOAuthClient reads a client's secret. Options may follow it, as the stock
+// New reads a client's secret. Options may follow it, as the stock
 // client allows: "?ephemeral=false&preauthorized=true&baseURL=https://…";
 // ephemeral is true and preauthorized false where nothing is said.
-func NewOAuthClient(secret string, tags []string) (*OAuthClient, error) {
+func New(secret string, tags []string) (*Client, error) {
 	secret, options, _ := strings.Cut(secret, "?")
 	values, err := url.ParseQuery(options)
 	if err != nil {
 		return nil, errors.New("OAuth client secret: the options behind it are malformed")
 	}
-	c := &OAuthClient{secret: secret, api: "https://api.tailscale.com", settings: keySettings{Ephemeral: true, Tags: tags}}
+	c := &Client{secret: secret, api: "https://api.tailscale.com", settings: keySettings{Ephemeral: true, Tags: tags}}
 	for name := range values {
 		v := values.Get(name)
 		var err error
@@ -66,7 +67,7 @@ func NewOAuthClient(secret string, tags []string) (*OAuthClient, error) {
 
 // Mint returns a new auth key, good for one login. The error holds what the
 // API said, never the secret.
-func (c *OAuthClient) Mint(ctx context.Context) (string, error) {
+func (c *Client) Mint(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	// The API takes the client from the secret; the library wants some ID.

@@ -1,6 +1,7 @@
-package tailnet_test
+package oauth_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/oauth"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
@@ -60,19 +62,20 @@ func keyAPI(t *testing.T, failures int32) (url string, minted *atomic.Int32) {
 
 // A replica with an OAuth client logs in without a key of its own, even when
 // the API fails at first.
-func TestOAuthClient(t *testing.T) {
-	ctx := within(t, 30*time.Second)
+func TestLogsIn(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
 	nw, err := testnet.Start(ctx, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nw.Close()
 	api, minted := keyAPI(t, 1)
-	client, err := tailnet.NewOAuthClient("tskey-client-x?ephemeral=false&preauthorized=true&baseURL="+api, []string{"tag:k8s"})
+	client, err := oauth.New("tskey-client-x?ephemeral=false&preauthorized=true&baseURL="+api, []string{"tag:k8s"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := tailnet.Start(ctx, tailnet.Options{Hostname: "minted", ControlURL: nw.URL(), Tags: []string{"tag:k8s"}, MintKey: client.Mint})
+	n, err := tailnet.Start(ctx, tailnet.Options{Hostname: "minted", ControlURL: nw.URL(), Tags: []string{"tag:k8s"}, NextKey: client.Mint})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +88,7 @@ func TestOAuthClient(t *testing.T) {
 	}
 }
 
-func TestOAuthClientErrors(t *testing.T) {
+func TestErrors(t *testing.T) {
 	api, _ := keyAPI(t, 0)
 	for _, c := range []struct{ secret, want string }{
 		{"tskey-client-x?ephemeral=maybe", "option ephemeral"},
@@ -94,7 +97,7 @@ func TestOAuthClientErrors(t *testing.T) {
 		{"tskey-client-wrong?baseURL=" + api, "API token invalid"},
 		{"tskey-client-x?baseURL=" + api, "wrong settings"},
 	} {
-		client, err := tailnet.NewOAuthClient(c.secret, []string{"tag:k8s"})
+		client, err := oauth.New(c.secret, []string{"tag:k8s"})
 		if err == nil {
 			_, err = client.Mint(t.Context())
 		}

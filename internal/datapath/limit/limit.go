@@ -1,0 +1,131 @@
+// Package limit says when it is enough. It counts the connections of clients,
+// in all and by address, from the accept to the end of the tunnel, and the
+// dials in progress. What is over a limit is refused at once, for a client that
+// waits in a queue without end learns nothing.
+package limit
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// Limits are upper bounds; zero means that there is none.
+type Limits struct {
+	Connections int // of all clients
+	PerClient   int // of one client address
+	Dials       int // in progress
+}
+
+// Which names a limit, as metrics spell it.
+type Which string
+
+const (
+	Connections Which = "connections"
+	PerClient   Which = "per_client"
+	Dials       Which = "dials"
+)
+
+// All lists every limit.
+func All() []Which { return []Which{Connections, PerClient, Dials} }
+
+// Gate counts and refuses. The zero value lets everything pass.
+type Gate struct {
+	// Refused, when set, is told of each refusal. It must not change once the
+	// gate is in use.
+	Refused func(Which)
+
+	limits atomic.Pointer[Limits]
+	dials  atomic.Int64
+
+	mu      sync.Mutex
+	total   int
+	clients map[netip.Addr]int
+}
+
+// Set replaces the limits. Whoever is inside stays.
+func (g *Gate) Set(l Limits) { g.limits.Store(&l) }
+
+// Limits returns those that apply.
+func (g *Gate) Limits() Limits {
+	if l := g.limits.Load(); l != nil {
+		return *l
+	}
+	return Limits{}
+}
+
+// Enter lets a connection of client in, which then owes a Leave, or returns a
+// *flow.Error of class Overloaded.
+func (g *Gate) Enter(client netip.Addr) error {
+	l := g.Limits()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case over(g.total, l.Connections):
+		return g.refuse(Connections, "the gateway has as many client connections as it takes (limits.connections); try again, or run more replicas")
+	case over(g.clients[client], l.PerClient):
+		return g.refuse(PerClient, "this client has as many connections as one may (limits.perClient); reuse connections, or close those that are idle")
+	}
+	g.add(client, 1)
+	return nil
+}
+
+// Keep counts a connection that is inside already once more, for a second
+// holder with a Leave of its own.
+func (g *Gate) Keep(client netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.add(client, 1)
+}
+
+// Leave ends what Enter or Keep began.
+func (g *Gate) Leave(client netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.add(client, -1)
+}
+
+func (g *Gate) add(client netip.Addr, n int) {
+	if g.clients == nil {
+		g.clients = map[netip.Addr]int{}
+	}
+	g.total += n
+	if g.clients[client] += n; g.clients[client] == 0 {
+		delete(g.clients, client)
+	}
+}
+
+// Connections returns how many are inside, and of how many clients.
+func (g *Gate) Connections() (connections, clients int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.total, len(g.clients)
+}
+
+// Dial lets a dial begin, which then owes a Dialed, or returns a *flow.Error
+// of class Overloaded.
+func (g *Gate) Dial() error {
+	if n := g.dials.Add(1); over(int(n-1), g.Limits().Dials) {
+		g.dials.Add(-1)
+		return g.refuse(Dials, "as many connections as may are being opened (limits.dials): do the targets answer?")
+	}
+	return nil
+}
+
+// Dialed ends what Dial began.
+func (g *Gate) Dialed() { g.dials.Add(-1) }
+
+// Dials returns how many are in progress.
+func (g *Gate) Dials() int { return int(g.dials.Load()) }
+
+func over(n, limit int) bool { return limit > 0 && n >= limit }
+
+func (g *Gate) refuse(w Which, hint string) error {
+	if g.Refused != nil {
+		g.Refused(w)
+	}
+	return &flow.Error{Class: flow.Overloaded, Op: "limit", Hint: hint, Err: errors.New("limit of " + string(w) + " reached")}
+}

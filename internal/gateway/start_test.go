@@ -1,0 +1,94 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tailscale.com/kube/kubeclient"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/gateway"
+)
+
+// An API server that takes connections and never answers delays nothing but
+// the tailnet: probes are answered, requests are told to come again, and the
+// boot time counts.
+func TestSilentAPIServer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() // its queue takes what comes
+	root := t.TempDir()
+	dir := filepath.Join(root, "var/run/secrets/kubernetes.io/serviceaccount")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other := httptest.NewTLSServer(nil) // for its certificate
+	other.Close()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Certificate().Raw})
+	for name, data := range map[string][]byte{"namespace": []byte("ns"), "token": []byte("t"), "ca.crt": ca} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kubeclient.SetRootPathForTesting(root)
+	t.Cleanup(func() { kubeclient.SetRootPathForTesting("") })
+	host, port, _ := net.SplitHostPort(ln.Addr().String())
+	t.Setenv("KUBERNETES_SERVICE_HOST", host)
+	t.Setenv("KUBERNETES_SERVICE_PORT", port)
+
+	cfg := config.Default()
+	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Tailnet.KubeSecret, cfg.Tailnet.AuthKey, cfg.Tailnet.ControlURL = "s", "tskey-auth-x", "http://127.0.0.1:1"
+	cfg.Tailnet.StartTimeout, cfg.Tailnet.BootTimeout = config.Duration(time.Second), config.Duration(4*time.Second)
+	gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, ended := time.Now(), make(chan error, 1)
+	go func() { ended <- gw.Run(t.Context(), context.Background()) }()
+
+	for path, want := range map[string]string{"/livez": "200", "/readyz": "503 Service Unavailable [-]tailnet failed: the tailnet is not up: reading the device's state"} {
+		resp, err := http.Get("http://" + gw.AdminAddr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if got := resp.Status + " " + string(b); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	c, err := net.Dial("tcp", gw.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(3 * time.Second))
+	fmt.Fprint(c, "CONNECT 10.12.3.4:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
+	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a request: %v, %v", resp, err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "tailnet.bootTimeout: not on the tailnet after 4s") {
+			t.Errorf("Run returned %v", err)
+		}
+		t.Logf("ended after %v: %v", time.Since(begin).Round(time.Millisecond), err)
+	case <-time.After(20 * time.Second):
+		t.Error("the boot time did not end it")
+	}
+}

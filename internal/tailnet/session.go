@@ -1,0 +1,148 @@
+package tailnet
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/key"
+)
+
+// A peer can lose its side of a WireGuard session that we hold for good: the
+// library flushes a session when it hears that the other device has restarted,
+// and hears it late when the control server is. What we send into such a
+// session is lost, and WireGuard begins a new one only after 15 s of silence.
+// So the sessions with the peers that carry routes are looked after: when a
+// dial has to wait, and from time to time.
+const (
+	stuckAfter  = time.Second            // how long a dial waits before its peer's session is checked
+	checkEvery  = 20 * time.Second       // between two checks of a peer that nobody asked for
+	checkAgain  = 3 * time.Second        // between two checks that somebody asked for
+	answerTime  = 700 * time.Millisecond // for an answer to one ping; there are two tries
+	checksAtAll = 16                     // checks at a time
+)
+
+// checks keeps the peers that are being looked at, or just were.
+type checks struct {
+	mu   sync.Mutex
+	last map[key.NodePublic]time.Time
+}
+
+// begin reports whether a check of peer is due, and notes that it begins.
+func (c *checks) begin(peer key.NodePublic) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.last[peer]) < checkAgain {
+		return false
+	}
+	if c.last == nil {
+		c.last = map[key.NodePublic]time.Time{}
+	}
+	for k, t := range c.last {
+		if time.Since(t) > checkAgain {
+			delete(c.last, k)
+		}
+	}
+	c.last[peer] = time.Now()
+	return true
+}
+
+// Suspect has the session with the peer that carries addr looked at: when the
+// peer is there but says nothing in its session, a new one is begun. Nothing
+// happens when that was done a moment ago. Suspect does not wait.
+func (n *Node) Suspect(addr netip.Addr) {
+	select {
+	case n.suspects <- addr:
+	default: // enough is being looked at
+	}
+}
+
+func (n *Node) check(ctx context.Context, peer tailcfg.NodeView) {
+	addr := peer.Addresses().At(0).Addr()
+	if n.answers(ctx, addr, tailcfg.PingTSMP) || !n.answers(ctx, addr, tailcfg.PingDisco) || ctx.Err() != nil {
+		return // well, or not there at all: nothing that a new session would mend
+	}
+	n.log.Warn("a peer is there but lost its WireGuard session: a new one is begun", "peer", trimDot(peer.Name()))
+	n.sessionsMended.Add(1)
+	n.ResetSession(addr)
+	n.answers(ctx, addr, tailcfg.PingTSMP) // begins it
+}
+
+// ResetSession forgets the WireGuard session with the peer that carries addr.
+// The next packet to it begins a new one.
+func (n *Node) ResetSession(addr netip.Addr) {
+	if p, ok := n.lb.PeerForIP(addr.Unmap()); ok && !p.IsSelf {
+		n.sys.Engine.Get().ResetDevicePeer(p.Node.Key())
+	}
+}
+
+// SessionsMended returns how many sessions were begun anew because the peer
+// had lost its side.
+func (n *Node) SessionsMended() int64 { return n.sessionsMended.Load() }
+
+// answers pings addr, twice at most.
+func (n *Node) answers(ctx context.Context, addr netip.Addr, kind tailcfg.PingType) bool {
+	for range 2 {
+		try, cancel := context.WithTimeout(ctx, answerTime)
+		res, err := n.lb.Ping(try, addr, kind, 0)
+		if err == nil && res.Err == "" {
+			cancel()
+			return true
+		}
+		<-try.Done() // an error may come at once
+		cancel()
+	}
+	return false
+}
+
+// lookAfter checks the sessions of suspects, and from time to time those with
+// all peers that carry routes, until the node is closed. That also keeps the
+// paths open, so that the first connection after a quiet time is as quick as
+// the next.
+func (n *Node) lookAfter() {
+	var g errgroup.Group
+	g.SetLimit(checksAtAll)
+	defer g.Wait()
+	t := time.NewTicker(checkEvery)
+	defer t.Stop()
+	for {
+		var peers []tailcfg.NodeView
+		select {
+		case <-n.ctx.Done():
+			return
+		case addr := <-n.suspects:
+			if p, ok := n.lb.PeerForIP(addr.Unmap()); ok && !p.IsSelf && p.Node.Addresses().Len() > 0 {
+				peers = append(peers, p.Node)
+			}
+		case <-t.C:
+			peers = n.routers()
+		}
+		for _, p := range peers {
+			if n.Up() && n.checks.begin(p.Key()) {
+				g.Go(func() error { n.check(n.ctx, p); return nil })
+			}
+		}
+	}
+}
+
+// routers returns the peers that carry routes and that the control server does
+// not know to be offline.
+func (n *Node) routers() (list []tailcfg.NodeView) {
+	nm := n.lb.NetMapWithPeers()
+	if nm == nil {
+		return nil
+	}
+	for _, p := range nm.Peers {
+		if p.Addresses().Len() == 0 || p.AllowedIPs().Len() <= p.Addresses().Len() {
+			continue
+		}
+		if online, ok := p.Online().GetOk(); ok && !online {
+			continue
+		}
+		list = append(list, p)
+	}
+	return list
+}
