@@ -24,7 +24,9 @@ func main() {
 		<-signals
 		stopNow()
 	}()
-	err := cli.Run(ctx, cut, cli.Env{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr})
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	err := cli.Run(ctx, cut, cli.Env{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr, Hangup: hangup})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "pando:", err)
 		os.Exit(1)

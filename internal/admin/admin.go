@@ -1,11 +1,13 @@
-// Package admin is the port for probes and scrapers: /livez, /readyz, /healthz
-// and /metrics. It answers from what it is given and decides nothing.
+// Package admin is the port for probes, scrapers and people: /livez, /readyz,
+// /healthz, /metrics, /status and, if it is switched on, /debug/pprof/. It
+// answers from what it is given and decides nothing.
 package admin
 
 import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 )
@@ -14,9 +16,12 @@ import (
 type Check struct {
 	Name string
 	Err  error // nil when it holds
+	// Note is for people: what is not as it should be, but no reason to be sent
+	// no clients. Empty is nothing.
+	Note string
 }
 
-// Server answers probes. All fields are needed.
+// Server answers probes. All functions are needed.
 type Server struct {
 	// Checks returns the conditions of readiness, each as it is now.
 	Checks func() []Check
@@ -24,6 +29,10 @@ type Server struct {
 	// stock container calls healthy.
 	OnTailnet func() bool
 	Metrics   http.Handler
+	// Status returns everything that a person asks, with at most so many flows.
+	Status func(flows int) Status
+	// Profiles switches on /debug/pprof/.
+	Profiles bool
 }
 
 // Serve answers on ln until it is closed, and then closes its connections.
@@ -33,7 +42,16 @@ func (s *Server) Serve(ln net.Listener) error {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.Handle("GET /metrics", s.Metrics)
-	hs := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second, WriteTimeout: 30 * time.Second}
+	mux.HandleFunc("GET /status", s.status)
+	mux.Handle("GET /{$}", http.RedirectHandler("/status", http.StatusFound))
+	if s.Profiles {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	hs := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second, WriteTimeout: 2 * time.Minute}
 	defer hs.Close()
 	return hs.Serve(ln)
 }
@@ -49,6 +67,8 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		case c.Err != nil:
 			ready = false
 			fmt.Fprintf(&b, "[-]%s failed: %v\n", c.Name, c.Err)
+		case verbose && c.Note != "":
+			fmt.Fprintf(&b, "[+]%s ok: %s\n", c.Name, c.Note)
 		case verbose:
 			fmt.Fprintf(&b, "[+]%s ok\n", c.Name)
 		}

@@ -18,6 +18,7 @@ func TestProbes(t *testing.T) {
 	s := &admin.Server{
 		Checks:    func() []admin.Check { return []admin.Check{{Name: "a"}, {Name: "b", Err: failing}} },
 		OnTailnet: func() bool { return onTailnet },
+		Status:    func(flows int) admin.Status { return exampleStatus() },
 		Metrics:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "m 1\n") }),
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,7 +45,7 @@ func TestProbes(t *testing.T) {
 		}
 	}
 	check(map[string]string{"/livez": "200 ok|", "/readyz": "200 ok|", "/readyz?verbose": "200 [+]a ok|[+]b ok|ok|", "/healthz": "200 ok|",
-		"/metrics": "200 m 1|", "/": "404 404 page not found|"})
+		"/metrics": "200 m 1|", "/else": "404 404 page not found|", "/debug/pprof/": "404 404 page not found|", "/status?flows=x": "400 flows: a number of flows to show|"})
 	failing, onTailnet = errors.New("broken"), false
 	check(map[string]string{"/livez": "200 ok|", "/readyz": "503 [-]b failed: broken|not ready|",
 		"/readyz?verbose": "503 [+]a ok|[-]b failed: broken|not ready|", "/healthz": "503 the device is not on its tailnet|"})

@@ -1,5 +1,5 @@
-// Package cli is the command line: gateway, demo, check, version. It parses
-// and prints; the work is done elsewhere.
+// Package cli is the command line: gateway, status, flows, check, demo, version.
+// It parses and prints; the work is done elsewhere.
 package cli
 
 import (
@@ -28,6 +28,7 @@ type Env struct {
 	Args           []string // without the program's name
 	Environ        []string
 	Stdout, Stderr io.Writer
+	Hangup         <-chan os.Signal // SIGHUP: the configuration is to be read again
 }
 
 // Run runs one command. ctx ends when the process should stop, cut when it
@@ -47,12 +48,11 @@ func Run(ctx, cut context.Context, env Env) error {
 			}
 			return cmd.Help()
 		},
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetArgs(env.Args)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-	root.AddCommand(gatewayCommand(cut, env), checkCommand(env), demoCommand(env), versionCommand(env))
+	root.AddCommand(gatewayCommand(cut, env), checkCommand(env), demoCommand(env), statusCommand(env), flowsCommand(env), versionCommand(env))
 	return root.ExecuteContext(ctx)
 }
 
@@ -64,13 +64,9 @@ func gatewayCommand(cut context.Context, env Env) *cobra.Command {
 			"--config (or PANDO_CONFIG), PANDO_* variables and flags; the later ones win.",
 		Args: cobra.NoArgs,
 	}
-	load := configFlags(cmd.Flags(), env)
+	load, file := configFlags(cmd.Flags(), env)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := load()
-		if err != nil {
-			return err
-		}
-		return runGateway(cmd.Context(), cut, cfg, logger(cfg.Log, env.Stderr))
+		return runGateway(cmd.Context(), cut, env, load, file())
 	}
 	return cmd
 }
@@ -82,20 +78,35 @@ func runStock(ctx, cut context.Context, env Env) error {
 	if err != nil {
 		return fmt.Errorf("the environment of the stock container can't be taken over:\n%w", err)
 	}
-	cfg, err := config.LoadOver(base, lookup(env.Environ, "PANDO_CONFIG"), env.Environ, nil)
-	if err != nil {
-		return fmt.Errorf("the configuration is not valid:\n%w", err)
-	}
-	log := logger(cfg.Log, env.Stderr)
-	for _, n := range append(notes, config.StockNotes(cfg)...) {
-		log.Info("stock environment", "note", n)
-	}
-	return runGateway(ctx, cut, cfg, log)
+	file := lookup(env.Environ, "PANDO_CONFIG")
+	return runGateway(ctx, cut, env, func() (config.Config, error) {
+		cfg, err := config.LoadOver(base, file, env.Environ, nil)
+		if err != nil {
+			err = fmt.Errorf("the configuration is not valid:\n%w", err)
+		}
+		return cfg, err
+	}, file, func(cfg config.Config) []string { return append(notes, config.StockNotes(cfg)...) })
 }
 
-func runGateway(ctx, cut context.Context, cfg config.Config, log *slog.Logger) error {
+// runGateway runs a replica with the configuration that load reads, now and
+// when the file changes. notes are for the log.
+func runGateway(ctx, cut context.Context, env Env, load func() (config.Config, error), file string, notes ...func(config.Config) []string) error {
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	log, level := logger(cfg.Log, env.Stderr)
+	for _, n := range notes {
+		for _, note := range n(cfg) {
+			log.Info("stock environment", "note", note)
+		}
+	}
 	slog.SetDefault(log) // the engine has lines that go to package log
-	gw, err := gateway.New(ctx, cfg, gateway.Options{Log: log, Version: Version})
+	o := gateway.Options{Log: log, Level: level, Version: Version, Load: load, Hangup: env.Hangup}
+	if file != "" {
+		o.Files = []string{file}
+	}
+	gw, err := gateway.New(ctx, cfg, o)
 	if err != nil {
 		return err
 	}
@@ -108,7 +119,7 @@ func checkCommand(env Env) *cobra.Command {
 		Short: "Check a configuration and report every mistake in it",
 		Args:  cobra.NoArgs,
 	}
-	load := configFlags(cmd.Flags(), env)
+	load, _ := configFlags(cmd.Flags(), env)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if _, err := load(); err != nil {
 			return err
@@ -164,9 +175,9 @@ func versionCommand(env Env) *cobra.Command {
 	}
 }
 
-// configFlags adds --config and a flag for each key, and returns a function
-// that loads the configuration once they are parsed.
-func configFlags(fs *pflag.FlagSet, env Env) func() (config.Config, error) {
+// configFlags adds --config and a flag for each key, and returns functions
+// that load the configuration and name its file, once they are parsed.
+func configFlags(fs *pflag.FlagSet, env Env) (load func() (config.Config, error), file func() string) {
 	path := fs.String("config", "", "configuration file, YAML (or PANDO_CONFIG)")
 	for _, k := range config.Keys() {
 		if k.Scalar {
@@ -176,13 +187,16 @@ func configFlags(fs *pflag.FlagSet, env Env) func() (config.Config, error) {
 			}
 		}
 	}
+	file = func() string {
+		if *path != "" {
+			return *path
+		}
+		return lookup(env.Environ, "PANDO_CONFIG")
+	}
 	return func() (config.Config, error) {
 		flags := map[string]string{}
 		fs.Visit(func(f *pflag.Flag) { flags[f.Name] = f.Value.String() })
-		file := *path
-		if file == "" {
-			file = lookup(env.Environ, "PANDO_CONFIG")
-		}
+		file := file()
 		cfg, err := config.Load(file, env.Environ, flags)
 		if err != nil && file != "" {
 			err = fmt.Errorf("%s is not valid:\n%w", file, err)
@@ -190,7 +204,7 @@ func configFlags(fs *pflag.FlagSet, env Env) func() (config.Config, error) {
 			err = fmt.Errorf("the configuration is not valid:\n%w", err)
 		}
 		return cfg, err
-	}
+	}, file
 }
 
 func lookup(environ []string, name string) string {
@@ -202,14 +216,14 @@ func lookup(environ []string, name string) string {
 	return ""
 }
 
-func logger(c config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
+func logger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
 	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
 		panic(errors.Join(errors.New("cli: log level was not validated"), err))
 	}
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, o))
+		return slog.New(slog.NewTextHandler(w, o)), level
 	}
-	return slog.New(slog.NewJSONHandler(w, o))
+	return slog.New(slog.NewJSONHandler(w, o)), level
 }

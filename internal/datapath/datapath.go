@@ -63,6 +63,20 @@ func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) 
 	return r.Dial(ctx, rec, targets)
 }
 
+// Probe connects to a target by the road that clients take, and closes the
+// connection. It is no flow: it is neither logged nor counted. The error is a
+// *flow.Error.
+func (r *Road) Probe(ctx context.Context, host string, port uint16) error {
+	rec := &flow.Record{Start: time.Now()}
+	rec.Client, rec.Host, rec.Port = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), host, port
+	defer r.live.forget(rec)
+	c, err := r.Connect(ctx, rec)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 // Judge is the road up to policy(address): it returns the addresses that rec's
 // request may be sent to, at least one, or a *flow.Error.
 func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {

@@ -46,6 +46,17 @@ func (l *liveFlows) forget(rec *flow.Record) {
 	delete(l.m, rec)
 }
 
+// Active counts the flows in progress by front end.
+func (r *Road) Active() map[string]int {
+	r.live.mu.Lock()
+	defer r.live.mu.Unlock()
+	n := map[string]int{}
+	for _, f := range r.live.m {
+		n[string(f.Front)]++
+	}
+	return n
+}
+
 // Flows returns the flows in progress, the oldest first, with the bytes that
 // have moved in tunnels so far; at most limit of them, and how many there are.
 func (r *Road) Flows(limit int) (list []flow.Record, total int) {

@@ -1,6 +1,9 @@
 package flow
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -41,6 +44,26 @@ const (
 	keyReused, keyResolve, keyDial, keyTotal, keyUp, keyDown     = "reused", "resolve_ms", "dial_ms", "total_ms", "up", "down"
 	keyErr, keyHint                                              = "err", "hint"
 )
+
+// MarshalJSON writes the flow with the keys of its log line, and its start. A
+// flow in progress has no class that means anything yet.
+func (r Record) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	start, err := json.Marshal(r.Start)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(&b, `{"start":%s`, start)
+	for _, a := range r.LogValue().Group() {
+		v, err := json.Marshal(a.Value.Any())
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, `,%q:%s`, a.Key, v)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
 
 // LogValue returns the flow as the attributes of its one log line. Values that
 // are not known are left out; front, client, target, class, total_ms, up and

@@ -4,18 +4,16 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
-	"sync"
+	"os"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pandoproxy/pando/internal/admin"
+	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
@@ -33,8 +31,16 @@ import (
 
 // Options are what a replica gets beside its configuration.
 type Options struct {
-	Log     *slog.Logger // nil discards
-	Version string       // for the metrics; empty means unknown
+	Log     *slog.Logger   // nil discards
+	Level   *slog.LevelVar // of Log, for log.level to change; nil if it can't
+	Version string         // for the metrics and the status; empty means unknown
+
+	// Load reads the configuration again: when a file of Files changes, or
+	// something comes from Hangup (SIGHUP). Nil means that it never changes.
+	Load   func() (config.Config, error)
+	Files  []string
+	Hangup <-chan os.Signal
+
 	// ResolvConf and HostsFile are the pod's own resolver files; empty means
 	// those of /etc.
 	ResolvConf, HostsFile string
@@ -42,10 +48,12 @@ type Options struct {
 
 // Gateway is one replica.
 type Gateway struct {
-	cfg   config.Config
-	log   *slog.Logger
-	proxy []*net.TCPListener // at least one
-	admin []*net.TCPListener // none without an admin port
+	cfg     config.Config // as it was at the start
+	opts    Options
+	started time.Time
+	log     *slog.Logger
+	proxy   []*net.TCPListener // at least one
+	admin   []*net.TCPListener // none without an admin port
 
 	joined chan struct{} // closed when secret and node are set
 	secret *fleet.Secret // nil without a Kubernetes Secret
@@ -60,6 +68,12 @@ type Gateway struct {
 	metrics  *metrics.Metrics
 	warm     chan struct{} // closed when the tailnet is up and its tunnels are warm
 	draining atomic.Bool
+
+	users     atomic.Pointer[auth.Users] // who must give a password; never nil once somebody must
+	sample    atomic.Int64               // one of so many flows that ended well is logged
+	endedWell atomic.Int64
+	reload    reload
+	probes    probes
 }
 
 // New builds a replica from a valid configuration and binds its ports. Call
@@ -69,9 +83,14 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{cfg: cfg, log: opts.Log, joined: make(chan struct{}), warm: make(chan struct{})}
-	authenticate, err := authenticator(cfg.Auth)
-	if err != nil {
+	g.opts, g.reload.applied, g.started = opts, cfg, time.Now()
+	g.sample.Store(int64(cfg.Log.Sample))
+	if err := g.loadUsers(cfg.Auth); err != nil {
 		return nil, err
+	}
+	var authenticate func(user, password string) bool
+	if cfg.Auth.UsersFile != "" {
+		authenticate = func(user, password string) bool { return g.users.Load().Verify(user, password) }
 	}
 	// The port comes first: clients wait in its queue rather than be refused.
 	if g.proxy, err = listen(ctx, cfg.Listen, time.Duration(cfg.Tunnel.PeerTimeout)); err != nil {
@@ -81,9 +100,8 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 		closeAll(g.proxy)
 		return nil, err
 	}
-	g.metrics = metrics.New(opts.Version, metrics.State{
-		Ready: g.isReady, Up: g.onTailnet, Draining: g.draining.Load, Tunnels: g.relay.Active,
-	})
+	g.metrics = metrics.New(opts.Version, g.metricsState())
+	g.limit.Refused = g.metrics.Refused
 	g.limit.Set(limits(cfg.Limits))
 	g.road = &datapath.Road{
 		Ready:  g.ready,
@@ -96,6 +114,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 			ResolvConf:  opts.ResolvConf, HostsFile: opts.HostsFile,
 			Timeout: time.Duration(cfg.Resolve.Timeout),
 			MinTTL:  time.Duration(cfg.Resolve.MinTTL), MaxTTL: time.Duration(cfg.Resolve.MaxTTL),
+			Looked: g.metrics.Looked,
 		}),
 		Dialer:   &dial.Dialer{Tailnet: g.dialTailnet, Direct: direct(time.Duration(cfg.Tunnel.PeerTimeout)), Timeout: time.Duration(cfg.Dial.Timeout), Attempts: cfg.Dial.Attempts},
 		Relay:    &g.relay,
@@ -129,10 +148,14 @@ func (g *Gateway) AdminAddr() net.Addr {
 	return g.admin[0].Addr()
 }
 
-// finished closes the books on a flow.
+// finished closes the books on a flow. Those that ended well are logged by
+// sample, the others always.
 func (g *Gateway) finished(rec *flow.Record) {
-	g.log.Info("flow", "flow", rec)
 	g.metrics.Observe(rec)
+	if n := g.sample.Load(); n > 1 && rec.Err == nil && rec.Report == "" && g.endedWell.Add(1)%n != 1 {
+		return
+	}
+	g.log.Info("flow", "flow", rec)
 }
 
 // Run serves until ctx ends, and then drains. When cut ends, the drain is
@@ -148,6 +171,9 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	starting, stopStarting := context.WithCancel(work)
 	defer stopStarting()
 	serving.Go(func() error { return g.start(starting) })
+	serving.Go(func() error { g.watchConfig(starting); return nil })
+	serving.Go(func() error { g.upkeep(starting); return nil })
+	serving.Go(func() error { g.probe(starting); return nil })
 	closeAdmin := g.serveAdmin()
 	g.log.Info("serving", "proxy", g.listening(), "mode", g.cfg.Tailnet.Mode)
 
@@ -156,81 +182,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	case <-cut.Done():
 	case <-failed.Done(): // a part that can't go on: leave in good order
 	}
-	// The drain, in its order. It takes settle and timeout together at most,
-	// from which the chart computes the grace period.
-	//
-	// 1. Settle: whoever sends us clients learns that we leave, and new
-	//    connections are still served; for twice as long while they still come.
-	g.draining.Store(true)
-	begin, settle, longest := time.Now(), time.Duration(g.cfg.Drain.Settle), time.Duration(g.cfg.Drain.Settle+g.cfg.Drain.Timeout)
-	if failed.Err() != nil && !g.hasJoined() {
-		settle = 0 // nobody was served
-	}
-	g.log.Info("draining", "settle", settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
-	sleep(cut, settle)
-	for time.Since(begin) < min(2*settle, longest) && g.mux.Quiet() < settle/5 && cut.Err() == nil {
-		sleep(cut, settle/50)
-	}
-	// 2. Close the port, and what has asked for nothing yet.
-	stopStarting()
-	closeAll(g.proxy)
-	serveErr := serving.Wait()
-	g.mux.Drain()
-	g.http.Drain()
-	// 3. Let work finish.
-	patience, cancel := context.WithDeadline(cut, begin.Add(longest))
-	defer cancel()
-	waitErr := errors.Join(g.mux.Wait(patience), g.relay.Wait(patience))
-	// 4. Cut what is left, and say why.
-	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancelEnd()
-	if waitErr != nil {
-		tunnels := g.relay.Cut(end, "the gateway is shutting down and the drain time is over")
-		g.http.Cut()
-		stop()
-		g.log.Warn("drain time is over", "tunnels_cut", tunnels)
-	}
-	waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end))
-	g.http.Close()
-	// 5. Leave the tailnet, and keep what it will be found by again.
-	closeErr := g.leave(ctx)
-	closeAdmin()
-	g.log.Info("stopped")
-	return errors.Join(serveErr, waitErr, closeErr)
-}
-
-// serveAdmin answers probes until the function that it returns is called.
-func (g *Gateway) serveAdmin() (stop func()) {
-	s := &admin.Server{Checks: g.checks, OnTailnet: g.onTailnet, Metrics: g.metrics.Handler()}
-	var done sync.WaitGroup
-	for _, ln := range g.admin {
-		done.Go(func() {
-			if err := s.Serve(ln); !errors.Is(err, net.ErrClosed) {
-				g.log.Error("admin port ended", "err", err)
-			}
-		})
-	}
-	return func() { closeAll(g.admin); done.Wait() }
-}
-
-// checks are the conditions under which the replica should be sent clients.
-// The control server is none of them: traffic goes on without it.
-func (g *Gateway) checks() []admin.Check {
-	list := []admin.Check{{Name: "tailnet"}, {Name: "tunnels"}, {Name: "not-draining"}}
-	list[0].Err = g.tailnetErr()
-	select {
-	case <-g.warm:
-	default:
-		list[1].Err = errors.New("not warm yet")
-	}
-	if g.draining.Load() {
-		list[2].Err = errors.New("the replica is leaving")
-	}
-	return list
-}
-
-func (g *Gateway) isReady() bool {
-	return !slices.ContainsFunc(g.checks(), func(c admin.Check) bool { return c.Err != nil })
+	return g.drain(ctx, cut, drainParts{stop: stop, stopStarting: stopStarting, serving: serving, closeAdmin: closeAdmin, failed: failed.Err() != nil})
 }
 
 func (g *Gateway) listening() []string {
@@ -239,13 +191,4 @@ func (g *Gateway) listening() []string {
 		list = append(list, ln.Addr().String())
 	}
 	return list
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

@@ -103,11 +103,9 @@ func (g *Gateway) warmUp(ctx context.Context) {
 	if g.node.Wait(ctx) != nil {
 		return // stopped before
 	}
-	if g.secret != nil {
-		g.secret.SetDevice(g.node.ID(), g.node.Name()+".", g.node.Addrs())
-		if g.cfg.Tailnet.AuthOnce {
-			g.secret.DropAuthKey()
-		}
+	g.saveDevice()
+	if g.secret != nil && g.cfg.Tailnet.AuthOnce {
+		g.secret.DropAuthKey()
 	}
 	start := time.Now()
 	g.awaitResolvers(ctx)

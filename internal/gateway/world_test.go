@@ -100,6 +100,13 @@ func (w *world) ca() string { return filepath.Join(w.dir, "ca.pem") }
 // test ends.
 func (w *world) start(t *testing.T, edit func(*config.Config)) *replica {
 	t.Helper()
+	return w.startWith(t, edit, nil)
+}
+
+// startWith is start with options that opts may change; it gets the
+// configuration, too.
+func (w *world) startWith(t *testing.T, edit func(*config.Config), opts func(config.Config, *gateway.Options)) *replica {
+	t.Helper()
 	cfg := config.Default()
 	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", ""
 	cfg.Tailnet.Mode = w.mode
@@ -116,7 +123,11 @@ func (w *world) start(t *testing.T, edit func(*config.Config)) *replica {
 		t.Fatal(err)
 	}
 	r := &replica{flows: newFlowLog(), ended: make(chan error, 1)}
-	gw, err := gateway.New(t.Context(), cfg, gateway.Options{Log: slog.New(r.flows), ResolvConf: conf})
+	o := gateway.Options{Log: slog.New(r.flows), ResolvConf: conf}
+	if opts != nil {
+		opts(cfg, &o)
+	}
+	gw, err := gateway.New(t.Context(), cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}

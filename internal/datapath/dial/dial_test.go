@@ -179,7 +179,7 @@ func TestRace(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := &play{script: tc.script, start: time.Now()}
-				c, target, err := (&Dialer{Tailnet: p.dial}).Dial(t.Context(), tc.targets)
+				c, target, err := (&Dialer{Tailnet: p.dial, Attempts: 1}).Dial(t.Context(), tc.targets)
 				took := time.Since(p.start)
 				synctest.Wait() // the losers are home
 				if flow.ClassOf(err) != tc.class || took != tc.took || tc.want != "" && target.Addr.Addr().String() != tc.want {
@@ -276,5 +276,49 @@ func TestErrors(t *testing.T) {
 	}
 	if _, _, err := (&Dialer{}).Dial(t.Context(), nil); flow.ClassOf(err) != flow.Internal {
 		t.Errorf("no target gives %v", err)
+	}
+}
+
+// What may pass is tried again within the budget; an answer is not, and nothing
+// is once it has been connected.
+func TestAttempts(t *testing.T) {
+	unreachable := os.NewSyscallError("connect", syscall.EHOSTUNREACH)
+	reset := os.NewSyscallError("connect", syscall.ECONNRESET)
+	refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
+	for _, tc := range []struct {
+		name     string
+		attempts int
+		budget   time.Duration
+		fails    []error // of the attempts in turn; then it connects
+		class    flow.Class
+		dials    int
+		took     time.Duration
+	}{
+		{"the_second_time", 0, 0, []error{unreachable}, flow.OK, 2, 100 * time.Millisecond},
+		{"the_third_time", 0, 0, []error{unreachable, reset}, flow.OK, 3, 300 * time.Millisecond},
+		{"not_a_fourth_time", 0, 0, []error{reset, reset, reset}, flow.Reset, 3, 300 * time.Millisecond},
+		{"once_alone", 1, 0, []error{unreachable}, flow.Unreachable, 1, 0},
+		{"an_answer", 0, 0, []error{refused}, flow.Refused, 1, 0},
+		{"no_time_left", 0, 150 * time.Millisecond, []error{unreachable, unreachable, unreachable}, flow.Unreachable, 2, 150 * time.Millisecond},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dials, start := 0, time.Now()
+				d := &Dialer{Attempts: tc.attempts, Timeout: tc.budget, Tailnet: func(context.Context, netip.AddrPort) (net.Conn, error) {
+					if dials++; dials <= len(tc.fails) {
+						return nil, tc.fails[dials-1]
+					}
+					c, _ := net.Pipe()
+					return c, nil
+				}}
+				c, _, err := d.Dial(t.Context(), targets("10.0.0.1:80"))
+				if took := time.Since(start); flow.ClassOf(err) != tc.class || dials != tc.dials || took != tc.took {
+					t.Errorf("%v after %d dials and %v; want %v after %d and %v", err, dials, took, tc.class, tc.dials, tc.took)
+				}
+				if c != nil {
+					c.Close()
+				}
+			})
+		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -63,8 +64,9 @@ type Proxy struct {
 	MaxHeaders     int           // number of a request's fields; zero means the default
 
 	pool     pool
-	draining atomic.Bool
+	leaving  atomic.Bool
 	mu       sync.Mutex
+	draining bool              // nobody may wait for another request
 	sessions map[*session]bool // true while it is between requests
 	cut      bool              // no exchange outlives it
 }
@@ -117,12 +119,17 @@ func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) {
 	}
 }
 
+// Leave tells every client with its next response to close ("Connection:
+// close").
+func (p *Proxy) Leave() { p.leaving.Store(true) }
+
 // Drain makes every client leave after its current request: those between
 // requests are closed, the others are told "Connection: close".
 func (p *Proxy) Drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.draining.Store(true)
+	p.leaving.Store(true)
+	p.draining = true
 	for s, waiting := range p.sessions {
 		if waiting {
 			s.c.Close()
@@ -130,8 +137,9 @@ func (p *Proxy) Drain() {
 	}
 }
 
-// Cut ends the requests in progress, with a reset.
-func (p *Proxy) Cut() {
+// Cut ends the requests in progress, with a reset, and returns how many there
+// were.
+func (p *Proxy) Cut() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = true
@@ -142,6 +150,7 @@ func (p *Proxy) Cut() {
 			s.origin.Close()
 		}
 	}
+	return len(p.sessions)
 }
 
 // Close closes the pooled connections to origins.
@@ -218,7 +227,7 @@ func (s *session) awaitRequest(first bool) bool {
 func (p *Proxy) setWaiting(s *session, waiting bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if waiting && p.draining.Load() {
+	if waiting && p.draining {
 		return false
 	}
 	p.sessions[s] = waiting
@@ -310,7 +319,7 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 	case tooLong:
 		fe.Hint = "the request's header fields are larger than this gateway accepts"
 		rec.Status = http.StatusRequestHeaderFieldsTooLarge
-	case errors.As(err, &ne) && ne.Timeout():
+	case s.limit.late, errors.As(err, &ne) && ne.Timeout():
 		fe.Class, fe.Hint = flow.Timeout, "the request's head did not arrive in time"
 		rec.Status = http.StatusRequestTimeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &ne):
@@ -346,6 +355,7 @@ type limitReader struct {
 	r    io.Reader
 	left int
 	tape *[]byte
+	late bool // a read timed out: the line parser takes what it has for a line, and tells nobody
 }
 
 const noLimit = int(^uint(0) >> 1)
@@ -358,6 +368,7 @@ func (l *limitReader) Read(b []byte) (int, error) {
 		b = b[:l.left]
 	}
 	n, err := l.r.Read(b)
+	l.late = errors.Is(err, os.ErrDeadlineExceeded)
 	if l.left != noLimit {
 		l.left -= n
 		if l.tape != nil {

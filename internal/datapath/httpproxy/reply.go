@@ -159,7 +159,7 @@ func sfString(s string) string {
 
 // persistent reports whether the client's connection may outlive req.
 func (s *session) persistent(req *http.Request) bool {
-	if s.p.draining.Load() || req.Close {
+	if s.p.leaving.Load() || req.Close {
 		return false
 	}
 	if req.ProtoAtLeast(1, 1) {

@@ -43,7 +43,7 @@ func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, d Tailne
 		} else {
 			source = SourceBase
 			res = r.ask(ctx, c, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-				reply, err := exchangeAny(ctx, r.dialBase, servers, q)
+				reply, err := r.exchangeAny(ctx, r.dialBase, servers, q)
 				if err == nil {
 					disbelieve(reply, d)
 				}

@@ -136,7 +136,7 @@ func read(m *dns.Msg, q dns.Question) result {
 }
 
 // exchangeAny asks servers in turn until one gives a usable reply.
-func exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Msg) (*dns.Msg, error) {
+func (r *Resolver) exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Msg) (*dns.Msg, error) {
 	var errs []error
 	for _, s := range servers {
 		addr, err := ServerAddr(s)
@@ -145,11 +145,14 @@ func exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Ms
 			continue
 		}
 		reply, err := exchange(ctx, dial, addr, q)
-		if err == nil && reply.Rcode != dns.RcodeServerFailure && reply.Rcode != dns.RcodeRefused {
-			return reply, nil
+		if err == nil && (reply.Rcode == dns.RcodeServerFailure || reply.Rcode == dns.RcodeRefused) {
+			err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
+		}
+		if !errors.Is(err, context.Canceled) {
+			r.health.note(addr.String(), err)
 		}
 		if err == nil {
-			err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
+			return reply, nil
 		}
 		errs = append(errs, fmt.Errorf("resolver %s: %w", addr, err))
 		if ctx.Err() != nil {

@@ -82,6 +82,10 @@ type Options struct {
 	Timeout time.Duration
 	// MinTTL and MaxTTL bound how long an answer is kept. Zero means 1s and 5m.
 	MinTTL, MaxTTL time.Duration
+	// Looked, when set, is told of each lookup: the kind of source that answered
+	// or failed (a zone's without its suffix; empty when none was asked), the
+	// outcome, and whether it came from the cache.
+	Looked func(source string, class flow.Class, cached bool)
 	// CacheSize is the number of names kept. Zero means 10,000.
 	CacheSize int
 }
@@ -103,6 +107,7 @@ type Resolver struct {
 	cache  *lru.Cache[string, entry]
 	flight singleflight.Group
 	base   baseFiles
+	health health
 
 	dialBase DialFunc // how the pod's own resolvers are reached; tests replace it
 }
@@ -185,6 +190,16 @@ func ParseHost(host string) (Host, error) {
 // Lookup resolves h. The error is a *flow.Error of class NotFound,
 // ResolveFailed, Timeout, NotReady or Canceled.
 func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
+	a, err := r.look(ctx, h)
+	if r.opts.Looked != nil {
+		kind, _, _ := strings.Cut(a.Source, " ")
+		r.opts.Looked(kind, flow.ClassOf(err), a.Cached)
+	}
+	return a, err
+}
+
+// look is Lookup, except that the Answer of a failure has the source of it.
+func (r *Resolver) look(ctx context.Context, h Host) (Answer, error) {
 	if h.Addr.IsValid() {
 		return Answer{Addrs: []netip.Addr{h.Addr}, Source: SourceLiteral}, nil
 	}
@@ -278,14 +293,14 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 		if ne, ok := errors.AsType[net.Error](res.err); ok && ne.Timeout() {
 			class = flow.Timeout
 		}
-		return Answer{}, 0, fail(class, name, hint, res.err)
+		return Answer{Source: source}, 0, fail(class, name, hint, res.err)
 	case len(res.addrs) > 0:
 		return Answer{Addrs: res.addrs, Source: source}, res.ttl, nil
 	case res.alias != "" && res.alias != name && aliases < maxAliases:
 		a, ttl, err := r.lookup(ctx, res.alias, aliases+1)
 		return a, min(ttl, res.ttl), err
 	}
-	return Answer{}, res.ttl, fail(flow.NotFound, name, "the name does not exist according to its source: "+source, nil)
+	return Answer{Source: source}, res.ttl, fail(flow.NotFound, name, "the name does not exist according to its source: "+source, nil)
 }
 
 // askTailnet answers from the tailnet's sources. The source is empty when none
@@ -323,7 +338,7 @@ func (r *Resolver) askTailnet(ctx context.Context, d TailnetDNS, name string) (r
 		return result{ttl: negativeTTL}, SourceZone + suffix // only the tailnet itself knows this zone
 	}
 	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-		return exchangeAny(ctx, r.opts.DialTailnet, servers, q)
+		return r.exchangeAny(ctx, r.opts.DialTailnet, servers, q)
 	}), SourceZone + suffix
 }
 

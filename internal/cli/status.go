@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pandoproxy/pando/internal/admin"
+)
+
+// statusTime bounds the wait for a replica's answer.
+const statusTime = 10 * time.Second
+
+func statusCommand(env Env) *cobra.Command {
+	return askCommand(env, "status", "Show a running replica: its device, its peers and routes, its resolvers and limits", 0, printStatus)
+}
+
+func flowsCommand(env Env) *cobra.Command {
+	return askCommand(env, "flows", "List the flows in progress of a running replica, the oldest first", 1000, printFlows)
+}
+
+// askCommand is a command that asks the admin port of a replica.
+func askCommand(env Env, name, short string, flows int, show func(io.Writer, *status)) *cobra.Command {
+	var address string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs,
+		Long: short + ".\n\nIt asks the replica's admin port (listen.admin), in a pod for example:\n\n  kubectl exec pando-0 -- /pando " + name,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			raw, err := fetchStatus(cmd.Context(), address, flows)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err := env.Stdout.Write(raw)
+				return err
+			}
+			var st status
+			if err := json.Unmarshal(raw, &st); err != nil {
+				return fmt.Errorf("%s: not the admin port of a replica: %w", address, err)
+			}
+			show(env.Stdout, &st)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&address, "admin", "127.0.0.1:9002", "admin port of the replica, host:port")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print what the replica answers, as JSON")
+	if flows > 0 {
+		cmd.Flags().IntVar(&flows, "limit", flows, "list at most so many")
+	}
+	return cmd
+}
+
+func fetchStatus(ctx context.Context, address string, flows int) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/status?flows=%d", address, flows), nil)
+	if err != nil {
+		return nil, fmt.Errorf("--admin %s: write host:port", address)
+	}
+	client := http.Client{Transport: &http.Transport{}} // no proxy: it is ours that is asked
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no answer from the admin port at %s: %w; does a replica run there, with listen.admin set?", address, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("answered %s", resp.Status)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the admin port at %s: %w", address, err)
+	}
+	return raw, nil
+}
+
+// status is admin.Status as it can be read: checks and flows have forms of
+// their own there.
+type status struct {
+	admin.Status
+	Checks []struct {
+		Name, Err, Note string
+		OK              bool
+	} `json:"checks"`
+	Flows []struct {
+		Start                               time.Time
+		Client, Front, Target, Method, Path string
+		Addr, Source                        string
+		Up, Down                            int64
+	} `json:"flows"`
+}
+
+func printStatus(w io.Writer, st *status) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	row := func(cells ...any) {
+		for i, c := range cells {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, c)
+		}
+		fmt.Fprintln(t)
+	}
+	d := st.Tailnet
+	row("device", orNone(d.Name), join(d.Addrs))
+	row("state", d.State, map[bool]string{true: "control server connected", false: "control server away"}[d.ControlConnected])
+	if d.KeyExpiry != nil {
+		row("key expires", d.KeyExpiry.Format(time.RFC3339), "in "+time.Until(*d.KeyExpiry).Round(time.Hour).String())
+	}
+	for _, h := range d.Health {
+		row("health", h)
+	}
+	row("ready", st.Ready, "pando "+st.Version+", "+st.Mode+" mode, up "+time.Since(st.Started).Round(time.Second).String())
+	for _, c := range st.Checks {
+		if !c.OK || c.Note != "" {
+			row("check", c.Name, c.Err+c.Note)
+		}
+	}
+	for _, p := range st.Peers {
+		if len(p.Routes) == 0 {
+			continue
+		}
+		handshake := "no handshake yet"
+		if p.LastHandshake != nil {
+			handshake = "handshake " + time.Since(*p.LastHandshake).Round(time.Second).String() + " ago"
+		}
+		row("router", p.Name, join(p.Routes), map[bool]string{true: "online", false: "OFFLINE"}[p.Online], orNone(p.Path), handshake)
+	}
+	for _, z := range st.Zones {
+		row("zone", z.Suffix, strings.Join(z.Resolvers, " "))
+	}
+	for _, r := range st.Resolvers {
+		says := "answers"
+		if r.Failed != nil && (r.Answered == nil || r.Failed.After(*r.Answered)) {
+			says = "FAILS: " + r.Err
+		}
+		row("resolver", r.Server, says)
+	}
+	for _, l := range st.Limits {
+		most := "no limit"
+		if l.Most > 0 {
+			most = fmt.Sprint("of ", l.Most)
+		}
+		row("limit", l.Name, fmt.Sprint(l.Now), most, l.Note)
+	}
+	row("flows", st.FlowsTotal, "in progress")
+}
+
+func printFlows(w io.Writer, st *status) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	fmt.Fprintln(t, "AGE\tCLIENT\tFRONT\tTARGET\tPATH\tADDRESS\tUP\tDOWN")
+	for _, f := range st.Flows {
+		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", time.Since(f.Start).Round(time.Second), f.Client, f.Front, f.Target, orNone(f.Path), orNone(f.Addr), f.Up, f.Down)
+	}
+	if n := st.FlowsTotal - len(st.Flows); n > 0 {
+		fmt.Fprintf(t, "… and %d more\n", n)
+	}
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func join[T fmt.Stringer](list []T) string {
+	words := make([]string, len(list))
+	for i, e := range list {
+		words[i] = e.String()
+	}
+	return strings.Join(words, " ")
+}

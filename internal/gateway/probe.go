@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/admin"
+)
+
+// probes are the targets that a ready replica can connect to.
+type probes struct {
+	mu    sync.Mutex
+	state map[string]probeState
+}
+
+// probeState is how one target fares. It changes sides only after so many
+// outcomes in a row as the configuration says.
+type probeState struct {
+	good bool
+	row  int   // outcomes in a row that contradict good
+	err  error // of the last attempt
+}
+
+// probe connects to the targets again and again until ctx ends.
+func (g *Gateway) probe(ctx context.Context) {
+	c := g.cfg.Probe
+	if len(c.Targets) == 0 || g.Wait(ctx) != nil {
+		return
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, target := range c.Targets {
+		all.Go(func() {
+			host, port, _ := net.SplitHostPort(target)
+			n, _ := strconv.ParseUint(port, 10, 16)
+			for ctx.Err() == nil {
+				try, cancel := context.WithTimeout(ctx, time.Duration(c.Interval))
+				err := g.road.Probe(try, host, uint16(n))
+				cancel()
+				if ctx.Err() == nil {
+					g.probed(target, err)
+				}
+				sleep(ctx, time.Duration(c.Interval))
+			}
+		})
+	}
+}
+
+// probed notes an outcome.
+func (g *Gateway) probed(target string, err error) {
+	g.probes.mu.Lock()
+	defer g.probes.mu.Unlock()
+	s := g.probes.state[target]
+	needed := g.cfg.Probe.Failures
+	if !s.good {
+		needed = g.cfg.Probe.Successes
+	}
+	if s.err = err; s.good == (err == nil) {
+		s.row = 0
+	} else if s.row++; s.row >= needed {
+		s.good, s.row = !s.good, 0
+		if s.good {
+			g.log.Info("probe target answers", "target", target)
+		} else {
+			g.log.Warn("probe target does not answer: the replica is not ready", "target", target, "err", err)
+		}
+	}
+	if g.probes.state == nil {
+		g.probes.state = map[string]probeState{}
+	}
+	g.probes.state[target] = s
+}
+
+// probeChecks are the conditions of readiness that the targets make. One that
+// was not tried yet has not answered.
+func (g *Gateway) probeChecks() []admin.Check {
+	g.probes.mu.Lock()
+	defer g.probes.mu.Unlock()
+	var list []admin.Check
+	for _, target := range slices.Compact(slices.Sorted(slices.Values(g.cfg.Probe.Targets))) {
+		c := admin.Check{Name: "probe " + target}
+		switch s, tried := g.probes.state[target]; {
+		case !tried:
+			c.Err = errors.New("not tried yet")
+		case !s.good && s.err != nil:
+			c.Err = s.err
+		case !s.good:
+			c.Err = fmt.Errorf("answers, but not %d times in a row yet", g.cfg.Probe.Successes)
+		case s.err != nil:
+			c.Note = "failed last: " + s.err.Error()
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// probesFailing counts the targets that keep the replica from being ready.
+func (g *Gateway) probesFailing() int {
+	n := 0
+	for _, c := range g.probeChecks() {
+		if c.Err != nil {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/pandoproxy/pando/internal/auth"
+	"github.com/pandoproxy/pando/internal/config"
+)
+
+// reload is what has become of changes of the configuration.
+type reload struct {
+	mu      sync.Mutex
+	applied config.Config // the last good one
+	at      time.Time     // when it was applied; zero for that of the start
+	err     error         // of the last attempt
+	restart []string      // keys that differ from the start's and want a restart
+}
+
+const (
+	reloadQuiet = 100 * time.Millisecond // a change comes as several events
+	reloadPoll  = 30 * time.Second       // for file systems that tell of none
+)
+
+// watchConfig applies changes of the configuration until ctx ends.
+func (g *Gateway) watchConfig(ctx context.Context) {
+	if g.opts.Load == nil {
+		return
+	}
+	files := g.watched()
+	var events chan fsnotify.Event // nil, which is never ready, without a watcher
+	var overflows chan error
+	if w := g.watcher(files); w != nil {
+		defer w.Close()
+		events, overflows = w.Events, w.Errors
+	}
+	last := fingerprint(files)
+	poll := time.NewTicker(reloadPoll)
+	defer poll.Stop()
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.opts.Hangup:
+			asked = true
+		case <-events:
+			sleep(ctx, reloadQuiet)
+		case <-overflows: // something happened
+		case <-poll.C:
+		}
+		if now := fingerprint(files); asked || now != last {
+			last = now
+			g.Reload()
+		}
+	}
+}
+
+// watched are the files that make the configuration.
+func (g *Gateway) watched() []string {
+	files := slices.Clone(g.opts.Files)
+	if f := g.cfg.Auth.UsersFile; f != "" {
+		files = append(files, f)
+	}
+	return files
+}
+
+// watcher watches the directories of files: a mounted ConfigMap changes by a
+// symbolic link beside the file, whose own name sees nothing. It is nil when
+// there is none to be had.
+func (g *Gateway) watcher(files []string) *fsnotify.Watcher {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		g.log.Warn("changes of the configuration are looked for every "+reloadPoll.String()+" only", "err", err)
+		return nil
+	}
+	for _, f := range files {
+		if err := w.Add(filepath.Dir(f)); err != nil {
+			g.log.Warn("changes of a file are looked for every "+reloadPoll.String()+" only", "file", f, "err", err)
+		}
+	}
+	return w
+}
+
+// fingerprint stands for the content of files.
+func fingerprint(files []string) string {
+	var b strings.Builder
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		fmt.Fprintf(&b, "%x %v\n", sha256.Sum256(data), err)
+	}
+	return b.String()
+}
+
+// Reload reads the configuration and applies what may change without a
+// restart, all of it or, when there is a mistake in it, nothing. Connections
+// that are open stay as they are.
+func (g *Gateway) Reload() {
+	cfg, err := g.opts.Load()
+	var users *auth.Users
+	if err == nil && g.cfg.Auth.UsersFile != "" {
+		if users, err = auth.Load(g.cfg.Auth.UsersFile); err != nil {
+			err = fmt.Errorf("auth.usersFile: %w", err)
+		}
+	}
+	r := &g.reload
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+	g.metrics.Reloaded(err == nil)
+	if err != nil {
+		g.log.Error("the changed configuration is not valid: the one before goes on", "err", err)
+		return
+	}
+	live, _ := config.Changes(&r.applied, &cfg)
+	_, restart := config.Changes(&g.cfg, &cfg)
+	if users != nil {
+		g.users.Store(users)
+	}
+	g.road.Resolver.SetHosts(hosts(cfg.Resolve))
+	g.road.SetPolicy(g.policy(cfg.Policy))
+	g.limit.Set(limits(cfg.Limits))
+	g.sample.Store(int64(cfg.Log.Sample))
+	if g.opts.Level != nil {
+		g.opts.Level.Set(level(cfg.Log.Level))
+	}
+	r.applied, r.at, r.restart = cfg, time.Now(), restart
+	g.log.Info("configuration reloaded", "changed", live)
+	if len(restart) > 0 {
+		g.log.Warn("some changes want a restart", "keys", restart)
+	}
+}
+
+// configState says how the configuration stands, in words for a person: "" is
+// as at the start.
+func (g *Gateway) configState() string {
+	r := &g.reload
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var words []string
+	if r.err != nil {
+		words = append(words, "the last change was not valid, the configuration before it goes on: "+strings.ReplaceAll(r.err.Error(), "\n", "; "))
+	}
+	if len(r.restart) > 0 {
+		words = append(words, "waiting for a restart: "+strings.Join(r.restart, ", "))
+	}
+	return strings.Join(words, "; ")
+}
+
+func (g *Gateway) loadUsers(c config.Auth) error {
+	if c.UsersFile == "" {
+		return nil
+	}
+	users, err := auth.Load(c.UsersFile)
+	if err != nil {
+		return fmt.Errorf("auth.usersFile: %w", err)
+	}
+	g.users.Store(users)
+	return nil
+}
+
+func level(name string) slog.Level {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(name)); err != nil {
+		return slog.LevelInfo // validated before
+	}
+	return l
+}

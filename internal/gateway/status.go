@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/admin"
+	"github.com/pandoproxy/pando/internal/datapath/limit"
+	"github.com/pandoproxy/pando/internal/metrics"
+	"github.com/pandoproxy/pando/internal/tailnet"
+)
+
+// upkeepEvery is how often the slow things are looked at.
+const upkeepEvery = time.Minute
+
+// expiryWarning is how long before the device's key expires the log warns, once
+// a day.
+const expiryWarning = 14 * 24 * time.Hour
+
+// upkeep looks after what changes slowly, until ctx ends: idle tunnels, who
+// this device is, and the end of its key.
+func (g *Gateway) upkeep(ctx context.Context) {
+	idle := time.Duration(g.cfg.Tunnel.IdleTimeout)
+	every := upkeepEvery
+	if idle > 0 {
+		every = max(min(every, idle/4), 10*time.Millisecond)
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	var warned, device time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if idle > 0 {
+			g.relay.EndIdle(idle, time.Now())
+		}
+		if !g.onTailnet() || time.Since(device) < upkeepEvery {
+			continue
+		}
+		device = time.Now()
+		g.saveDevice()
+		if e := g.node.Status().KeyExpiry; !e.IsZero() && time.Until(e) < expiryWarning && time.Since(warned) > 24*time.Hour {
+			warned = time.Now()
+			g.log.Warn("the device's key expires: it will log in again with its auth key, if that is good by then; or disable key expiry for this device", "at", e.UTC().Format(time.RFC3339), "in", time.Until(e).Round(time.Hour).String())
+		}
+	}
+}
+
+// saveDevice writes who this device is into its Secret, if it has one.
+func (g *Gateway) saveDevice() {
+	if g.secret != nil {
+		g.secret.SetDevice(g.node.ID(), g.node.Name()+".", g.node.Addrs())
+	}
+}
+
+// serveAdmin answers probes until the function that it returns is called.
+func (g *Gateway) serveAdmin() (stop func()) {
+	s := &admin.Server{
+		Checks: g.checks, OnTailnet: g.onTailnet, Metrics: g.metrics.Handler(g.writeEngineMetrics),
+		Status: g.status, Profiles: g.cfg.Listen.Pprof,
+	}
+	var done sync.WaitGroup
+	for _, ln := range g.admin {
+		done.Go(func() {
+			if err := s.Serve(ln); !errors.Is(err, net.ErrClosed) {
+				g.log.Error("admin port ended", "err", err)
+			}
+		})
+	}
+	return func() { closeAll(g.admin); done.Wait() }
+}
+
+// checks are the conditions under which the replica should be sent clients.
+// The control server is none of them: traffic goes on without it.
+func (g *Gateway) checks() []admin.Check {
+	list := []admin.Check{{Name: "tailnet", Err: g.tailnetErr()}, {Name: "tunnels"}, {Name: "not-draining"}, {Name: "configuration", Note: g.configState()}}
+	if list[0].Err == nil && !g.node.Status().Control {
+		list[0].Note = "the control server is away; what is known goes on"
+	}
+	select {
+	case <-g.warm:
+	default:
+		list[1].Err = errors.New("not warm yet")
+	}
+	if g.draining.Load() {
+		list[2].Err = errors.New("the replica is leaving")
+	}
+	return append(list, g.probeChecks()...)
+}
+
+func (g *Gateway) isReady() bool {
+	return !slices.ContainsFunc(g.checks(), func(c admin.Check) bool { return c.Err != nil })
+}
+
+// status is everything that a person asks of a replica; at most so many flows.
+func (g *Gateway) status(flows int) admin.Status {
+	list, total := g.road.Flows(flows)
+	connections, clients := g.limit.Connections()
+	limits := g.limit.Limits()
+	s := admin.Status{
+		Version: g.opts.Version, Mode: g.cfg.Tailnet.Mode, Started: g.started, Listen: g.listening(),
+		Ready: g.isReady(), Checks: g.checks(), Configuration: g.configState(),
+		Limits: []admin.Limit{
+			{Name: string(limit.Connections), Now: connections, Most: limits.Connections},
+			{Name: string(limit.PerClient), Now: clients, Most: limits.PerClient, Note: "now: how many clients there are"},
+			{Name: string(limit.Dials), Now: g.limit.Dials(), Most: limits.Dials},
+		},
+		FlowsTotal: total, Flows: list,
+	}
+	if !g.hasJoined() {
+		s.Tailnet.State = "reading the device's state"
+		return s
+	}
+	t := g.node.Status()
+	s.Tailnet = admin.Tailnet{
+		ID: t.ID, Name: t.Name, Addrs: t.Addrs, State: t.State, Up: t.Up, ControlConnected: t.Control,
+		HomeRelay: t.Home, Health: t.Health, SessionsMended: g.node.SessionsMended(),
+	}
+	if !t.KeyExpiry.IsZero() {
+		s.Tailnet.KeyExpiry = &t.KeyExpiry
+	}
+	for _, p := range t.Peers {
+		s.Peers = append(s.Peers, peerStatus(p))
+	}
+	if d, ok := g.tailnetDNS(); ok {
+		for suffix, servers := range d.Routes {
+			s.Zones = append(s.Zones, admin.Zone{Suffix: suffix, Resolvers: servers})
+		}
+		slices.SortFunc(s.Zones, func(a, b admin.Zone) int { return strings.Compare(a.Suffix, b.Suffix) })
+	}
+	for _, h := range g.road.Resolver.Health() {
+		s.Resolvers = append(s.Resolvers, admin.Resolver(h))
+	}
+	return s
+}
+
+func peerStatus(p tailnet.Peer) admin.Peer {
+	peer := admin.Peer{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online, Path: p.Path, Received: p.Rx, Sent: p.Tx}
+	if !p.LastHandshake.IsZero() {
+		peer.LastHandshake = &p.LastHandshake
+	}
+	return peer
+}
+
+// metricsState is what the metrics ask at each scrape.
+func (g *Gateway) metricsState() metrics.State {
+	return metrics.State{
+		Ready: g.isReady, Draining: g.draining.Load, Tunnels: g.relay.Active,
+		Connections: func() (int, int) { return g.limit.Connections() }, Dials: g.limit.Dials,
+		Flows:         func() map[string]int { return g.road.Active() },
+		ProbesFailing: g.probesFailing,
+		RestartNeeded: func() bool {
+			g.reload.mu.Lock()
+			defer g.reload.mu.Unlock()
+			return len(g.reload.restart) > 0
+		},
+		Tailnet: func() metrics.Tailnet {
+			if !g.hasJoined() {
+				return metrics.Tailnet{}
+			}
+			t := g.node.Status()
+			m := metrics.Tailnet{Up: t.Up, Control: t.Control, KeyExpiry: t.KeyExpiry, SessionsMended: g.node.SessionsMended(), Peers: len(t.Peers)}
+			for _, p := range t.Peers {
+				if len(p.Routes) == 0 {
+					continue
+				}
+				m.Routes += len(p.Routes)
+				path, _, _ := strings.Cut(p.Path, " ")
+				switch path {
+				case "direct":
+					m.Direct++
+				case "relay":
+					m.Relayed++
+				default:
+					m.Unused++
+				}
+				if age := time.Since(p.LastHandshake); !p.LastHandshake.IsZero() && p.Online && age > m.HandshakeAge {
+					m.HandshakeAge = age
+				}
+			}
+			return m
+		},
+	}
+}
+
+// writeEngineMetrics returns the engine's own metrics.
+func (g *Gateway) writeEngineMetrics() (string, error) {
+	if !g.hasJoined() {
+		return "", nil
+	}
+	var b strings.Builder
+	if err := g.node.WriteMetrics(&b); err != nil {
+		return "", fmt.Errorf("engine metrics: %w", err)
+	}
+	return b.String(), nil
+}
