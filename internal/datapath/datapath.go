@@ -152,7 +152,7 @@ func (r *Road) Dial(ctx context.Context, rec *flow.Record, targets []flow.Target
 // blame names the peer that carries a target of the tailnet which does not
 // answer, for it may be that peer that is gone.
 func (r *Road) blame(rec *flow.Record, err error) error {
-	if fe, ok := errors.AsType[*flow.Error](err); ok && fe.Class == flow.Timeout && rec.Path == flow.Tailnet {
+	if fe, ok := errors.AsType[*flow.Error](err); ok && (fe.Class == flow.Timeout || fe.Class == flow.Unreachable) && rec.Path == flow.Tailnet {
 		who := r.Carrier(rec.Addr.Addr())
 		if who == "" {
 			who = "no peer routes it any more"

@@ -59,6 +59,7 @@ var ownGateway = []testCase{
 	{"status", status},
 	{"log_sample", logSample},
 	{"every_metric_moves", metricsMove},
+	{"abuse", abuse},
 	{"drain", drain},
 	{"drain_500_transfers", drainMany},
 	{"drain_cuts_late_work", drainCuts},

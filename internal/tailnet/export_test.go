@@ -4,3 +4,7 @@ import "tailscale.com/net/tstun"
 
 // Tun gives tests the node's packets.
 func (n *Node) Tun() *tstun.Wrapper { return n.sys.Tun.Get() }
+
+// Freeze takes n off the network at once and without a word, as a lost power
+// supply does. It is of no use then but for Close.
+func Freeze(n *Node) { n.sys.MagicSock.Get().Close() }

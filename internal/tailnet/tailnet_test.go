@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"tailscale.com/envknob"
 
 	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
@@ -72,6 +73,8 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"fresh_source_port", freshSourcePort},
 		{"waits_for_a_route_that_comes_back", routeComesBack},
 		{"routes_can_be_ignored", routesIgnored},
+		{"router_that_vanishes", routerVanishes},
+		{"starts_from_a_cached_network_map", cachedNetmap},
 		{"expired_key_logs_in_again", expiredKey},
 		{"stored_preferences_are_the_stock_containers", plainPreferences},
 		{"lost_session_is_mended", lostSession},
@@ -82,6 +85,136 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 	}
 	if now, err := os.ReadFile("/etc/resolv.conf"); err != nil || string(now) != string(resolvConf) {
 		t.Errorf("/etc/resolv.conf changed: %v\n%s", err, now)
+	}
+}
+
+// routerVanishes: connections through a router that is gone from one moment to
+// the next end in seconds, idle ones and those with data on the way, with the
+// errno of a time-out; and the node can say who it was.
+func routerVanishes(t *testing.T, w *world) {
+	net, err := testnet.Start(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer net.Close()
+	cloud, err := net.StartCloud(within(t, 20*time.Second), "router", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cloud.Close()
+	own := &world{mode: w.mode, net: net, cloud: cloud}
+	const timeout = 4 * time.Second
+	n := own.join(t, "bereft", tailnet.Options{PeerTimeout: timeout, TUNName: "bereft0"})
+	target := netip.AddrPortFrom(testnet.APIAddr, 7080)
+	cloud.Handle(target, echo)
+	idle, busy := dial(t, n, target), dial(t, n, target)
+	for _, c := range []interface {
+		io.ReadWriter
+		SetDeadline(time.Time) error
+	}{idle, busy} {
+		c.SetDeadline(time.Now().Add(time.Minute))
+		io.WriteString(c, "ping")
+		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if says := n.Carrier(target.Addr()); !strings.HasPrefix(says, "carried by router.") || !strings.Contains(says, "last WireGuard handshake") {
+		t.Errorf("the carrier: %q", says)
+	}
+	tailnet.Freeze(cloud.Node)
+	begin := time.Now()
+	io.WriteString(busy, "lost")
+	var wg sync.WaitGroup
+	for what, c := range map[string]io.Reader{"idle": idle, "busy": busy} {
+		wg.Go(func() {
+			_, err := c.Read(make([]byte, 4))
+			took := time.Since(begin)
+			t.Logf("the %s connection ended after %v: %v", what, took.Round(100*time.Millisecond), err)
+			if !errors.Is(err, syscall.ETIMEDOUT) || took > 4*timeout {
+				t.Errorf("the %s connection: %v after %v; want ETIMEDOUT in a few times %v", what, err, took, timeout)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// cachedNetmap: a node that restarts while the control server is away comes up
+// from the network map that it kept, if that was granted, and carries traffic;
+// otherwise it says what it waits for.
+func cachedNetmap(t *testing.T, w *world) {
+	if raceEnabled {
+		t.Skip("the library's own handling of disco keys races here; the run without the detector has this case")
+	}
+	envknob.Setenv("TS_USE_CACHED_NETMAP", "true")
+	defer envknob.Setenv("TS_USE_CACHED_NETMAP", "false") // as testnet.Start has it
+	nw, err := testnet.Start(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nw.Close()
+	envknob.Setenv("TS_USE_CACHED_NETMAP", "true")
+	cloud, err := nw.StartCloud(within(t, 20*time.Second), "cloud", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cloud.Close()
+	target := netip.AddrPortFrom(testnet.APIAddr, 7081)
+	cloud.Handle(target, echo)
+	start := func(name, dir string) *tailnet.Node {
+		store, err := tailnet.DirStore(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := tailnet.Start(t.Context(), tailnet.Options{Mode: w.mode, Hostname: name, ControlURL: nw.URL(), AuthKey: testnet.AuthKey, Store: store, CacheDir: dir, TUNName: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	granted, denied := t.TempDir(), t.TempDir()
+	for name, dir := range map[string]string{"granted": granted, "denied": denied} {
+		n := start(name, dir)
+		if err := n.Wait(within(t, 20*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the route", func() bool { return n.Routes(testnet.APIAddr) })
+		if name == "granted" {
+			if err := nw.GrantNetmapCache(name); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the network map on disk", func() bool {
+				found, _ := filepath.Glob(filepath.Join(dir, "*", "*", "netmap-cache", "*"))
+				return len(found) > 0
+			})
+		}
+		pingPong(t, dial(t, n, target))
+		n.Close()
+	}
+	nw.StopControl()
+	n := start("granted", granted)
+	if err := n.Wait(within(t, 20*time.Second)); err != nil {
+		t.Fatalf("with a cached network map: %v", err)
+	}
+	begin := time.Now()
+	var c net.Conn
+	eventuallyOr(time.Minute, func() bool {
+		c, err = n.DialTCP(within(t, 5*time.Second), target)
+		return err == nil
+	}, func() { t.Fatal(err) })
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	pingPong(t, c)
+	t.Logf("carries traffic without a control server, the first connection after %v; control %v", time.Since(begin).Round(time.Millisecond), n.Status().Control)
+	if n.Status().Control {
+		t.Error("it takes itself for connected to the control server")
+	}
+	n.Close()
+	n = start("denied", denied)
+	if err := n.Wait(within(t, 3*time.Second)); !errors.Is(err, tailnet.ErrNotUp) {
+		t.Errorf("without one: %v", err)
+	} else {
+		t.Logf("without a cached network map: %v", err)
 	}
 }
 

@@ -60,6 +60,7 @@ func FuzzDetect(f *testing.F) {
 type served struct {
 	*Mux
 	ln      *net.TCPListener
+	log     lockedLog
 	ended   chan error // gets what Serve returns
 	taken   chan handed
 	release chan struct{}
@@ -82,7 +83,7 @@ func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr
 		t.Fatal(err)
 	}
 	s := &served{ln: ln, ended: make(chan error, 1), taken: make(chan handed, 16), release: make(chan struct{})}
-	s.Mux = &Mux{HTTP: &front{s, HTTP}, SOCKS5: &front{s, SOCKS5}, Enter: enter, Leave: leave, PeekTimeout: peekTimeout, Log: slog.New(slog.DiscardHandler)}
+	s.Mux = &Mux{HTTP: &front{s, HTTP}, SOCKS5: &front{s, SOCKS5}, Enter: enter, Leave: leave, PeekTimeout: peekTimeout, Log: slog.New(slog.NewTextHandler(&s.log, nil))}
 	go func() { s.ended <- s.Serve(t.Context(), ln) }()
 	t.Cleanup(func() {
 		close(s.release)

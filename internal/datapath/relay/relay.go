@@ -204,8 +204,12 @@ func (p *pair) failed(err error, src, dst side) {
 		return
 	}
 	fe := &flow.Error{Class: broken.class, Op: "relay", Target: broken.name, Err: err}
-	if broken.conn == p.Target && errors.Is(err, syscall.ETIMEDOUT) {
+	switch {
+	case broken.conn != p.Target:
+	case errors.Is(err, syscall.ETIMEDOUT):
 		fe.Class, fe.Hint = flow.Timeout, "the target stopped answering in the middle of the connection"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		fe.Class, fe.Hint = flow.Unreachable, "the target can't be reached any more, in the middle of the connection"
 	}
 	p.fail(fe)
 }

@@ -1,0 +1,171 @@
+package gateway_test
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// abuse: what bad or broken clients can do costs little memory and no good
+// client its answer. The numbers are printed.
+func abuse(t *testing.T, w *world) {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+	many := 9000
+	if most := int(min(l.Max, 1<<20))/2 - 500; most < many {
+		many = most
+		t.Logf("THE LIMIT OF OPEN FILES, %d, allows %d connections alone", l.Max, many)
+	}
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Limits.PerClient = 0
+		c.HTTP.IdleTimeout = config.Duration(time.Minute)
+	})
+	get := func() (time.Duration, error) {
+		begin := time.Now()
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", originHost)
+		b, err := io.ReadAll(c)
+		if err == nil && !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
+			err = fmt.Errorf("%.80q", b)
+		}
+		return time.Since(begin), err
+	}
+	if _, err := get(); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() float64 {
+		var m runtime.MemStats
+		for range 3 { // pools are emptied at the second one, stacks shrink
+			debug.FreeOSMemory()
+			time.Sleep(50 * time.Millisecond)
+		}
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc+m.StackInuse) / (1 << 10)
+	}
+	// The clients live in this process too, and so do the origin and its tailnet
+	// node: what is measured is all of them.
+	for _, c := range []struct {
+		name string
+		n    int
+		most float64 // KiB each
+		open func(c net.Conn)
+	}{
+		{"silent", many, 8, func(net.Conn) {}},
+		{"idle_after_a_request", many, 24, func(c net.Conn) {
+			io.WriteString(c, "GET http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
+			c.Read(make([]byte, 2048))
+		}},
+		{"slow_head", 1000, 24, func(c net.Conn) { io.WriteString(c, "GET http://"+originHost+"/ HTTP/1.1\r\nHost: x\r\nX-Slow: ") }},
+		{"slow_socks_greeting", 1000, 16, func(c net.Conn) { c.Write([]byte{5, 200, 0}) }},
+		{"slow_body", 300, 400, func(c net.Conn) {
+			io.WriteString(c, "POST http://"+originHost+"/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+		}},
+		{"header_bomb", 300, 220, func(c net.Conn) {
+			io.WriteString(c, "GET http://"+originHost+"/ HTTP/1.1\r\nHost: x\r\nX-Bomb: "+strings.Repeat("b", 60<<10))
+		}},
+	} {
+		before := heap()
+		conns := make([]net.Conn, c.n)
+		var failed atomic.Int32
+		var wg sync.WaitGroup
+		for part := range 8 {
+			wg.Go(func() {
+				for i := part; i < c.n; i += 8 {
+					conn, err := net.Dial("tcp", r.addr)
+					if err != nil {
+						failed.Add(1)
+						continue
+					}
+					conns[i] = conn
+					c.open(conn)
+				}
+			})
+		}
+		wg.Wait()
+		if n := failed.Load(); n > 0 {
+			t.Errorf("%s: %d of %d could not connect", c.name, n, c.n)
+		}
+		eventually(t, c.name+" to be inside", func() bool { return value(t, r, "pando_connections") >= float64(c.n) })
+		each := (heap() - before) / float64(c.n)
+		var slowest time.Duration
+		for range 20 {
+			took, err := get()
+			if err != nil {
+				t.Errorf("%s: another client: %v", c.name, err)
+			}
+			slowest = max(slowest, took)
+		}
+		t.Logf("MEASURED %s: %d connections, %.1f KiB each, clients and origin included; 20 other clients were served, the slowest in %v", c.name, c.n, each, slowest.Round(time.Millisecond))
+		if each > c.most {
+			t.Errorf("%s: %.1f KiB each, want at most %.0f", c.name, each, c.most)
+		}
+		for _, conn := range conns {
+			if conn != nil {
+				conn.(*net.TCPConn).SetLinger(0)
+				conn.Close()
+			}
+		}
+		eventually(t, c.name+" to be gone", func() bool { return value(t, r, "pando_connections") <= 1 })
+	}
+	resets(t, w, r)
+	if _, err := get(); err != nil {
+		t.Errorf("after it all: %v", err)
+	}
+}
+
+// resets has clients reset their connections at every state, from every front.
+func resets(t *testing.T, w *world, r *replica) {
+	target := netip.AddrPortFrom(testnet.APIAddr, 7300)
+	w.cloud.Handle(target, func(c net.Conn) { io.Copy(c, c); c.Close() })
+	scripts := []string{
+		"GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+		"CONNECT " + target.String() + " HTTP/1.1\r\nHost: x\r\n\r\nhello",
+		"\x05\x01\x00\x05\x01\x00\x01\x0a\x0c\x03\x04\x1c\x84hello",
+	}
+	const rounds = 400
+	var wg sync.WaitGroup
+	for part := range 8 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(part), 1))
+			for range rounds / 8 {
+				c, err := net.Dial("tcp", r.addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				script := scripts[rng.IntN(len(scripts))]
+				io.WriteString(c, script[:rng.IntN(len(script)+1)])
+				if rng.IntN(2) == 0 {
+					time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+				}
+				c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "the resets to be over", func() bool { m := scrape(t, r); return m["pando_connections"] <= 1 && m["pando_tunnels"] == 0 })
+	t.Logf("MEASURED %d resets in every state: nothing is left of them", rounds)
+}
