@@ -16,6 +16,11 @@ test: deps ## run every test, with the race detector; as root, kernel mode too
 	$(GO) test -count=1 -timeout 10m -v -run 'TestUserspace|TestKernel' ./internal/tailnet # times hold without the detector
 	@[ "$$(id -u)" = 0 ] || echo 'NOT ROOT: kernel mode was not tested; run make test as root for that.'
 
+SOAK ?= 5m
+.PHONY: soak
+soak: ## load a gateway for SOAK while it is reloaded and its router restarts
+	$(GO) test -tags soak -count=1 -timeout 60m -v -run TestSoak ./internal/gateway -args -soak $(SOAK)
+
 .PHONY: build
 build: ## build bin/pando
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pando
@@ -67,7 +72,7 @@ cross: ## build for linux and darwin, amd64 and arm64
 lint: ## gofmt, go vet (linux and darwin) and staticcheck
 	@files=$$(gofmt -l cmd internal e2e tools); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
 	$(GO) mod tidy -diff
-	$(GO) vet ./... && $(GO) vet -tags e2e ./e2e && cd tools && $(GO) vet ./...
+	$(GO) vet ./... && $(GO) vet -tags e2e ./e2e && $(GO) vet -tags soak ./internal/gateway && cd tools && $(GO) vet ./...
 	GOOS=darwin $(GO) vet ./cmd/... ./internal/tailnet/ ./internal/gateway/ ./internal/nstest/
 	$(GO) tool staticcheck ./...
 

@@ -20,6 +20,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,10 +189,17 @@ func chart(t *testing.T, key, ns, name, mode string) {
 		t.Fatal(err)
 	}
 	out := helm(t, "-n", ns, "install", name, dir, "-f", values, "--wait", "--timeout", "120s")
-	if !strings.Contains(out, "See it work") {
-		t.Errorf("the notes don't begin with what to try:\n%s", out)
-	}
 	fleetOf(t, name)
+	// The first command of the notes is run as it stands there.
+	first := regexp.MustCompile(`(?m)^  kubectl (.*)$`).FindStringSubmatch(out)
+	if first == nil {
+		t.Fatalf("the notes have no command:\n%s", out)
+	}
+	if says := kubectl(t, strings.Fields(first[1])...); !strings.Contains(says, "10.55.0.0/16") || !strings.Contains(says, name+"-0.") {
+		t.Errorf("kubectl %s shows neither the device nor the routes:\n%s", first[1], says)
+	} else {
+		t.Logf("kubectl %s:\n%s", first[1], says)
+	}
 	memory(t, ns, name, "idle")
 	works(t, proxy)
 	restartUnderLoad(t, ns, name, proxy)

@@ -200,7 +200,7 @@ func setSecret(v string, value *Secret, file *string) error {
 	path, ok := strings.CutPrefix(v, "file:")
 	switch {
 	case ok && path == "":
-		return errors.New("no path behind file:")
+		return errors.New("file: without a path behind it")
 	case ok:
 		*file = path
 	default:

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
@@ -100,17 +98,6 @@ func hosts(c config.Resolve) map[string][]netip.Addr {
 		}
 	}
 	return m
-}
-
-func authenticator(c config.Auth) (func(user, password string) bool, error) {
-	if c.UsersFile == "" {
-		return nil, nil
-	}
-	users, err := auth.Load(c.UsersFile)
-	if err != nil {
-		return nil, fmt.Errorf("auth.usersFile: %w", err)
-	}
-	return users.Verify, nil
 }
 
 // proxyName is the replica's name in Via and Proxy-Status: its own, so that a

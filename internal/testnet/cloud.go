@@ -53,7 +53,8 @@ type Cloud struct {
 }
 
 // StartCloud joins a cloud node called hostname, has its routes approved and
-// waits until it is up.
+// waits until it is up. One that was closed and is started again is the same
+// device.
 func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logger) (*Cloud, error) {
 	cert, ca, err := certificate(APIName)
 	if err != nil {
@@ -73,8 +74,14 @@ func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logg
 	}
 	tcpDNS := &dns.Server{Listener: c.Listen(netip.AddrPortFrom(DNSAddr, 53)), Handler: dns.HandlerFunc(c.serveDNS)}
 	go tcpDNS.ActivateAndServe() // ends with its listener
+	n.mu.Lock()
+	if n.state[hostname] == nil {
+		n.state[hostname] = tailnet.MemoryStore()
+	}
+	store := n.state[hostname]
+	n.mu.Unlock()
 	c.Node, err = tailnet.Start(ctx, tailnet.Options{
-		Hostname: hostname, ControlURL: n.URL(), AuthKey: AuthKey, Logger: logger,
+		Store: store, Hostname: hostname, ControlURL: n.URL(), AuthKey: AuthKey, Logger: logger,
 		AdvertiseRoutes: []netip.Prefix{Network, Network6},
 		ServeTCP:        c.tcpHandler, ServeUDP: c.udpHandler,
 	})

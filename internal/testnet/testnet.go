@@ -28,6 +28,8 @@ import (
 	"tailscale.com/tstest/integration/testcontrol"
 	"tailscale.com/types/dnstype"
 	"tailscale.com/types/key"
+
+	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
 // AuthKey is the key that the control server asks every new node for.
@@ -50,6 +52,8 @@ type Net struct {
 	mu    sync.Mutex
 	web   *http.Server          // the control server's front; nil while it is stopped
 	conns map[net.Conn]struct{} // the front's connections, those that were upgraded included
+
+	state map[string]tailnet.Store // of the clouds, by name
 }
 
 // Start brings up an empty tailnet on loopback, which runs until Close. A nil
@@ -62,7 +66,7 @@ func Start(ctx context.Context, logger *slog.Logger) (_ *Net, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	n := &Net{log: logger}
+	n := &Net{log: logger, state: map[string]tailnet.Store{}}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
