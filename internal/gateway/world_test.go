@@ -316,7 +316,7 @@ func (w *world) tryCurl(t *testing.T, args ...string) (string, error) {
 			t.Fatal("curl is not installed: apt-get install curl")
 		}
 	}
-	cmd := exec.CommandContext(within(t, 30*time.Second), path, append([]string{"-sS", "--max-time", "20", "--cacert", w.ca()}, args...)...)
+	cmd := exec.CommandContext(within(t, 2*time.Minute), path, append([]string{"-sS", "--max-time", "100", "--cacert", w.ca()}, args...)...)
 	cmd.Env = []string{"HOME=" + w.dir}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
