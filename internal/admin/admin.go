@@ -46,7 +46,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	mux.Handle("GET /{$}", http.RedirectHandler("/status", http.StatusFound))
 	if s.Profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		// Not cmdline: a flag may be a secret.
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

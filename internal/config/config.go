@@ -151,7 +151,7 @@ type Drain struct {
 type Log struct {
 	Level  string `json:"level" live:"yes" doc:"debug, info, warn or error."`
 	Format string `json:"format" doc:"json or text."`
-	Sample int    `json:"sample" live:"yes" doc:"Log one of so many flows that ended well; metrics count them all. Flows that failed, or that report mode would have denied, are always logged."`
+	Sample int    `json:"sample" live:"yes" doc:"Log one of so many flows that ended well; metrics count them all. Flows that failed, or that report mode would have denied, are never left out. All of them are at level info."`
 }
 
 // Default returns the configuration that applies where nothing else is said.
@@ -397,6 +397,25 @@ func (t Tailnet) ReadAuthKey() (Secret, error) {
 // ReadClientSecret returns the OAuth client's secret; empty means none.
 func (t Tailnet) ReadClientSecret() (Secret, error) {
 	return readSecret("tailnet.clientSecretFile", t.ClientSecret, t.ClientSecretFile)
+}
+
+// secretFileError is a file of secrets that can't be read.
+type secretFileError struct{ error }
+
+// OnlySecretFiles reports whether err is nothing but files of secrets that
+// can't be read. A login that has been made does not need them.
+func OnlySecretFiles(err error) bool {
+	switch e := err.(type) { // the whole tree, not a chain
+	case nil:
+		return false
+	case secretFileError:
+		return true
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !OnlySecretFiles(err) })
+	case interface{ Unwrap() error }:
+		return OnlySecretFiles(e.Unwrap())
+	}
+	return false
 }
 
 func readSecret(path string, value Secret, file string) (Secret, error) {

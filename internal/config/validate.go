@@ -95,7 +95,7 @@ func (v *validator) tailnet(t *Tailnet) {
 	}
 	if t.AuthKeyFile != "" && t.KubeSecret == "" && t.StateDir == "" { // else it may have served already
 		if _, err := t.ReadAuthKey(); err != nil {
-			v.errs = append(v.errs, fmt.Errorf("%w; mount the file, or set tailnet.authKey", err))
+			v.errs = append(v.errs, secretFileError{fmt.Errorf("%w; mount the file, or set tailnet.authKey", err)})
 		}
 	}
 	v.oauth(t)
@@ -138,7 +138,7 @@ func (v *validator) oauth(t *Tailnet) {
 	case t.ClientSecret != "" && t.ClientSecretFile != "":
 		v.add("tailnet.clientSecretFile", "set together with tailnet.clientSecret; keep one of them")
 	case err != nil:
-		v.errs = append(v.errs, fmt.Errorf("%w; mount the file, or set tailnet.clientSecret", err))
+		v.errs = append(v.errs, secretFileError{fmt.Errorf("%w; mount the file, or set tailnet.clientSecret", err)})
 	case t.AuthKey != "" || t.AuthKeyFile != "":
 		v.add("tailnet.clientSecret", "set together with an auth key; keep one of them")
 	case len(t.Tags) == 0:

@@ -47,6 +47,12 @@ type Road struct {
 
 	policy atomic.Pointer[policy.Policy]
 	live   liveFlows
+	cut    atomic.Pointer[flow.Error]
+}
+
+// Cut gives the flows that fail from now on their cause: the gateway ends them.
+func (r *Road) Cut(why string) {
+	r.cut.Store(&flow.Error{Class: flow.Cut, Op: "drain", Err: errors.New(why), Hint: "the gateway was shutting down"})
 }
 
 // SetPolicy replaces the policy for requests to come.
@@ -64,13 +70,16 @@ func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) 
 }
 
 // Probe connects to a target by the road that clients take, and closes the
-// connection. It is no flow: it is neither logged nor counted. The error is a
-// *flow.Error.
+// connection. It is no flow: it is neither logged nor counted, nor held to the
+// limits. The error is a *flow.Error.
 func (r *Road) Probe(ctx context.Context, host string, port uint16) error {
 	rec := &flow.Record{Start: time.Now()}
 	rec.Client, rec.Host, rec.Port = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), host, port
-	defer r.live.forget(rec)
-	c, err := r.Connect(ctx, rec)
+	targets, err := r.judge(ctx, rec)
+	if err != nil {
+		return err
+	}
+	c, err := r.dial(ctx, rec, targets)
 	if err != nil {
 		return err
 	}
@@ -81,6 +90,10 @@ func (r *Road) Probe(ctx context.Context, host string, port uint16) error {
 // request may be sent to, at least one, or a *flow.Error.
 func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
 	r.live.note(rec)
+	return r.judge(ctx, rec)
+}
+
+func (r *Road) judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
 	host, err := resolve.ParseHost(rec.Host)
 	if err != nil {
 		return nil, err
@@ -139,13 +152,20 @@ func (r *Road) Dial(ctx context.Context, rec *flow.Record, targets []flow.Target
 		return nil, err
 	}
 	defer r.Limit.Dialed()
+	conn, err := r.dial(ctx, rec, targets)
+	if err == nil {
+		r.live.note(rec)
+	}
+	return conn, err
+}
+
+func (r *Road) dial(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
 	start := time.Now()
 	conn, target, err := r.Dialer.Dial(ctx, targets)
 	rec.Dial, rec.Addr, rec.Path = time.Since(start), target.Addr, target.Path
 	if err != nil {
 		return nil, r.blame(rec, err)
 	}
-	r.live.note(rec)
 	return conn, nil
 }
 
@@ -179,6 +199,9 @@ func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 // Finish closes the books on a flow.
 func (r *Road) Finish(rec *flow.Record) {
 	rec.Total = time.Since(rec.Start)
+	if cut := r.cut.Load(); cut != nil && rec.Err != nil && flow.ClassOf(rec.Err) != flow.Cut {
+		rec.Err = cut
+	}
 	r.live.forget(rec)
 	r.Finished(rec)
 }

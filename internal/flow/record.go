@@ -45,8 +45,8 @@ const (
 	keyErr, keyHint                                              = "err", "hint"
 )
 
-// MarshalJSON writes the flow with the keys of its log line, and its start. A
-// flow in progress has no class that means anything yet.
+// MarshalJSON writes a flow in progress with the keys of its log line, but for
+// the class, which it has not come to yet, and with its start.
 func (r Record) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
 	start, err := json.Marshal(r.Start)
@@ -55,6 +55,9 @@ func (r Record) MarshalJSON() ([]byte, error) {
 	}
 	fmt.Fprintf(&b, `{"start":%s`, start)
 	for _, a := range r.LogValue().Group() {
+		if a.Key == keyClass {
+			continue
+		}
 		v, err := json.Marshal(a.Value.Any())
 		if err != nil {
 			return nil, err

@@ -60,6 +60,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 		if cut.Err() != nil {
 			why = "the gateway was told to stop at once"
 		}
+		g.road.Cut(why)
 		tunnels := g.relay.Cut(end, why)
 		requests := g.http.Cut()
 		parts.stop()

@@ -95,6 +95,13 @@ func drainCuts(t *testing.T, w *world) {
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
+	r.flows.mu.Lock()
+	for _, f := range r.flows.lines {
+		if f["class"] != "cut" {
+			t.Errorf("a flow that the drain ended: %v", f)
+		}
+	}
+	r.flows.mu.Unlock()
 	if f := r.flows.find(t, ":7122"); f["class"] != "cut" {
 		t.Errorf("flow line %v", f)
 	}

@@ -84,6 +84,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	}
 	g := &Gateway{cfg: cfg, log: opts.Log, joined: make(chan struct{}), warm: make(chan struct{})}
 	g.opts, g.reload.applied, g.started = opts, cfg, time.Now()
+	g.reload.seen = fingerprint(g.watched())
 	g.sample.Store(int64(cfg.Log.Sample))
 	if err := g.loadUsers(cfg.Auth); err != nil {
 		return nil, err

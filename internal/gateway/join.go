@@ -195,7 +195,14 @@ func (g *Gateway) ready(ctx context.Context) error {
 
 // dialTailnet connects to an address that a peer routes.
 func (g *Gateway) dialTailnet(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	return g.node.DialTCP(ctx, addr)
+	c, err := g.node.DialTCP(ctx, addr)
+	switch {
+	case errors.Is(err, tailnet.ErrNoRoute):
+		err = &flow.Error{Class: flow.NoRoute, Op: "dial", Target: addr.String(), Err: err, Hint: "the route that there was a moment ago is gone; try again, and look for the subnet router if it stays so"}
+	case errors.Is(err, tailnet.ErrNotUp):
+		err = &flow.Error{Class: flow.NotReady, Op: "dial", Target: addr.String(), Err: err, Hint: "the gateway is not on its tailnet any more; try again"}
+	}
+	return c, err
 }
 
 func (g *Gateway) queryMagicDNS(ctx context.Context, query []byte) ([]byte, error) {

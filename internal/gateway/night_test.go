@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -73,8 +74,9 @@ func reload(t *testing.T, w *world) {
 	m := &configMap{dir: t.TempDir()}
 	m.write(t, "log: {level: info}\n")
 	hangup := make(chan os.Signal)
+	var level slog.LevelVar
 	r := w.startWith(t, withAdmin, func(base config.Config, o *gateway.Options) {
-		o.Files, o.Hangup = []string{m.file()}, hangup
+		o.Files, o.Hangup, o.Level = []string{m.file()}, hangup, &level
 		o.Load = func() (config.Config, error) {
 			// The port is 0 for the system to choose, which a file may not say.
 			cfg := base
@@ -100,10 +102,22 @@ func reload(t *testing.T, w *world) {
 	if a, b := get("new.example.com"), get("old.example.com"); a != "200" || b != "403" {
 		t.Errorf("after the change: %s, %s; want 200, 403", a, b)
 	}
+	if _, st := r.admin(t, "/status"); !strings.Contains(st, `"most": 77`) || level.Level() != slog.LevelDebug {
+		t.Errorf("the limit or the level did not change: %v %s", level.Level(), st)
+	}
+	// A file that is being written, slowly, is no configuration.
+	if err := os.WriteFile(filepath.Join(m.dir, "..data", "pando.yaml"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	hangup <- nil
+	eventually(t, "the empty file to be refused", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 1 })
+	if b := get("old.example.com"); b != "403" {
+		t.Errorf("an empty file took the rules away: %s", b)
+	}
 
 	// A mistake changes nothing, and is to be seen everywhere.
 	m.write(t, "policy: {rules: [{names: [new.example.com], action: perhaps}]}\n")
-	eventually(t, "the mistake", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 1 })
+	eventually(t, "the mistake", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 2 })
 	if a, b := get("new.example.com"), get("old.example.com"); a != "200" || b != "403" {
 		t.Errorf("after a mistake: %s, %s; want 200, 403", a, b)
 	}
@@ -309,6 +323,23 @@ func idleTunnel(t *testing.T, w *world) {
 	if _, err := io.ReadAll(br); err != nil {
 		t.Errorf("the busy one: %v", err)
 	}
+	// An upload that goes on is not idle, though its origin says nothing.
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7221), func(c net.Conn) {
+		defer c.Close()
+		if req, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			n, _ := io.Copy(io.Discard, req.Body)
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%d", n)
+		}
+	})
+	upload := r.raw(t)
+	fmt.Fprintf(upload, "POST http://%s:7221/ HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nConnection: close\r\n\r\n", testnet.APIName)
+	for range 20 {
+		io.WriteString(upload, "x")
+		time.Sleep(50 * time.Millisecond)
+	}
+	if b, err := io.ReadAll(upload); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200 ") || !strings.Contains(string(b), "\r\n20\r\n") {
+		t.Errorf("a slow upload: %q, %v", b, err)
+	}
 }
 
 // routeGone: a tunnel whose router carries its target no more ends in seconds,
@@ -430,6 +461,25 @@ func status(t *testing.T, w *world) {
 	if code, _ := r.admin(t, "/debug/pprof/heap"); code != 200 {
 		t.Errorf("profiles: %d", code)
 	}
+	for _, profile := range []string{"cmdline", "goroutine?debug=1"} {
+		if _, body := r.admin(t, "/debug/pprof/"+profile); strings.Contains(body, testnet.AuthKey) || strings.Contains(body, os.Args[0]) && profile == "cmdline" {
+			t.Errorf("%s tells too much", profile)
+		}
+	}
+	// Without the control server it stays ready, and says so.
+	w.net.StopControl()
+	eventually(t, "the control server to be missed", func() bool {
+		code, body := r.admin(t, "/readyz?verbose")
+		return code == 200 && strings.Contains(body, "[+]tailnet ok: the control server is away") && value(t, r, "pando_tailnet_control_connected") == 0
+	})
+	if err := w.net.StartControl(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); !w.cloud.Status().Control || value(t, r, "pando_tailnet_control_connected") == 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the nodes did not find the control server again")
+		}
+	}
 	tunnel.Close()
 	eventually(t, "no flow", func() bool { return value(t, r, `pando_flows_active{front="connect"}`) == 0 })
 }
@@ -491,7 +541,7 @@ func metricsMove(t *testing.T, w *world) {
 		switch f {
 		case "pando_build_info", "pando_config_reloads_total", "pando_config_last_reload_successful", "pando_config_last_reload_success_timestamp_seconds", "pando_config_restart_needed",
 			"pando_probes_failing", "pando_dials", "pando_tailnet_sessions_mended_total", // the cases reload, probe_targets, limits and the engine's own
-			"pando_tailnet_up", "pando_tailnet_control_connected", "pando_tailnet_key_expiry_timestamp_seconds", "pando_tailnet_peers", "pando_tailnet_routes", "pando_tailnet_routers": // true from the start; tailnet_state
+			"pando_tailnet_up", "pando_tailnet_control_connected", "pando_tailnet_key_expiry_timestamp_seconds", "pando_tailnet_peers", "pando_tailnet_routes", "pando_tailnet_routers": // true from the start; the case status moves what the control server does
 		default:
 			if !moved[f] {
 				t.Errorf("%s did not move", f)
@@ -512,7 +562,6 @@ func metricsMove(t *testing.T, w *world) {
 	if engine == 0 {
 		t.Error("the engine's own metrics are missing")
 	}
-	// Without the control server nothing of it is there, and the replica says so.
 	tunnel.Close()
 }
 

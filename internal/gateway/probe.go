@@ -35,14 +35,12 @@ func (g *Gateway) probe(ctx context.Context) {
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
-	for _, target := range c.Targets {
+	for _, target := range slices.Compact(slices.Sorted(slices.Values(c.Targets))) {
 		all.Go(func() {
 			host, port, _ := net.SplitHostPort(target)
 			n, _ := strconv.ParseUint(port, 10, 16)
 			for ctx.Err() == nil {
-				try, cancel := context.WithTimeout(ctx, time.Duration(c.Interval))
-				err := g.road.Probe(try, host, uint16(n))
-				cancel()
+				err := g.road.Probe(ctx, host, uint16(n))
 				if ctx.Err() == nil {
 					g.probed(target, err)
 				}

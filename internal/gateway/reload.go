@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 
 // reload is what has become of changes of the configuration.
 type reload struct {
+	seen string // fingerprint of the files at the start
+
 	mu      sync.Mutex
 	applied config.Config // the last good one
 	at      time.Time     // when it was applied; zero for that of the start
@@ -28,7 +31,7 @@ type reload struct {
 }
 
 const (
-	reloadQuiet = 100 * time.Millisecond // a change comes as several events
+	reloadQuiet = 500 * time.Millisecond // a file that is being written is left alone until it has not changed for so long
 	reloadPoll  = 30 * time.Second       // for file systems that tell of none
 )
 
@@ -44,7 +47,7 @@ func (g *Gateway) watchConfig(ctx context.Context) {
 		defer w.Close()
 		events, overflows = w.Events, w.Errors
 	}
-	last := fingerprint(files)
+	last := g.reload.seen
 	poll := time.NewTicker(reloadPoll)
 	defer poll.Stop()
 	for {
@@ -55,11 +58,19 @@ func (g *Gateway) watchConfig(ctx context.Context) {
 		case <-g.opts.Hangup:
 			asked = true
 		case <-events:
-			sleep(ctx, reloadQuiet)
 		case <-overflows: // something happened
 		case <-poll.C:
 		}
-		if now := fingerprint(files); asked || now != last {
+		now := fingerprint(files)
+		for !asked && now != last && ctx.Err() == nil {
+			sleep(ctx, reloadQuiet)
+			again := fingerprint(files)
+			if again == now {
+				break
+			}
+			now = again
+		}
+		if asked || now != last {
 			last = now
 			g.Reload()
 		}
@@ -107,8 +118,16 @@ func fingerprint(files []string) string {
 // that are open stay as they are.
 func (g *Gateway) Reload() {
 	cfg, err := g.opts.Load()
+	if config.OnlySecretFiles(err) {
+		err = nil // they have served, and the keys that name them want a restart
+	}
+	for _, f := range g.opts.Files {
+		if data, rerr := os.ReadFile(f); err == nil && rerr == nil && len(bytes.TrimSpace(data)) == 0 {
+			err = fmt.Errorf("%s is empty, which is more often a mistake than meant; write {} for no settings at all", f)
+		}
+	}
 	var users *auth.Users
-	if err == nil && g.cfg.Auth.UsersFile != "" {
+	if err == nil && g.cfg.Auth.UsersFile != "" && cfg.Auth.UsersFile == g.cfg.Auth.UsersFile {
 		if users, err = auth.Load(g.cfg.Auth.UsersFile); err != nil {
 			err = fmt.Errorf("auth.usersFile: %w", err)
 		}

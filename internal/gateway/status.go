@@ -12,6 +12,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/admin"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/metrics"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
@@ -114,7 +115,8 @@ func (g *Gateway) status(flows int) admin.Status {
 			{Name: string(limit.PerClient), Now: clients, Most: limits.PerClient, Note: "now: how many clients there are"},
 			{Name: string(limit.Dials), Now: g.limit.Dials(), Most: limits.Dials},
 		},
-		FlowsTotal: total, Flows: list,
+		Peers: []admin.Peer{}, Zones: []admin.Zone{}, Resolvers: []admin.Resolver{},
+		FlowsTotal: total, Flows: append([]flow.Record{}, list...),
 	}
 	if !g.hasJoined() {
 		s.Tailnet.State = "reading the device's state"

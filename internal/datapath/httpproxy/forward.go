@@ -78,8 +78,9 @@ func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Ta
 	}
 	o := &origin{
 		Conn: c, target: flow.Target{Addr: rec.Addr, Path: rec.Path},
-		bw: bufio.NewWriterSize(c, ioBuffer), silence: silence{c: c, bound: s.p.SilenceTimeout},
+		bw: bufio.NewWriterSize(c, ioBuffer),
 	}
+	o.silence.c, o.silence.bound = c, s.p.SilenceTimeout
 	o.limit = limitReader{r: &o.silence, left: noLimit}
 	o.br = bufio.NewReaderSize(&o.limit, ioBuffer)
 	return o, nil
@@ -212,6 +213,7 @@ func (x *exchange) sendBody(chunked bool) {
 	}
 	n, err := copyFlushing(dst, w, x.req.Body, x.s.br, func() {
 		x.setBodyDeadline(time.Now().Add(orDefault(x.s.p.BodyTimeout, DefaultBodyTimeout)))
+		x.o.silence.progress() // the origin has no reason to speak yet
 	})
 	x.setBodyDeadline(time.Time{})
 	x.rec.Up += n // read by others only after sent
@@ -225,6 +227,7 @@ func (x *exchange) sendBody(chunked bool) {
 		err = w.Flush()
 	}
 	if err == nil {
+		x.o.silence.restart()
 		x.watchClient()
 	}
 	x.sent <- err

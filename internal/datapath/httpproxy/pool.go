@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -30,14 +31,23 @@ type origin struct {
 type silence struct {
 	c     net.Conn
 	bound time.Duration // zero means none
-	since time.Time     // when the read deadline was set
+	since atomic.Int64  // when the read deadline was set, in Unix nanoseconds
 }
 
 // restart begins to count anew.
 func (s *silence) restart() {
 	if s.bound > 0 {
-		s.since = time.Now()
-		s.c.SetReadDeadline(s.since.Add(s.bound))
+		now := time.Now()
+		s.since.Store(now.UnixNano())
+		s.c.SetReadDeadline(now.Add(s.bound))
+	}
+}
+
+// progress begins to count anew because something moves. Deadlines cost more
+// than a look at the clock: a bound that is an eighth late is good enough.
+func (s *silence) progress() {
+	if s.bound > 0 && time.Since(time.Unix(0, s.since.Load())) > s.bound/8 {
+		s.restart()
 	}
 }
 
@@ -45,11 +55,7 @@ func (s *silence) restart() {
 func (s *silence) stop() { s.c.SetReadDeadline(time.Time{}) }
 
 func (s *silence) Read(b []byte) (int, error) {
-	// Deadlines cost more than a look at the clock: a bound that is an eighth
-	// late is good enough.
-	if s.bound > 0 && time.Since(s.since) > s.bound/8 {
-		s.restart()
-	}
+	s.progress()
 	return s.c.Read(b)
 }
 
