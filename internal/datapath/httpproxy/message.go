@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,11 +12,14 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
+// writeField writes a line for each value, without the white space around it,
+// which is none of it (RFC 9110 section 5.5); an empty continuation line leaves
+// some behind.
 func writeField(w *bufio.Writer, key string, values []string) {
 	for _, v := range values {
 		w.WriteString(key)
 		w.WriteString(": ")
-		w.WriteString(v)
+		w.WriteString(textproto.TrimString(v))
 		w.WriteString("\r\n")
 	}
 }
