@@ -183,15 +183,14 @@ func (r *Road) blame(rec *flow.Record, err error) error {
 }
 
 // Tunnel takes both connections, relays until both directions have ended, and
-// then finishes rec. It returns at once.
+// then finishes rec and leaves the client's place in Limit, which it takes over.
+// It returns at once.
 func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
-	client := rec.Client.Addr()
-	r.Limit.Keep(client) // the front end lets go of it
 	r.live.note(rec)
 	moved := r.Relay.Start(p, func(res relay.Result) {
 		rec.Up, rec.Down, rec.Err = res.Up, res.Down, r.blame(rec, res.Err)
 		r.Finish(rec)
-		r.Limit.Leave(client)
+		r.Limit.Leave(rec.Client.Addr())
 	})
 	r.live.count(rec, moved)
 }

@@ -58,7 +58,7 @@ func abuse(t *testing.T, w *world) {
 		var m runtime.MemStats
 		for range 3 { // pools are emptied at the second one, stacks shrink
 			debug.FreeOSMemory()
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) // the collector tells nobody when it is through
 		}
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc+m.StackInuse) / (1 << 10)
@@ -157,7 +157,7 @@ func resets(t *testing.T, w *world, r *replica) {
 				}
 				script := scripts[rng.IntN(len(scripts))]
 				io.WriteString(c, script[:rng.IntN(len(script)+1)])
-				if rng.IntN(2) == 0 {
+				if rng.IntN(2) == 0 { // some reset at once, some after the request went its way
 					time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
 				}
 				c.(*net.TCPConn).SetLinger(0)

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,6 +109,77 @@ func drainCuts(t *testing.T, w *world) {
 	}
 	if f := r.flows.find(t, ":7121"); f["class"] != "cut" || !strings.Contains(f["err"].(string), "drain time is over") {
 		t.Errorf("flow line %v", f)
+	}
+}
+
+// drainMany holds 500 transfers through a drain: those that end within the
+// time end well, the others are cut, and counted.
+func drainMany(t *testing.T, w *world) {
+	const good, late, size = 400, 100, 16 << 10
+	port := uint16(7270)
+	release := make(chan struct{})
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, port), func(c net.Conn) {
+		defer c.Close()
+		b := make([]byte, 4)
+		if _, err := io.ReadFull(c, b); err != nil {
+			return
+		}
+		if string(b) == "good" {
+			<-release
+			c.Write(make([]byte, size))
+			return
+		}
+		io.Copy(io.Discard, c) // never answers
+	})
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Drain.Settle, c.Drain.Timeout = config.Duration(100*time.Millisecond), config.Duration(3*time.Second)
+	})
+	var ok, cut atomic.Int32
+	var started, all sync.WaitGroup
+	for i := range good + late {
+		what := "good"
+		if i >= good {
+			what = "late"
+		}
+		started.Add(1)
+		all.Go(func() {
+			c, br := r.connectTo(t, netip.AddrPortFrom(testnet.APIAddr, port).String(), what)
+			started.Done()
+			b, err := io.ReadAll(br)
+			c.Close()
+			switch {
+			case what == "good" && err == nil && len(b) == size:
+				ok.Add(1)
+			case what == "late" && err != nil:
+				cut.Add(1)
+			default:
+				t.Errorf("%s: %d bytes, %v", what, len(b), err)
+			}
+		})
+	}
+	started.Wait()
+	begin := time.Now()
+	r.drain()
+	eventually(t, "the port to close", func() bool {
+		c, err := net.Dial("tcp", r.addr)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	close(release)
+	all.Wait()
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	lines := map[string]int{}
+	for _, f := range r.flows.matching(fmt.Sprint(":", port)) {
+		lines[f["class"].(string)]++
+	}
+	t.Logf("drained in %v: %d transfers ended well, %d were cut; flow lines %v", time.Since(begin).Round(10*time.Millisecond), ok.Load(), cut.Load(), lines)
+	if ok.Load() != good || cut.Load() != late || lines["ok"] != good || lines["cut"] != late {
+		t.Errorf("%d ended well and %d were cut, want %d and %d; flow lines %v", ok.Load(), cut.Load(), good, late, lines)
 	}
 }
 

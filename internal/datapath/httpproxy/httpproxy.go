@@ -90,8 +90,9 @@ var (
 	writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, ioBuffer) }}
 )
 
-// Serve speaks to one client. It takes c and closes it.
-func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) {
+// Serve speaks to one client. It takes c and closes it, unless it became a
+// tunnel, which it reports.
+func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	s := &session{p: p, c: c, client: flow.ClientAddr(c), br: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
 	s.limit.r, s.limit.tape = c, &s.tape
 	s.br.Reset(&s.limit)
@@ -109,12 +110,12 @@ func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) {
 		case keep:
 		case closeNow:
 			c.Close()
-			return
+			return false
 		case closeGently:
 			flow.CloseGently(c)
-			return
+			return false
 		case handedOver:
-			return
+			return true
 		}
 	}
 }

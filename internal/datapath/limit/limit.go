@@ -73,15 +73,7 @@ func (g *Gate) Enter(client netip.Addr) error {
 	return nil
 }
 
-// Keep counts a connection that is inside already once more, for a second
-// holder with a Leave of its own.
-func (g *Gate) Keep(client netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.add(client, 1)
-}
-
-// Leave ends what Enter or Keep began.
+// Leave ends what Enter began.
 func (g *Gate) Leave(client netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

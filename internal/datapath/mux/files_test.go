@@ -41,7 +41,7 @@ func TestOutOfFiles(t *testing.T) {
 		}
 		clients = append(clients, c)
 	}
-	time.Sleep(2 * time.Second) // in which it would spin
+	time.Sleep(2 * time.Second) // what is measured: how often it tries in that time
 	failures := strings.Count(s.log.String(), "accept failed")
 	if failures == 0 || failures > 20 {
 		t.Errorf("%d failures to accept were logged in 2 s, want some, and few", failures)

@@ -49,7 +49,9 @@ func Detect(first byte) Protocol {
 
 // Front speaks to one client. Both methods take the connection and close it.
 type Front interface {
-	Serve(ctx context.Context, c *net.TCPConn)
+	// Serve reports whether a tunnel took the connection over, and the client's
+	// place with it.
+	Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool)
 	// Refuse answers with why, a *flow.Error, without waiting for a request.
 	Refuse(c *net.TCPConn, why error)
 }
@@ -71,7 +73,8 @@ type Mux struct {
 	HTTP, SOCKS5 Front
 
 	// Enter lets a client in, or says why not; each that came in Leaves when
-	// its front end is through with it. Nil lets everybody in.
+	// its front end is through with it, unless a tunnel took its place over,
+	// which leaves it then. Nil lets everybody in.
 	Enter func(client netip.Addr) error
 	Leave func(client netip.Addr)
 
@@ -127,8 +130,7 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn) {
 	switch {
 	case full == nil:
 		m.wg.Go(func() {
-			m.dispatch(ctx, c)
-			if m.Leave != nil {
+			if tunnelled := m.dispatch(ctx, c); !tunnelled && m.Leave != nil {
 				m.Leave(client)
 			}
 		})
@@ -170,10 +172,10 @@ func (m *Mux) Wait(ctx context.Context) error {
 	}
 }
 
-func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) {
+func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	if !m.await(c) {
 		c.Close()
-		return
+		return false
 	}
 	timeout := m.PeekTimeout
 	if timeout == 0 {
@@ -185,12 +187,13 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) {
 	case err != nil:
 		c.Close()
 	case p == HTTP:
-		m.HTTP.Serve(ctx, c)
+		return m.HTTP.Serve(ctx, c)
 	case p == SOCKS5:
-		m.SOCKS5.Serve(ctx, c)
+		return m.SOCKS5.Serve(ctx, c)
 	default:
 		m.misdirected(c, p)
 	}
+	return false
 }
 
 // turnAway refuses a client for which there is no room.

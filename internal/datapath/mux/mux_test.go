@@ -101,10 +101,11 @@ type front struct {
 	p Protocol
 }
 
-func (f *front) Serve(_ context.Context, c *net.TCPConn) {
+func (f *front) Serve(_ context.Context, c *net.TCPConn) bool {
 	f.s.taken <- handed{f.p, c}
 	<-f.s.release
 	c.Close()
+	return false
 }
 
 func (f *front) Refuse(c *net.TCPConn, why error) {

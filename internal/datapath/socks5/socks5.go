@@ -35,8 +35,9 @@ type Server struct {
 	Timeout time.Duration
 }
 
-// Serve speaks to one client. It takes c and closes it.
-func (s *Server) Serve(ctx context.Context, c *net.TCPConn) {
+// Serve speaks to one client. It takes c and closes it, unless it became a
+// tunnel, which it reports.
+func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	timeout := s.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
@@ -53,7 +54,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) {
 		reply(c, ReplyFor(err))
 		flow.CloseGently(c)
 		s.Road.Finish(rec)
-		return
+		return false
 	}
 	c.SetReadDeadline(time.Time{})
 	target, err := s.Road.Connect(ctx, rec)
@@ -62,16 +63,17 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) {
 		reply(c, ReplyFor(err))
 		flow.CloseGently(c)
 		s.Road.Finish(rec)
-		return
+		return false
 	}
 	if err := reply(c, Succeeded); err != nil {
 		target.Close()
 		c.Close()
 		rec.Err = &flow.Error{Class: flow.Canceled, Op: "socks5", Target: rec.Target(), Err: err}
 		s.Road.Finish(rec)
-		return
+		return false
 	}
 	s.Road.Tunnel(rec, flow.Pair{Client: c, Target: target, ClientEarly: in.rest()})
+	return true
 }
 
 // Refuse answers a client with why, a *flow.Error, without waiting for its

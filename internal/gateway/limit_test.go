@@ -1,0 +1,210 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+func limits(t *testing.T, w *world) {
+	silentAddr := netip.AddrPortFrom(testnet.APIAddr, 7210)
+	w.cloud.Handle(silentAddr, func(c net.Conn) { io.Copy(io.Discard, c); c.Close() })
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Limits = config.Limits{Connections: 3, PerClient: 2, Dials: 1}
+	})
+	open := func() net.Conn { c, _ := r.connectTo(t, silentAddr.String(), ""); return c }
+	first, second := open(), open()
+	// The third of this client: in HTTP, whatever it asks, and in SOCKS5.
+	c := r.raw(t)
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", silentAddr)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(resp.Header.Get("Proxy-Status"), "error=connection_limit_reached") {
+		t.Errorf("the third connection: %v, %v", resp, err)
+	}
+	c = r.raw(t)
+	c.Write([]byte{5, 1, 0})
+	expect(t, c, []byte{5, 0, 5, 1, 0, 1, 0, 0, 0, 0, 0, 0})
+	if c.CloseWrite(); true {
+		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+			t.Errorf("SOCKS5, after the reply: %q, %v", b, err)
+		}
+	}
+	// Another client is not concerned, until there is no room at all.
+	other := func() net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+		c, err := d.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		return c
+	}
+	ask := func(c net.Conn) int {
+		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", silentAddr)
+		resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "CONNECT"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode
+	}
+	if a, b := ask(other()), ask(other()); a != 200 || b != 503 {
+		t.Errorf("another client: %d, %d; want 200, 503", a, b)
+	}
+	m := scrape(t, r)
+	if m[`pando_limit_refusals_total{limit="per_client"}`] != 2 || m[`pando_limit_refusals_total{limit="connections"}`] != 1 || m["pando_connections"] != 3 || m["pando_clients"] != 2 {
+		t.Errorf("metrics: %v", m)
+	}
+	// Who leaves makes room.
+	first.Close()
+	eventually(t, "room for one", func() bool { return value(t, r, "pando_connections") == 2 })
+	first = open()
+	first.Close()
+	second.Close()
+	eventually(t, "room for two", func() bool { return value(t, r, "pando_connections") == 1 })
+
+	// One dial at a time: a second one is told to come again.
+	fmt.Fprintf(r.raw(t), "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", w.nobody(t, r))
+	eventually(t, "a dial", func() bool { return value(t, r, "pando_dials") == 1 })
+	if code := ask(other()); code != 503 {
+		t.Errorf("a second dial: %d", code)
+	}
+	if f := r.flows.find(t, silentAddr.String()); f["class"] != "ok" && f["class"] != "canceled" {
+		t.Errorf("flow line %v", f)
+	}
+}
+
+// nobody returns an address that a peer carries and where nothing answers.
+func (w *world) nobody(t *testing.T, r *replica) netip.AddrPort {
+	t.Helper()
+	gone, err := w.net.StartCloud(within(t, 20*time.Second), "gone", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := netip.MustParseAddrPort("10.77.0.1:80")
+	if err := w.net.ApproveRoutes("gone", netip.MustParsePrefix("10.77.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the route to nobody", func() bool { return r.gw.Node().Routes(dead.Addr()) })
+	gone.Close()
+	t.Cleanup(func() { w.net.ApproveRoutes("gone") }) // it must not be waited for
+	return dead
+}
+
+// slowAndHeavy: heads and bodies that do not come, or come too big.
+func slowAndHeavy(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.HTTP.HeaderTimeout = config.Duration(300 * time.Millisecond)
+		c.HTTP.BodyTimeout = config.Duration(300 * time.Millisecond)
+		c.HTTP.MaxHeaders = 20
+		c.HTTP.MaxHeaderBytes = 4096
+	})
+	for _, c := range []struct{ name, send, want string }{
+		{"head_that_stops", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost", "HTTP/1.1 408 "},
+		{"body_that_stops", "POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc", "HTTP/1.1 408 "},
+		{"chunk_that_stops", "POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "HTTP/1.1 408 "},
+		{"many_fields", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 20) + "\r\n", "HTTP/1.1 431 "},
+		{"as_many_as_may", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 18) + "Connection: close\r\n\r\n", "HTTP/1.1 200 "},
+		{"large_fields", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("b", 5000) + "\r\n\r\n", "HTTP/1.1 431 "},
+	} {
+		begin := time.Now()
+		conn := r.raw(t)
+		io.WriteString(conn, c.send)
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if !strings.HasPrefix(line, c.want) {
+			t.Errorf("%s: %q, %v; want %s", c.name, line, err, c.want)
+		}
+		io.Copy(io.Discard, conn)
+		if took := time.Since(begin); took > 15*time.Second {
+			t.Errorf("%s took %v", c.name, took)
+		}
+	}
+	if f := r.flows.matching(originHost); len(f) != 3 { // the others asked for nothing that could be read
+		t.Errorf("flow lines %v", f)
+	}
+}
+
+func idleTunnel(t *testing.T, w *world) {
+	countBytes(w, 7220)
+	r := w.start(t, func(c *config.Config) { c.Tunnel.IdleTimeout = config.Duration(400 * time.Millisecond) })
+	begin := time.Now()
+	busy, br := r.connectTo(t, testnet.APIName+":7220", "")
+	_, idle := r.connectTo(t, testnet.APIName+":7220", "x")
+	gone := make(chan error, 1)
+	go func() { _, err := io.ReadAll(idle); gone <- err }()
+	for len(gone) == 0 {
+		if _, err := busy.Write([]byte("x")); err != nil {
+			t.Fatalf("the busy one: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond) // the pace of what is busy
+		if time.Since(begin) > 15*time.Second {
+			t.Fatal("the idle tunnel lives")
+		}
+	}
+	if err := <-gone; err == nil {
+		t.Error("the idle one ended cleanly")
+	}
+	if f := r.flows.find(t, ":7220"); f["class"] != "idle" || !strings.Contains(f["hint"].(string), "tunnel.idleTimeout") {
+		t.Errorf("flow line %v", f)
+	}
+	busy.CloseWrite()
+	if _, err := io.ReadAll(br); err != nil {
+		t.Errorf("the busy one: %v", err)
+	}
+	// An upload that goes on is not idle, though its origin says nothing.
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7221), func(c net.Conn) {
+		defer c.Close()
+		if req, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			n, _ := io.Copy(io.Discard, req.Body)
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%d", n)
+		}
+	})
+	upload := r.raw(t)
+	fmt.Fprintf(upload, "POST http://%s:7221/ HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nConnection: close\r\n\r\n", testnet.APIName)
+	for range 20 {
+		io.WriteString(upload, "x")
+		time.Sleep(50 * time.Millisecond) // the pace of a slow upload
+	}
+	if b, err := io.ReadAll(upload); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200 ") || !strings.Contains(string(b), "\r\n20\r\n") {
+		t.Errorf("a slow upload: %q, %v", b, err)
+	}
+}
+
+// routeGone: a tunnel whose router carries its target no more ends in seconds,
+// and says why.
+func routeGone(t *testing.T, w *world) {
+	countBytes(w, 7230)
+	r := w.start(t, func(c *config.Config) { c.Tunnel.PeerTimeout = config.Duration(4 * time.Second) })
+	tunnel, br := r.connectTo(t, testnet.APIName+":7230", "")
+	if err := w.net.ApproveRoutes("cloud"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := w.net.ApproveRoutes("cloud", testnet.Network, testnet.Network6); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the route to be back", func() bool { return r.gw.Node().Routes(testnet.APIAddr) })
+	}()
+	eventually(t, "the route to go", func() bool { return !r.gw.Node().Routes(testnet.APIAddr) })
+	begin := time.Now()
+	io.WriteString(tunnel, "lost")
+	if _, err := io.ReadAll(br); err == nil {
+		t.Error("it ended cleanly")
+	}
+	f := r.flows.find(t, ":7230")
+	t.Logf("ended %v after the route went: %v; %v", time.Since(begin).Round(100*time.Millisecond), f["err"], f["hint"])
+	// The kernel remembers, sometimes, that its route went.
+	if f["class"] != "timeout" && !(w.mode == "kernel" && f["class"] == "unreachable") || !strings.Contains(f["hint"].(string), "no peer routes it any more") || time.Since(begin) > 15*time.Second {
+		t.Errorf("flow line %v", f)
+	}
+}

@@ -1,0 +1,126 @@
+package gateway_test
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// configMap is a directory as the kubelet mounts a ConfigMap: the file is a
+// link into ..data, which is a link to the directory of a version.
+type configMap struct {
+	dir string
+	n   int
+}
+
+func (m *configMap) file() string { return filepath.Join(m.dir, "pando.yaml") }
+
+func (m *configMap) write(t *testing.T, text string) {
+	t.Helper()
+	m.n++
+	version := fmt.Sprintf("..v%d", m.n)
+	next := filepath.Join(m.dir, "..next")
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(m.dir, version), 0o755),
+		os.WriteFile(filepath.Join(m.dir, version, "pando.yaml"), []byte(text), 0o644),
+		os.Symlink(version, next),
+		os.Rename(next, filepath.Join(m.dir, "..data")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Symlink("..data/pando.yaml", m.file()) // it is there but for the first time
+}
+
+func reload(t *testing.T, w *world) {
+	m := &configMap{dir: t.TempDir()}
+	m.write(t, "log: {level: info}\n")
+	hangup := make(chan os.Signal)
+	var level slog.LevelVar
+	r := w.startWith(t, withAdmin, func(base config.Config, o *gateway.Options) {
+		o.Files, o.Hangup, o.Level = []string{m.file()}, hangup, &level
+		o.Load = func() (config.Config, error) {
+			// The port is 0 for the system to choose, which a file may not say.
+			cfg := base
+			cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:1", "127.0.0.1:2"
+			cfg, err := config.LoadOver(cfg, m.file(), nil, nil)
+			cfg.Listen.Proxy, cfg.Listen.Admin = base.Listen.Proxy, base.Listen.Admin
+			return cfg, err
+		}
+	})
+	countBytes(w, 7200)
+	tunnel, br := r.connectTo(t, testnet.APIName+":7200", "")
+	get := func(host string) string {
+		return w.curl(t, "-o", "/dev/null", "-w", "%{http_code}", "-x", "http://"+r.addr, "http://"+host+"/")
+	}
+	metric := func(name string) float64 { return value(t, r, name) }
+	if got := get("new.example.com"); got != "502" {
+		t.Fatalf("before: %s", got)
+	}
+
+	// A host, a rule, limits and the log level, without touching the tunnel.
+	m.write(t, "resolve: {hosts: {new.example.com: [\""+testnet.APIAddr.String()+"\"]}}\npolicy: {rules: [{names: [old.example.com], action: deny}]}\nlimits: {dials: 77}\nlog: {level: debug}\n")
+	eventually(t, "the new host", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 1 })
+	if a, b := get("new.example.com"), get("old.example.com"); a != "200" || b != "403" {
+		t.Errorf("after the change: %s, %s; want 200, 403", a, b)
+	}
+	if _, st := r.admin(t, "/status"); !strings.Contains(st, `"most": 77`) || level.Level() != slog.LevelDebug {
+		t.Errorf("the limit or the level did not change: %v %s", level.Level(), st)
+	}
+	// A file that is being written, slowly, is no configuration.
+	if err := os.WriteFile(filepath.Join(m.dir, "..data", "pando.yaml"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	hangup <- nil
+	eventually(t, "the empty file to be refused", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 1 })
+	if b := get("old.example.com"); b != "403" {
+		t.Errorf("an empty file took the rules away: %s", b)
+	}
+
+	// A mistake changes nothing, and is to be seen everywhere.
+	m.write(t, "policy: {rules: [{names: [new.example.com], action: perhaps}]}\n")
+	eventually(t, "the mistake", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 2 })
+	if a, b := get("new.example.com"), get("old.example.com"); a != "200" || b != "403" {
+		t.Errorf("after a mistake: %s, %s; want 200, 403", a, b)
+	}
+	if metric("pando_config_last_reload_successful") != 0 {
+		t.Error("the metric does not know of the mistake")
+	}
+	if code, body := r.admin(t, "/readyz?verbose"); code != 200 || !strings.Contains(body, `[+]configuration ok: the last change was not valid, the configuration before it goes on: policy.rules[0].action: "perhaps" is not known`) {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+
+	// What wants a restart is named; the rest applies.
+	m.write(t, "drain: {timeout: 99s}\n")
+	eventually(t, "the good file", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 2 })
+	if got := get("new.example.com"); got != "502" {
+		t.Errorf("a host that was taken out: %s", got)
+	}
+	if _, body := r.admin(t, "/readyz?verbose"); !strings.Contains(body, "[+]configuration ok: waiting for a restart: drain.timeout") || metric("pando_config_restart_needed") != 1 {
+		t.Errorf("readyz: %s", body)
+	}
+	hangup <- nil // SIGHUP has the file read even when it did not change
+	eventually(t, "the hangup", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 3 })
+
+	tunnel.Write(make([]byte, half))
+	tunnel.CloseWrite()
+	if b, err := io.ReadAll(br); err != nil || string(b) != fmt.Sprint("got ", half) {
+		t.Errorf("the tunnel: %q, %v", b, err)
+	}
+	r.flows.mu.Lock()
+	defer r.flows.mu.Unlock()
+	for _, line := range []string{"configuration reloaded", "the changed configuration is not valid", "some changes want a restart"} {
+		if !strings.Contains(r.flows.all.String(), line) {
+			t.Errorf("the log lacks %q", line)
+		}
+	}
+}
