@@ -66,7 +66,7 @@ func gatewayCommand(cut context.Context, env Env) *cobra.Command {
 	}
 	load, file := configFlags(cmd.Flags(), env)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return runGateway(cmd.Context(), cut, env, load, file())
+		return runGateway(cmd.Context(), cut, env, load, file(), nil)
 	}
 	return cmd
 }
@@ -89,15 +89,15 @@ func runStock(ctx, cut context.Context, env Env) error {
 }
 
 // runGateway runs a replica with the configuration that load reads, now and
-// when the file changes. notes are for the log.
-func runGateway(ctx, cut context.Context, env Env, load func() (config.Config, error), file string, notes ...func(config.Config) []string) error {
+// when the file changes. notes are for the log; nil for none.
+func runGateway(ctx, cut context.Context, env Env, load func() (config.Config, error), file string, notes func(config.Config) []string) error {
 	cfg, err := load()
 	if err != nil {
 		return err
 	}
 	log, level := logger(cfg.Log, env.Stderr)
-	for _, n := range notes {
-		for _, note := range n(cfg) {
+	if notes != nil {
+		for _, note := range notes(cfg) {
 			log.Info("stock environment", "note", note)
 		}
 	}

@@ -344,16 +344,6 @@ func ignoreBoolFlags(fs *flag.FlagSet, s *stock, names ...string) {
 // flagValue is how package flag words a value that is wrong.
 var flagValue = regexp.MustCompile(`(?s)^invalid (?:boolean )?value ".*" for (?:flag )?(-[^:]+): (.*)$`)
 
-// ordinal says which of words is word, as "3rd word".
-func ordinal(words []string, word string) string {
-	n := slices.Index(words, word) + 1
-	suffix := map[int]string{1: "st", 2: "nd", 3: "rd"}[n]
-	if suffix == "" {
-		suffix = "th"
-	}
-	return strconv.Itoa(n) + suffix + " word"
-}
-
 // parseFlags splits as containerboot does, at white space.
 func parseFlags(fs *flag.FlagSet, v string) error {
 	err := fs.Parse(strings.Fields(v))
@@ -368,7 +358,7 @@ func parseFlags(fs *flag.FlagSet, v string) error {
 		}
 		return fmt.Errorf("%s: %s", fs.Name(), strings.Replace(text, " -", " --", 1))
 	case fs.NArg() > 0:
-		return fmt.Errorf("%s: an argument without a flag, the %s; flags are separated by spaces, and a value by =", fs.Name(), ordinal(strings.Fields(v), fs.Arg(0)))
+		return fmt.Errorf("%s: an argument without a flag, word %d; flags are separated by spaces, and a value by =", fs.Name(), len(strings.Fields(v))-fs.NArg()+1)
 	}
 	return nil
 }

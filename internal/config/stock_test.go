@@ -105,7 +105,7 @@ func TestStockRefusals(t *testing.T) {
 		{"TS_EXTRA_ARGS=--exit-node=100.64.0.9", "TS_EXTRA_ARGS: tailscale up: flag --exit-node: exit nodes are not used"},
 		{"TS_EXTRA_ARGS=--ssh", "ssh: Pando runs no SSH server"},
 		{"TS_EXTRA_ARGS=--no-such-flag", "TS_EXTRA_ARGS: tailscale up: flag provided but not defined: --no-such-flag"},
-		{"TS_EXTRA_ARGS=--hostname a b", `an argument without a flag, the 3rd word`},
+		{"TS_EXTRA_ARGS=--hostname a b", `an argument without a flag, word 3`},
 		{"TS_TAILSCALED_EXTRA_ARGS=--state=/var/lib/x", "only kube:NAME and mem: are supported"},
 		{"TS_TAILSCALED_EXTRA_ARGS=--encrypt-state", "flag provided but not defined: --encrypt-state"},
 	} {

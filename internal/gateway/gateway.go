@@ -86,11 +86,13 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	g.opts, g.reload.applied, g.started = opts, cfg, time.Now()
 	g.reload.seen = fingerprint(g.watched())
 	g.sample.Store(int64(cfg.Log.Sample))
-	if err := g.loadUsers(cfg.Auth); err != nil {
+	users, err := loadUsers(cfg.Auth)
+	if err != nil {
 		return nil, err
 	}
 	var authenticate func(user, password string) bool
-	if cfg.Auth.UsersFile != "" {
+	if users != nil {
+		g.users.Store(users)
 		authenticate = func(user, password string) bool { return g.users.Load().Verify(user, password) }
 	}
 	// The port comes first: clients wait in its queue rather than be refused.

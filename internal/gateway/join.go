@@ -31,27 +31,22 @@ func (g *Gateway) tailnetDNS() (resolve.TailnetDNS, bool) {
 
 // start joins the tailnet and makes the replica ready. Its error ends it.
 func (g *Gateway) start(ctx context.Context) error {
+	boot, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if t := time.Duration(g.cfg.Tailnet.BootTimeout); t > 0 {
-		boot, cancel := context.WithCancelCause(ctx)
 		timer := time.AfterFunc(t, func() { cancel(fmt.Errorf("tailnet.bootTimeout: not on the tailnet after %v", t)) })
 		defer timer.Stop()
-		defer cancel(nil)
-		err := g.join(boot, g.cfg.Tailnet)
-		if err == nil {
-			err = g.node.Wait(boot)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return nil // stopped before
-		case boot.Err() != nil:
-			return fmt.Errorf("%w: %w", context.Cause(boot), err)
-		case err != nil:
-			return err
-		}
-	} else if err := g.join(ctx, g.cfg.Tailnet); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	}
+	err := g.join(boot, g.cfg.Tailnet)
+	if err == nil {
+		err = g.node.Wait(boot)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil // stopped before
+	case boot.Err() != nil && err != nil:
+		return fmt.Errorf("%w: %w", context.Cause(boot), err)
+	case err != nil:
 		return err
 	}
 	g.warmUp(ctx)
@@ -98,11 +93,8 @@ func (g *Gateway) leave(ctx context.Context) error {
 // not keep the others from being used. It leaves room for a second handshake.
 const warmTime = 6 * time.Second
 
-// warmUp waits for the tailnet and makes its first handshakes.
+// warmUp makes the first handshakes with the tailnet's routers.
 func (g *Gateway) warmUp(ctx context.Context) {
-	if g.node.Wait(ctx) != nil {
-		return // stopped before
-	}
 	g.saveDevice()
 	if g.secret != nil && g.cfg.Tailnet.AuthOnce {
 		g.secret.DropAuthKey()

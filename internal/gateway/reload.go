@@ -127,10 +127,8 @@ func (g *Gateway) Reload() {
 		}
 	}
 	var users *auth.Users
-	if err == nil && g.cfg.Auth.UsersFile != "" && cfg.Auth.UsersFile == g.cfg.Auth.UsersFile {
-		if users, err = auth.Load(g.cfg.Auth.UsersFile); err != nil {
-			err = fmt.Errorf("auth.usersFile: %w", err)
-		}
+	if err == nil && cfg.Auth.UsersFile == g.cfg.Auth.UsersFile { // else it wants a restart
+		users, err = loadUsers(cfg.Auth)
 	}
 	r := &g.reload
 	r.mu.Lock()
@@ -176,16 +174,16 @@ func (g *Gateway) configState() string {
 	return strings.Join(words, "; ")
 }
 
-func (g *Gateway) loadUsers(c config.Auth) error {
+// loadUsers reads who must give a password; nil is nobody.
+func loadUsers(c config.Auth) (*auth.Users, error) {
 	if c.UsersFile == "" {
-		return nil
+		return nil, nil
 	}
 	users, err := auth.Load(c.UsersFile)
 	if err != nil {
-		return fmt.Errorf("auth.usersFile: %w", err)
+		return nil, fmt.Errorf("auth.usersFile: %w", err)
 	}
-	g.users.Store(users)
-	return nil
+	return users, nil
 }
 
 func level(name string) slog.Level {

@@ -2,8 +2,8 @@ package tailnet
 
 import (
 	"context"
+	"maps"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,35 +25,10 @@ const (
 	checksAtAll = 16                     // checks at a time
 )
 
-// checks keeps the peers that are being looked at, or just were.
-type checks struct {
-	mu   sync.Mutex
-	last map[key.NodePublic]time.Time
-}
-
-// begin reports whether a check of peer is due, and notes that it begins.
-func (c *checks) begin(peer key.NodePublic) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.last[peer]) < checkAgain {
-		return false
-	}
-	if c.last == nil {
-		c.last = map[key.NodePublic]time.Time{}
-	}
-	for k, t := range c.last {
-		if time.Since(t) > checkAgain {
-			delete(c.last, k)
-		}
-	}
-	c.last[peer] = time.Now()
-	return true
-}
-
-// Suspect has the session with the peer that carries addr looked at: when the
+// suspect has the session with the peer that carries addr looked at: when the
 // peer is there but says nothing in its session, a new one is begun. Nothing
-// happens when that was done a moment ago. Suspect does not wait.
-func (n *Node) Suspect(addr netip.Addr) {
+// happens when that was done a moment ago. It does not wait.
+func (n *Node) suspect(addr netip.Addr) {
 	select {
 	case n.suspects <- addr:
 	default: // enough is being looked at
@@ -106,6 +81,7 @@ func (n *Node) lookAfter() {
 	var g errgroup.Group
 	g.SetLimit(checksAtAll)
 	defer g.Wait()
+	last := map[key.NodePublic]time.Time{} // when a check of a peer began
 	t := time.NewTicker(checkEvery)
 	defer t.Stop()
 	for {
@@ -118,10 +94,12 @@ func (n *Node) lookAfter() {
 				peers = append(peers, p.Node)
 			}
 		case <-t.C:
+			maps.DeleteFunc(last, func(_ key.NodePublic, t time.Time) bool { return time.Since(t) > checkAgain })
 			peers = n.routers()
 		}
 		for _, p := range peers {
-			if n.Up() && n.checks.begin(p.Key()) {
+			if n.Up() && time.Since(last[p.Key()]) >= checkAgain {
+				last[p.Key()] = time.Now()
 				g.Go(func() error { n.check(n.ctx, p); return nil })
 			}
 		}

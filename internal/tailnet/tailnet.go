@@ -134,7 +134,6 @@ type Node struct {
 	loginURL    atomic.Pointer[string]
 
 	suspects       chan netip.Addr
-	checks         checks
 	sessionsMended atomic.Int64
 
 	statusMu sync.Mutex
@@ -530,7 +529,7 @@ func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	if err != nil {
 		return nil, opError("tcp", dst, err)
 	}
-	stuck := time.AfterFunc(stuckAfter, func() { n.Suspect(dst.Addr()) })
+	stuck := time.AfterFunc(stuckAfter, func() { n.suspect(dst.Addr()) })
 	defer stuck.Stop()
 	c, err := n.dial(ctx, src, dst)
 	if err != nil {
