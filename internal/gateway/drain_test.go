@@ -112,8 +112,9 @@ func drainCuts(t *testing.T, w *world) {
 	}
 }
 
-// drainMany holds 500 transfers through a drain: those that end within the
-// time end well, the others are cut, and counted.
+// drainMany holds 500 transfers through a drain: those that end while it has
+// patience end well, and when a second signal ends that, the others are cut and
+// counted. (drainCuts has the patience end by its time.)
 func drainMany(t *testing.T, w *world) {
 	const good, late, size = 400, 100, 16 << 10
 	port := uint16(7270)
@@ -133,19 +134,32 @@ func drainMany(t *testing.T, w *world) {
 	})
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
-		c.Drain.Settle, c.Drain.Timeout = config.Duration(100*time.Millisecond), config.Duration(3*time.Second)
+		c.Drain.Settle, c.Drain.Timeout = config.Duration(100*time.Millisecond), config.Duration(5*time.Minute)
+		c.Dial.Timeout = config.Duration(30 * time.Second)
 	})
 	var ok, cut atomic.Int32
-	var started, all sync.WaitGroup
+	var started, ended, all sync.WaitGroup
+	opening := make(chan struct{}, 50) // a slow machine has its limits
 	for i := range good + late {
 		what := "good"
 		if i >= good {
 			what = "late"
 		}
 		started.Add(1)
+		if what == "good" {
+			ended.Add(1)
+		}
+		opening <- struct{}{}
 		all.Go(func() {
-			c, br := r.connectTo(t, netip.AddrPortFrom(testnet.APIAddr, port).String(), what)
-			started.Done()
+			if what == "good" {
+				defer ended.Done()
+			}
+			c, br := func() (*net.TCPConn, *bufio.Reader) {
+				defer started.Done() // a failed one, too, or the test would hang
+				defer func() { <-opening }()
+				return r.connectTo(t, netip.AddrPortFrom(testnet.APIAddr, port).String(), what)
+			}()
+			c.SetDeadline(time.Now().Add(2 * time.Minute))
 			b, err := io.ReadAll(br)
 			c.Close()
 			switch {
@@ -169,6 +183,9 @@ func drainMany(t *testing.T, w *world) {
 		return err != nil
 	})
 	close(release)
+	ended.Wait()
+	eventually(t, "the good ones to be booked", func() bool { return value(t, r, "pando_tunnels") == late })
+	r.kill()
 	all.Wait()
 	if err := r.wait(); err != nil {
 		t.Error(err)

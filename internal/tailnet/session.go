@@ -27,7 +27,7 @@ const (
 
 // suspect has the session with the peer that carries addr looked at: when the
 // peer is there but says nothing in its session, a new one is begun. Nothing
-// happens when that was done a moment ago. It does not wait.
+// waits for it; when it was done a moment ago, it is done in another.
 func (n *Node) suspect(addr netip.Addr) {
 	select {
 	case n.suspects <- addr:
@@ -82,15 +82,17 @@ func (n *Node) lookAfter() {
 	g.SetLimit(checksAtAll)
 	defer g.Wait()
 	last := map[key.NodePublic]time.Time{} // when a check of a peer began
+	later := map[key.NodePublic]bool{}     // peers that are suspected again when they may be
 	t := time.NewTicker(checkEvery)
 	defer t.Stop()
 	for {
 		var peers []tailcfg.NodeView
+		var suspect netip.Addr
 		select {
 		case <-n.ctx.Done():
 			return
-		case addr := <-n.suspects:
-			if p, ok := n.lb.PeerForIP(addr.Unmap()); ok && !p.IsSelf && p.Node.Addresses().Len() > 0 {
+		case suspect = <-n.suspects:
+			if p, ok := n.lb.PeerForIP(suspect.Unmap()); ok && !p.IsSelf && p.Node.Addresses().Len() > 0 {
 				peers = append(peers, p.Node)
 			}
 		case <-t.C:
@@ -98,8 +100,15 @@ func (n *Node) lookAfter() {
 			peers = n.routers()
 		}
 		for _, p := range peers {
-			if n.Up() && time.Since(last[p.Key()]) >= checkAgain {
+			wait := checkAgain - time.Since(last[p.Key()])
+			switch {
+			case !n.Up():
+			case wait > 0 && suspect.IsValid() && !later[p.Key()]:
+				later[p.Key()] = true
+				time.AfterFunc(wait, func() { n.suspect(suspect) })
+			case wait <= 0:
 				last[p.Key()] = time.Now()
+				delete(later, p.Key())
 				g.Go(func() error { n.check(n.ctx, p); return nil })
 			}
 		}
