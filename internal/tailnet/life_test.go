@@ -233,20 +233,20 @@ func lostSession(t *testing.T, w *world) {
 	w.cloud.Handle(target, echo)
 	open := dial(t, n, target)
 	pingPong(t, open)
-	// What the peer had still to send begins a new session by itself, now and
-	// then: it is lost again until there was something to mend.
-	for round := 1; n.SessionsMended() == 0; round++ {
-		if round > 10 {
-			t.Fatal("nothing was mended: did the peer lose anything?")
-		}
-		w.cloud.ResetSession(n.Addrs()[0])
-		start := time.Now()
-		pingPong(t, dial(t, n, target))
-		took := time.Since(start)
-		t.Logf("after a lost session: connected in %v, %d mended", took.Round(time.Millisecond), n.SessionsMended())
-		if took > 9*time.Second {
-			t.Errorf("a connection took %v after its peer lost the session", took)
-		}
+	// What the peer has still to send begins a new session by itself, and it
+	// sends again what our delayed acknowledgement, lost with the session, was
+	// for. So it is left in peace for a moment first.
+	time.Sleep(500 * time.Millisecond)
+	w.cloud.ResetSession(n.Addrs()[0])
+	start := time.Now()
+	pingPong(t, dial(t, n, target))
+	took := time.Since(start)
+	t.Logf("after a lost session: connected in %v, %d mended", took.Round(time.Millisecond), n.SessionsMended())
+	if took > 9*time.Second {
+		t.Errorf("a connection took %v after its peer lost the session", took)
+	}
+	if n.SessionsMended() == 0 {
+		t.Error("nothing was mended: did the peer lose anything?")
 	}
 	pingPong(t, open)
 }
