@@ -5,7 +5,6 @@ package gateway_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -22,7 +21,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -62,7 +60,8 @@ func TestSoak(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	var troubles troubleLog
+	var away atomic.Bool // the router is, or was a moment ago
+	troubles := troubleLog{away: &away}
 	r := w.startWith(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Tunnel.PeerTimeout = config.Duration(5 * time.Second)
@@ -92,14 +91,8 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	before := settled(t, r)
-	var away atomic.Bool      // the router is, or was a moment ago
 	var restarts atomic.Int64 // of the router
 	var failures, during sync.Map
-	// The site is a userspace stack that takes its addresses off and on as its
-	// handlers come and go (see tailnet.Node.serve), and now and then resets a
-	// connection that it has just accepted: its counter of resets sent says so,
-	// ours sends none. Linux targets don't.
-	var siteResets atomic.Int64
 	var done atomic.Int64
 	count := func(m *sync.Map, what string) {
 		n, _ := m.LoadOrStore(what, new(atomic.Int64))
@@ -122,8 +115,6 @@ func TestSoak(t *testing.T) {
 						done.Add(1)
 					case wasAway || away.Load() || restarts.Load() != gone:
 						count(&during, name)
-					case errors.Is(err, syscall.ECONNRESET):
-						siteResets.Add(1)
 					default:
 						count(&failures, name+": "+err.Error())
 					}
@@ -156,6 +147,9 @@ func TestSoak(t *testing.T) {
 	}
 	load.Wait()
 	after := settled(t, r)
+	for end := time.Now().Add(30 * time.Second); after.goroutines > before.goroutines+2 && time.Now().Before(end); {
+		after = settled(t, r) // the routers that were closed may still be ending
+	}
 	m := scrape(t, r)
 	t.Logf("MEASURED %v: %d jobs done, %d reloads applied, %d restarts of the router", *soakTime, done.Load(), int(m[`pando_config_reloads_total{outcome="ok"}`]), restarts.Load())
 	t.Logf("MEASURED goroutines %d -> %d, files %d -> %d, heap %.1f -> %.1f MiB", before.goroutines, after.goroutines, before.files, after.files, before.heap, after.heap)
@@ -163,15 +157,13 @@ func TestSoak(t *testing.T) {
 		t.Logf("MEASURED while the router was away: %v failed %d times", k, n.(*atomic.Int64).Load())
 		return true
 	})
-	t.Logf("MEASURED reset by the site: %d", siteResets.Load())
-	if siteResets.Load()*100 > done.Load() {
-		t.Error("more than one in a hundred: that is not the site alone")
+	failures.Range(func(k, n any) bool { t.Errorf("%d times: %v", n.(*atomic.Int64).Load(), k); return true })
+	if t.Failed() {
 		for _, line := range troubles.last() {
 			t.Logf("a flow that broke: %s", line)
 		}
 	}
-	failures.Range(func(k, n any) bool { t.Errorf("%d times: %v", n.(*atomic.Int64).Load(), k); return true })
-	if after.goroutines > before.goroutines+10 || after.files > before.files+5 || after.heap > before.heap*1.15+4 {
+	if after.goroutines > before.goroutines+2 || after.files > before.files+5 || after.heap > before.heap*1.15+4 {
 		t.Error("something was left behind")
 		var stacks bytes.Buffer
 		pprof.Lookup("goroutine").WriteTo(&stacks, 1)
@@ -182,8 +174,10 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// troubleLog keeps the last few flows that broke by no fault of their client.
+// troubleLog keeps the last few flows that broke by no fault of their client or
+// of a router that was away.
 type troubleLog struct {
+	away *atomic.Bool
 	slog.Handler // nil: only flows get here
 	mu           sync.Mutex
 	lines        []string
@@ -194,7 +188,7 @@ func (l *troubleLog) Enabled(context.Context, slog.Level) bool { return true }
 func (l *troubleLog) Handle(_ context.Context, r slog.Record) error {
 	var line bytes.Buffer
 	slog.NewTextHandler(&line, nil).Handle(context.Background(), r)
-	if s := line.String(); r.Message == "flow" && !strings.Contains(s, "class=ok") && !strings.Contains(s, "class=canceled") {
+	if s := line.String(); !l.away.Load() && r.Message == "flow" && !strings.Contains(s, "class=ok") && !strings.Contains(s, "class=canceled") {
 		l.mu.Lock()
 		l.lines = append(l.lines[max(0, len(l.lines)-30):], strings.TrimSpace(s))
 		l.mu.Unlock()

@@ -257,7 +257,12 @@ func (n *Node) startEngine() error {
 	if n.opts.CacheDir != "" {
 		n.lb.SetVarRoot(n.opts.CacheDir)
 	}
-	return n.ns.Start(n.lb)
+	if err := n.ns.Start(n.lb); err != nil {
+		return err
+	}
+	tun := sys.Tun.Get()
+	tun.PostFilterPacketInboundFromWireGuard = (&oneFlow{next: tun.PostFilterPacketInboundFromWireGuard}).filter
+	return nil
 }
 
 // serve installs the in-process handlers for the advertised routes.
