@@ -175,7 +175,7 @@ func object() map[string]any {
 func schemaOf(k config.Key) any {
 	text := map[string]any{"type": "string"}
 	switch {
-	case k.Path == "policy.rules":
+	case slices.ContainsFunc(config.Keys(), func(e config.Key) bool { return strings.HasPrefix(e.Path, k.Path+"[].") }): // a list of sections
 		return map[string]any{"type": "array", "items": object()}
 	case k.Type == "list":
 		return map[string]any{"type": "array", "items": text}

@@ -77,10 +77,18 @@ type Tailnet struct {
 // Resolve says how names become addresses.
 type Resolve struct {
 	Hosts   map[string][]string `json:"hosts" live:"yes" doc:"Names, and *.suffix for all names below suffix, with their addresses. Asked first; then the pod's own /etc/hosts."`
-	Tailnet bool                `json:"tailnet" doc:"Use the tailnet's names: MagicDNS, and the resolvers of its split-DNS routes."`
+	Zones   []Zone              `json:"zones" live:"yes" doc:"Suffixes with resolvers of their own, beside the tailnet's split-DNS routes and before those of the same suffix. The longest suffix decides."`
+	Tailnet bool                `json:"tailnet" doc:"Use the tailnet's names: MagicDNS, the resolvers of its split-DNS routes, and its global resolvers, if it has any, for names that are neither these nor the cluster's."`
 	Timeout Duration            `json:"timeout" doc:"Bound on one lookup, all its queries included."`
 	MinTTL  Duration            `json:"minTTL" doc:"Answers are kept at least this long."`
 	MaxTTL  Duration            `json:"maxTTL" doc:"Answers are kept at most this long."`
+}
+
+// Zone is a suffix with resolvers of its own.
+type Zone struct {
+	Suffix  string   `json:"suffix" doc:"The zone: its own name and all names below it."`
+	Servers []string `json:"servers" doc:"Its resolvers: IP addresses, with a port where it is not 53."`
+	Direct  bool     `json:"direct" doc:"Ask them through the pod's own network, in place of the tailnet."`
 }
 
 // Policy says who may reach what.

@@ -103,12 +103,13 @@ func walk(v reflect.Value, prefix string, index []int, settable, live bool, keys
 			k.Type = "list"
 		case map[string][]string:
 			k.Type, k.Scalar = "map", false
-		case []Rule:
-			k.Type, k.Scalar = "list", false
-			*keys = append(*keys, k)
-			walk(reflect.ValueOf(Rule{}), path+"[].", nil, false, k.Live, keys)
-			continue
 		default:
+			if fv.Kind() == reflect.Slice { // of sections
+				k.Type, k.Scalar = "list", false
+				*keys = append(*keys, k)
+				walk(reflect.Zero(fv.Type().Elem()), path+"[].", nil, false, k.Live, keys)
+				continue
+			}
 			walk(fv, path+".", at, settable, k.Live, keys)
 			continue
 		}

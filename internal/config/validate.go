@@ -164,6 +164,24 @@ func (v *validator) resolve(r *Resolve) {
 			}
 		}
 	}
+	for i, z := range r.Zones {
+		at := fmt.Sprintf("resolve.zones[%d].", i)
+		v.suffix(at+"suffix", z.Suffix)
+		if slices.ContainsFunc(r.Zones[:i], func(o Zone) bool { return strings.EqualFold(o.Suffix, z.Suffix) }) {
+			v.add(at+"suffix", "%q is there twice; put all its servers into one zone", z.Suffix)
+		}
+		if len(z.Servers) == 0 {
+			v.add(at+"servers", "has none; write a list such as [10.12.0.2]")
+		}
+		for j, s := range z.Servers {
+			if _, err := netip.ParseAddr(s); err == nil {
+				continue
+			}
+			if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
+				v.add(fmt.Sprintf("%sservers[%d]", at, j), "%q is no address of a resolver; write one such as 10.12.0.2 or 10.12.0.2:5353", s)
+			}
+		}
+	}
 	v.positive("resolve.timeout", r.Timeout)
 	v.positive("resolve.minTTL", r.MinTTL)
 	v.positive("resolve.maxTTL", r.MaxTTL)
@@ -227,6 +245,15 @@ func (v *validator) name(path, name string) {
 	if !nameForm.MatchString(strings.ToLower(name)) || len(name) > 253 {
 		v.add(path, "%q is no host name; write one such as api.example.com, or *.example.com for all names below it", name)
 	}
+}
+
+// suffix checks the name of a zone.
+func (v *validator) suffix(path, name string) {
+	if strings.HasPrefix(name, "*.") {
+		v.add(path, "%q: a zone has all names below it anyway; leave out \"*.\"", name)
+		return
+	}
+	v.name(path, name)
 }
 
 func (v *validator) oneOf(path, value string, allowed ...string) {

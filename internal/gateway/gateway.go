@@ -111,9 +111,11 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 		Routes: func(ctx context.Context, a netip.Addr) bool { return g.node.AwaitRoute(ctx, a) },
 		Resolver: resolve.New(resolve.Options{
 			Hosts:       hosts(cfg.Resolve),
+			Zones:       zones(cfg.Resolve),
 			Tailnet:     g.tailnetDNS,
 			QueryMagic:  g.queryMagicDNS,
 			DialTailnet: g.dialResolver,
+			DialGlobal:  g.dialGlobal,
 			ResolvConf:  opts.ResolvConf, HostsFile: opts.HostsFile,
 			Timeout: time.Duration(cfg.Resolve.Timeout),
 			MinTTL:  time.Duration(cfg.Resolve.MinTTL), MaxTTL: time.Duration(cfg.Resolve.MaxTTL),
@@ -176,6 +178,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	serving.Go(func() error { return g.start(starting) })
 	serving.Go(func() error { g.watchConfig(starting); return nil })
 	serving.Go(func() error { g.upkeep(starting); return nil })
+	serving.Go(func() error { g.followDNS(starting); return nil })
 	serving.Go(func() error { g.probe(starting); return nil })
 	closeAdmin := g.serveAdmin()
 	g.log.Info("serving", "proxy", g.listening(), "mode", g.cfg.Tailnet.Mode)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/fleet"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -208,6 +209,31 @@ func (g *Gateway) dialResolver(ctx context.Context, network string, addr netip.A
 		return g.node.DialUDP(ctx, addr)
 	}
 	return g.node.DialTCP(ctx, addr)
+}
+
+// dialGlobal connects to a global resolver of the tailnet: through the tunnel
+// when a peer carries its address, or should, and else directly. A private
+// address means another host in the pod's own network.
+func (g *Gateway) dialGlobal(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	if a := addr.Addr(); g.node.Routes(a) || !policy.Public(a) {
+		return g.dialResolver(ctx, network, addr)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr.String())
+}
+
+// followDNS has changes of the tailnet's DNS configuration apply at once, until
+// ctx ends. The engine tells nobody of them.
+func (g *Gateway) followDNS(ctx context.Context) {
+	for t := time.NewTicker(500 * time.Millisecond); ; {
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+			g.road.Resolver.Follow()
+		}
+	}
 }
 
 // oauthSecret is what the secrets of OAuth clients begin with. They may stand

@@ -145,6 +145,7 @@ func (g *Gateway) Reload() {
 		g.users.Store(users)
 	}
 	g.road.Resolver.SetHosts(hosts(cfg.Resolve))
+	g.road.Resolver.SetZones(zones(cfg.Resolve))
 	g.road.SetPolicy(g.policy(cfg.Policy))
 	g.limit.Set(limits(cfg.Limits))
 	g.sample.Store(int64(cfg.Log.Sample))

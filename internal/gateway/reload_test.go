@@ -124,3 +124,66 @@ func reload(t *testing.T, w *world) {
 		}
 	}
 }
+
+// reloadMore: the rest of what applies without a restart.
+func reloadMore(t *testing.T, w *world) {
+	dir := t.TempDir()
+	users, file := filepath.Join(dir, "users"), filepath.Join(dir, "pando.yaml")
+	write := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(users, "ann:one\n")
+	write(file, "{}\n")
+	r := w.startWith(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Auth.UsersFile = users
+	}, func(base config.Config, o *gateway.Options) {
+		o.Files = []string{file}
+		o.Load = func() (config.Config, error) {
+			cfg := base
+			data, err := os.ReadFile(file)
+			if err == nil {
+				err = config.Parse(data, &cfg)
+			}
+			return cfg, err
+		}
+	})
+	get := func(user, host string) string {
+		return w.curl(t, "-o", "/dev/null", "-w", "%{http_code}", "-x", "http://"+user+"@"+r.addr, "http://"+host+"/")
+	}
+	if a, b := get("ann:one", testnet.APIName), get("bob:two", testnet.APIName); a != "200" || b != "407" {
+		t.Fatalf("before: %s, %s; want 200, 407", a, b)
+	}
+	applied := func(n float64) func() bool {
+		return func() bool { return value(t, r, `pando_config_reloads_total{outcome="ok"}`) == n }
+	}
+	write(users, "bob:two\n")
+	eventually(t, "the new users", applied(1))
+	if a, b := get("ann:one", testnet.APIName), get("bob:two", testnet.APIName); a != "407" || b != "200" {
+		t.Errorf("after the change: %s, %s; want 407, 200", a, b)
+	}
+	// A zone that only the cloud's server knows; the tailnet does not name it.
+	const other = "api.other.example"
+	w.cloud.SetRecord(other, testnet.APIAddr)
+	if got := get("bob:two", other); got != "502" {
+		t.Errorf("before its zone: %s", got)
+	}
+	lines := r.flows.count()
+	write(file, "log: {sample: 1000}\nresolve: {zones: [{suffix: other.example, servers: ["+testnet.DNSAddr.String()+"]}]}\n")
+	eventually(t, "the zone", applied(2))
+	if got := get("bob:two", other); got != "200" { // what was known of it is forgotten
+		t.Errorf("with its zone: %s", got)
+	}
+	for range 20 {
+		get("bob:two", other)
+	}
+	if n := r.flows.count() - lines; n > 1 {
+		t.Errorf("%d flow lines of 21 with log.sample at 1000", n)
+	}
+	if _, st := r.admin(t, "/status"); !strings.Contains(st, "other.example") {
+		t.Errorf("the status does not know the zone: %s", st)
+	}
+}

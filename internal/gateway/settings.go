@@ -13,6 +13,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/keepalive"
 )
 
@@ -96,6 +97,14 @@ func hosts(c config.Resolve) map[string][]netip.Addr {
 			a, _ := netip.ParseAddr(s)
 			m[strings.ToLower(name)] = append(m[strings.ToLower(name)], a.Unmap())
 		}
+	}
+	return m
+}
+
+func zones(c config.Resolve) map[string]resolve.Zone {
+	m := map[string]resolve.Zone{}
+	for _, z := range c.Zones {
+		m[strings.ToLower(z.Suffix)] = resolve.Zone{Servers: z.Servers, Direct: z.Direct}
 	}
 	return m
 }

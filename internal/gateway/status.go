@@ -133,12 +133,12 @@ func (g *Gateway) status(flows int) admin.Status {
 	for _, p := range t.Peers {
 		s.Peers = append(s.Peers, peerStatus(p))
 	}
-	if d, ok := g.tailnetDNS(); ok {
-		for suffix, servers := range d.Routes {
-			s.Zones = append(s.Zones, admin.Zone{Suffix: suffix, Resolvers: servers})
+	for suffix, z := range g.road.Resolver.Zones() {
+		if !strings.HasSuffix(suffix, ".arpa") { // of addresses: nobody asks for these here
+			s.Zones = append(s.Zones, admin.Zone{Suffix: suffix, Resolvers: z.Servers})
 		}
-		slices.SortFunc(s.Zones, func(a, b admin.Zone) int { return strings.Compare(a.Suffix, b.Suffix) })
 	}
+	slices.SortFunc(s.Zones, func(a, b admin.Zone) int { return strings.Compare(a.Suffix, b.Suffix) })
 	for _, h := range g.road.Resolver.Health() {
 		s.Resolvers = append(s.Resolvers, admin.Resolver(h))
 	}

@@ -229,7 +229,8 @@ func metricsMove(t *testing.T, w *world) {
 		switch f {
 		case "pando_build_info", "pando_config_reloads_total", "pando_config_last_reload_successful", "pando_config_last_reload_success_timestamp_seconds", "pando_config_restart_needed",
 			"pando_probes_failing", "pando_dials", "pando_tailnet_sessions_mended_total", // the cases reload, probe_targets, limits and the engine's own
-			"pando_tailnet_up", "pando_tailnet_control_connected", "pando_tailnet_key_expiry_timestamp_seconds", "pando_tailnet_peers", "pando_tailnet_routes", "pando_tailnet_routers": // true from the start; the case status moves what the control server does
+			"pando_tailnet_up", "pando_tailnet_control_connected", // the case status
+			"pando_tailnet_key_expiry_timestamp_seconds", "pando_tailnet_peers", "pando_tailnet_routes", "pando_tailnet_routers": // the case key_expiry_peers_and_routes
 		default:
 			if !moved[f] {
 				t.Errorf("%s did not move", f)
@@ -251,4 +252,56 @@ func metricsMove(t *testing.T, w *world) {
 		t.Error("the engine's own metrics are missing")
 	}
 	tunnel.Close()
+}
+
+// keyExpiry: a key that ends soon is shown and warned of, and peers and routes
+// are counted as they come.
+func keyExpiry(t *testing.T, w *world) {
+	edit := func(dir string) func(*config.Config) {
+		return func(c *config.Config) {
+			withAdmin(c)
+			c.Tailnet.Hostname, c.Tailnet.StateDir = "expiring", dir
+			c.Tunnel.IdleTimeout = config.Duration(2 * time.Second) // the key is looked at as often as idle tunnels are
+		}
+	}
+	dir := t.TempDir()
+	first := w.start(t, edit(dir))
+	if m := scrape(t, first); m["pando_tailnet_key_expiry_timestamp_seconds"] != 0 {
+		t.Errorf("a key that never expires: %v", m["pando_tailnet_key_expiry_timestamp_seconds"])
+	}
+	first.kill()
+	if err := first.wait(); err != nil {
+		t.Fatal(err)
+	}
+	ends := time.Now().Add(50 * time.Hour).Truncate(time.Second)
+	if err := w.net.SetKeyExpiry("expiring", ends); err != nil {
+		t.Fatal(err)
+	}
+	r := w.start(t, edit(dir))
+	before := scrape(t, r)
+	if got := before["pando_tailnet_key_expiry_timestamp_seconds"]; got != float64(ends.Unix()) {
+		t.Errorf("the metric says %v, want %v", got, ends.Unix())
+	}
+	if _, st := r.admin(t, "/status"); !strings.Contains(st, `"keyExpiry": "`+ends.UTC().Format("2006-01-02T15:04:05")) {
+		t.Errorf("the status does not show the end of the key: %s", st)
+	}
+	eventually(t, "the warning", func() bool {
+		r.flows.mu.Lock()
+		defer r.flows.mu.Unlock()
+		return strings.Contains(r.flows.all.String(), "the device's key expires")
+	})
+	w.nobody(t, r) // a router with one route
+	eventually(t, "one router more", func() bool {
+		after := scrape(t, r)
+		routers := func(m map[string]float64) (n float64) {
+			for name, v := range m {
+				if strings.HasPrefix(name, "pando_tailnet_routers{") {
+					n += v
+				}
+			}
+			return n
+		}
+		return after["pando_tailnet_peers"] == before["pando_tailnet_peers"]+1 &&
+			after["pando_tailnet_routes"] == before["pando_tailnet_routes"]+1 && routers(after) == routers(before)+1
+	})
 }

@@ -237,6 +237,17 @@ func (n *Net) ApproveRoutes(hostname string, routes ...netip.Prefix) error {
 // ExpireDevices has the keys of all devices expire, or lets them log in again.
 func (n *Net) ExpireDevices(expired bool) { n.ctl.SetExpireAllNodes(expired) }
 
+// SetKeyExpiry has the key of the device called hostname expire at a time.
+func (n *Net) SetKeyExpiry(hostname string, at time.Time) error {
+	node, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	node.KeyExpiry = at
+	n.ctl.UpdateNode(node)
+	return nil
+}
+
 // GrantNetmapCache lets the device called hostname keep the network map on
 // disk, to start from while the control server is away.
 func (n *Net) GrantNetmapCache(hostname string) error {

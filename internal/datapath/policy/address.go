@@ -105,14 +105,14 @@ func (p *Policy) forbidden(a netip.Addr, port uint16) bool {
 	return false
 }
 
-// public reports whether a is a host address of the public internet.
-func public(a netip.Addr) bool {
+// Public reports whether a is a host address of the public internet.
+func Public(a netip.Addr) bool {
 	a = a.Unmap()
 	if a.Is4() {
 		return !matchAny(notPublic, a)
 	}
 	if e := embeddings[0]; e.prefix.Contains(a) { // NAT64: as public as what is inside
-		return public(e.inside(a))
+		return Public(e.inside(a))
 	}
 	return globalUnicast6.Contains(a) && !matchAny(notPublic6, a)
 }

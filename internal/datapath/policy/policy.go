@@ -149,7 +149,7 @@ func (p *Policy) mayDirect(addr netip.Addr) bool {
 	case DirectAny:
 		return true
 	case DirectPublic:
-		return public(addr)
+		return Public(addr)
 	}
 	return false
 }

@@ -225,7 +225,7 @@ func TestForbidden(t *testing.T) {
 					t.Errorf("routed %v: got %+v, want forbidden", routed, v)
 				}
 			}
-			if public(addr) && !new(Policy).forbidden(addr, 80) {
+			if Public(addr) && !new(Policy).forbidden(addr, 80) {
 				t.Error("counts as public")
 			}
 		})

@@ -21,9 +21,9 @@ const hostsTTL = 5 * time.Second
 
 // askBase asks the resolvers of resolv.conf. A name with a dot is asked as it
 // is first, and then with the search domains, whatever ndots says: the
-// gateway's clients give whole names. A search domain may lead into a zone of
-// d; d's own resolvers are asked then.
-func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, d TailnetDNS, name string) (res result, source string) {
+// gateway's clients give whole names. A search domain may lead into a zone,
+// whose own resolvers are asked then.
+func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, v view, name string) (res result, source string) {
 	servers := make([]string, len(conf.Servers))
 	for i, s := range conf.Servers {
 		servers[i] = net.JoinHostPort(s, conf.Port)
@@ -38,17 +38,10 @@ func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, d Tailne
 		candidates = append(candidates[1:], name) // a short name is completed first
 	}
 	for _, c := range candidates {
-		if d.owns(c) {
-			res, source = r.askTailnet(ctx, d, c)
+		if v.owns(c) {
+			res, source = r.askPrivate(ctx, v, c)
 		} else {
-			source = SourceBase
-			res = r.ask(ctx, c, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-				reply, err := r.exchangeAny(ctx, r.dialBase, servers, q)
-				if err == nil {
-					disbelieve(reply, d)
-				}
-				return reply, err
-			})
+			res, source = r.askServers(ctx, v, r.dialBase, servers, c), SourceBase
 		}
 		if res.err != nil || res.found() {
 			break
@@ -57,11 +50,22 @@ func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, d Tailne
 	return res, source
 }
 
+// ofCluster reports whether name lies under a search domain of the pod's own
+// resolver, or is a single label, which those complete: it is the cluster's.
+func ofCluster(conf *dns.ClientConfig, name string) bool {
+	if !strings.Contains(name, ".") {
+		return true
+	}
+	return conf != nil && slices.ContainsFunc(conf.Search, func(domain string) bool {
+		return under(name, strings.ToLower(strings.Trim(domain, ".")))
+	})
+}
+
 // disbelieve drops from a reply of the pod's network what it says of names that
-// d owns: a CNAME that leads into a private zone is followed there, and that
+// have an owner: a CNAME that leads into a private zone is followed there, and that
 // the public DNS has no such name means nothing.
-func disbelieve(reply *dns.Msg, d TailnetDNS) {
-	owned := func(fqdn string) bool { return d.owns(strings.ToLower(strings.TrimSuffix(fqdn, "."))) }
+func disbelieve(reply *dns.Msg, v view) {
+	owned := func(fqdn string) bool { return v.owns(strings.ToLower(strings.TrimSuffix(fqdn, "."))) }
 	reply.Answer = slices.DeleteFunc(reply.Answer, func(rr dns.RR) bool { return owned(rr.Header().Name) })
 	for _, rr := range reply.Answer {
 		if c, ok := rr.(*dns.CNAME); ok && owned(c.Target) {

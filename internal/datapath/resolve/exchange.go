@@ -135,10 +135,11 @@ func read(m *dns.Msg, q dns.Question) result {
 	return out
 }
 
-// exchangeAny asks servers in turn until one gives a usable reply.
+// exchangeAny asks servers in turn until one gives a usable reply: those first
+// that did not fail the last time.
 func (r *Resolver) exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Msg) (*dns.Msg, error) {
 	var errs []error
-	for _, s := range servers {
+	for _, s := range r.health.order(servers) {
 		addr, err := ServerAddr(s)
 		if err != nil {
 			errs = append(errs, err)

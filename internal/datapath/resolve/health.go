@@ -40,6 +40,31 @@ func (h *health) note(server string, err error) {
 	h.m[server] = s
 }
 
+// failedFor is how long a resolver that failed is asked after the others.
+const failedFor = 30 * time.Second
+
+// order puts the servers that failed a moment ago behind the others.
+func (h *health) order(servers []string) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	failed := func(server string) bool {
+		addr, err := ServerAddr(server)
+		s := h.m[addr.String()]
+		return err == nil && s.Failed != nil && time.Since(*s.Failed) < failedFor && (s.Answered == nil || s.Answered.Before(*s.Failed))
+	}
+	list := slices.Clone(servers)
+	slices.SortStableFunc(list, func(a, b string) int {
+		switch fa, fb := failed(a), failed(b); {
+		case fa == fb:
+			return 0
+		case fa:
+			return 1
+		}
+		return -1
+	})
+	return list
+}
+
 // Health tells how the resolvers fare that were asked in the last hour.
 func (r *Resolver) Health() []Health {
 	h := &r.health

@@ -4,11 +4,14 @@
 //  1. an address in any spelling (literal.go): no lookup at all
 //  2. the host table of the configuration
 //  3. the pod's /etc/hosts, where its hostAliases are
-//  4. the tailnet's own names: extra records and MagicDNS
-//  5. the tailnet's split-DNS routes, longest suffix first, asked through the
+//  4. the tailnet's extra records
+//  5. zones, the longest suffix first: those of the configuration, the
+//     tailnet's split-DNS routes, and MagicDNS. They are asked through the
 //     tunnel: a private zone's query never reaches the pod's network, and no
 //     answer from there is believed
-//  6. the pod's own resolvers, those of /etc/resolv.conf
+//  6. the tailnet's global resolvers, if it has any, but for names under the
+//     pod's own search domains, which are the cluster's
+//  7. the pod's own resolvers, those of /etc/resolv.conf
 //
 // Answers are cached for their TTL, and used for longer while the resolvers
 // don't answer (RFC 8767); failures of the name for a short time (RFC 2308).
@@ -23,6 +26,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -37,7 +41,7 @@ import (
 )
 
 // Sources of an answer, as Answer.Source and the log spell them. An answer of
-// a split-DNS route has the source "zone " and its suffix.
+// a zone's resolver has the source "zone " and the zone's suffix.
 const (
 	SourceLiteral  = "literal"
 	SourceHosts    = "hosts"
@@ -45,6 +49,7 @@ const (
 	SourceRecord   = "record"
 	SourceMagicDNS = "magicdns"
 	SourceZone     = "zone "
+	SourceGlobal   = "global"
 	SourceBase     = "base"
 )
 
@@ -59,11 +64,20 @@ type TailnetDNS struct {
 	Search      []string
 }
 
+// Zone is a DNS suffix's resolvers.
+type Zone struct {
+	Servers []string // "10.12.0.2" or "10.12.0.2:5353"; an empty list answers that no name exists
+	Direct  bool     // reached through the pod's own network, not the tunnel
+}
+
 // Options says where answers come from. The zero value asks only the host's
 // own resolvers.
 type Options struct {
 	// Hosts maps names, and "*.suffix" for all names below suffix, to addresses.
 	Hosts map[string][]netip.Addr
+
+	// Zones are the configuration's own, by suffix.
+	Zones map[string]Zone
 
 	// Tailnet returns the tailnet's DNS configuration, and false while the
 	// tailnet is not up: lookups then fail with flow.NotReady, for a private
@@ -74,6 +88,9 @@ type Options struct {
 	QueryMagic func(ctx context.Context, query []byte) ([]byte, error)
 	// DialTailnet opens a connection ("udp" or "tcp") through the tunnel.
 	DialTailnet DialFunc
+	// DialGlobal opens one to a global resolver of the tailnet, by the road that
+	// is right for its address. Nil means that those are not asked.
+	DialGlobal DialFunc
 
 	HostsFile  string // empty means /etc/hosts
 	ResolvConf string // empty means /etc/resolv.conf
@@ -88,6 +105,9 @@ type Options struct {
 	Looked func(source string, class flow.Class, cached bool)
 	// CacheSize is the number of names kept. Zero means 10,000.
 	CacheSize int
+	// Flights is the number of names looked up at a time; others wait. Zero
+	// means 512.
+	Flights int
 }
 
 // DialFunc opens a connection to one address.
@@ -102,12 +122,15 @@ type Answer struct {
 
 // Resolver resolves names. Its methods may be called at the same time.
 type Resolver struct {
-	opts   Options
-	hosts  atomic.Pointer[map[string][]netip.Addr]
-	cache  *lru.Cache[string, entry]
-	flight singleflight.Group
-	base   baseFiles
-	health health
+	opts    Options
+	hosts   atomic.Pointer[map[string][]netip.Addr]
+	zones   atomic.Pointer[map[string]Zone]
+	follow  follow
+	cache   *lru.Cache[string, entry]
+	flight  singleflight.Group
+	flights chan struct{} // has one for each flight
+	base    baseFiles
+	health  health
 
 	dialBase DialFunc // how the pod's own resolvers are reached; tests replace it
 }
@@ -151,8 +174,12 @@ func New(opts Options) *Resolver {
 	if opts.CacheSize == 0 {
 		opts.CacheSize = 10_000
 	}
-	r := &Resolver{opts: opts, base: baseFiles{hosts: opts.HostsFile, conf: opts.ResolvConf}, dialBase: dialHost}
+	if opts.Flights == 0 {
+		opts.Flights = 512
+	}
+	r := &Resolver{opts: opts, flights: make(chan struct{}, opts.Flights), base: baseFiles{hosts: opts.HostsFile, conf: opts.ResolvConf}, dialBase: dialHost}
 	r.SetHosts(opts.Hosts)
+	r.zones.Store(&opts.Zones)
 	var err error
 	if r.cache, err = lru.New[string, entry](opts.CacheSize); err != nil {
 		panic("resolve: " + err.Error()) // only a size below 1
@@ -218,11 +245,18 @@ func (r *Resolver) look(ctx context.Context, h Host) (Answer, error) {
 		defer t.Stop()
 		stale = t.C
 	}
-	ch := r.flight.DoChan(name, func() (any, error) {
+	age := r.follow.age.Load()
+	ch := r.flight.DoChan(strconv.FormatInt(age, 10)+" "+name, func() (any, error) {
 		// The flight is shared, so it outlives the caller that began it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.opts.Timeout)
 		defer cancel()
-		return r.fill(ctx, name), nil
+		select {
+		case r.flights <- struct{}{}:
+			defer func() { <-r.flights }()
+			return r.fill(ctx, name, age), nil
+		case <-ctx.Done():
+			return entry{err: fail(flow.Timeout, name, "too many names are being looked up", ctx.Err())}, nil
+		}
 	})
 	select {
 	case res := <-ch:
@@ -238,8 +272,8 @@ func (r *Resolver) look(ctx context.Context, h Host) (Answer, error) {
 	}
 }
 
-// fill looks name up and remembers the outcome if it is worth it.
-func (r *Resolver) fill(ctx context.Context, name string) entry {
+// fill looks name up and remembers the outcome if it is worth it, and of this age.
+func (r *Resolver) fill(ctx context.Context, name string, age int64) entry {
 	answer, ttl, err := r.lookup(ctx, name, 0)
 	e := entry{answer: answer, err: err}
 	switch flow.ClassOf(err) {
@@ -250,7 +284,7 @@ func (r *Resolver) fill(ctx context.Context, name string) entry {
 	default: // the resolver failed, not the name
 		if old, ok := r.cache.Get(name); ok && time.Now().Before(old.useful) {
 			old.expires = time.Now().Add(staleRetry)
-			r.cache.Add(name, old)
+			r.keep(name, old, age)
 			return old
 		}
 		return e
@@ -259,7 +293,7 @@ func (r *Resolver) fill(ctx context.Context, name string) entry {
 	if err == nil {
 		e.useful = e.expires.Add(staleTime)
 	}
-	r.cache.Add(name, e)
+	r.keep(name, e, age)
 	return e
 }
 
@@ -272,20 +306,19 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 	if a := hosts[name]; len(a) > 0 {
 		return Answer{Addrs: a, Source: SourceFile}, hostsTTL, nil
 	}
-	var d TailnetDNS // without a tailnet it owns no name
-	if r.opts.Tailnet != nil {
-		var up bool
-		if d, up = r.opts.Tailnet(); !up {
-			return Answer{}, 0, fail(flow.NotReady, name, "the gateway has not joined its tailnet yet; try again", nil)
-		}
+	v, up := r.view()
+	if !up {
+		return Answer{}, 0, fail(flow.NotReady, name, "the gateway has not joined its tailnet yet; try again", nil)
 	}
-	res, source := r.askTailnet(ctx, d, name)
+	res, source := r.askPrivate(ctx, v, name)
 	switch {
 	case source != "":
+	case len(v.Resolvers) > 0 && r.opts.DialGlobal != nil && !ofCluster(conf, name):
+		res, source = r.askServers(ctx, v, r.opts.DialGlobal, v.Resolvers, name), SourceGlobal
 	case baseErr != nil:
 		res, source = result{err: baseErr}, SourceBase
 	default:
-		res, source = r.askBase(ctx, conf, d, name)
+		res, source = r.askBase(ctx, conf, v, name)
 	}
 	switch {
 	case res.err != nil:
@@ -303,22 +336,22 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 	return Answer{Source: source}, res.ttl, fail(flow.NotFound, name, "the name does not exist according to its source: "+source, nil)
 }
 
-// askTailnet answers from the tailnet's sources. The source is empty when none
-// of them is responsible for name.
-func (r *Resolver) askTailnet(ctx context.Context, d TailnetDNS, name string) (result, string) {
+// askPrivate answers from the sources that own a part of the name space. The
+// source is empty when none of them is responsible for name.
+func (r *Resolver) askPrivate(ctx context.Context, v view, name string) (result, string) {
 	if !strings.Contains(name, ".") {
 		// A short name: the tailnet's search domains complete it.
-		for _, domain := range d.Search {
-			if res, source := r.askTailnet(ctx, d, name+"."+domain); source != "" && (res.err != nil || res.found()) {
+		for _, domain := range v.Search {
+			if res, source := r.askPrivate(ctx, v, name+"."+domain); source != "" && (res.err != nil || res.found()) {
 				return res, source
 			}
 		}
 	}
-	if a := d.Records[name]; len(a) > 0 {
+	if a := v.Records[name]; len(a) > 0 {
 		return result{addrs: a, ttl: time.Minute}, SourceRecord
 	}
-	suffix, servers, routed := longestSuffix(d.Routes, name)
-	if d.Magic && under(name, d.MagicSuffix) && len(suffix) <= len(d.MagicSuffix) {
+	suffix, zone, zoned := v.zone(name)
+	if v.magic(name, suffix) {
 		return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 			wire, err := q.Pack()
 			if err != nil {
@@ -331,36 +364,31 @@ func (r *Resolver) askTailnet(ctx context.Context, d TailnetDNS, name string) (r
 			return reply, reply.Unpack(wire)
 		}), SourceMagicDNS
 	}
-	if !routed {
+	switch {
+	case !zoned:
 		return result{}, ""
-	}
-	if len(servers) == 0 {
+	case len(zone.Servers) == 0:
 		return result{ttl: negativeTTL}, SourceZone + suffix // only the tailnet itself knows this zone
 	}
+	dial := r.opts.DialTailnet
+	if zone.Direct {
+		dial = r.dialBase
+	}
 	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-		return r.exchangeAny(ctx, r.opts.DialTailnet, servers, q)
+		return r.exchangeAny(ctx, dial, zone.Servers, q)
 	}), SourceZone + suffix
 }
 
-// owns reports whether the tailnet is responsible for name.
-func (d TailnetDNS) owns(name string) bool {
-	_, _, routed := longestSuffix(d.Routes, name)
-	return routed || len(d.Records[name]) > 0 || d.Magic && under(name, d.MagicSuffix)
-}
-
-// longestSuffix finds the most specific route for name.
-func longestSuffix(routes map[string][]string, name string) (suffix string, servers []string, ok bool) {
-	for s := name; s != ""; {
-		if list, found := routes[s]; found {
-			return s, list, true
+// askServers asks resolvers that answer for names of everybody's, and believes
+// them in nothing that has an owner.
+func (r *Resolver) askServers(ctx context.Context, v view, dial DialFunc, servers []string, name string) result {
+	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+		reply, err := r.exchangeAny(ctx, dial, servers, q)
+		if err == nil {
+			disbelieve(reply, v)
 		}
-		_, rest, more := strings.Cut(s, ".")
-		if !more {
-			break
-		}
-		s = rest
-	}
-	return "", nil, false
+		return reply, err
+	})
 }
 
 func under(name, suffix string) bool {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,6 +110,121 @@ func TestPrivateZone(t *testing.T) {
 		if !strings.HasSuffix(q, ".known") {
 			t.Errorf("the pod's resolver was asked %s", q)
 		}
+	}
+}
+
+func TestConfiguredZones(t *testing.T) {
+	inTunnel := newServer(t, records("api.corp.example. 60 IN A 10.0.0.1", "a.deep.corp.example. 60 IN A 10.0.0.2"))
+	tailnets := newServer(t, records("api.corp.example. 60 IN A 10.0.0.9", "a.deep.corp.example. 60 IN A 10.0.0.3"))
+	direct := newServer(t, records("db.onprem.example. 60 IN A 10.0.0.4"))
+	pod := newServer(t, records("www.known. 60 IN A 10.0.0.5"))
+	r := newResolver(t, Options{
+		Zones:      map[string]Zone{"corp.example": {Servers: []string{"10.9.9.1"}}, "onprem.example": {Servers: []string{"192.0.2.3"}, Direct: true}},
+		ResolvConf: file(t, "nameserver "+base+"\n"),
+		Tailnet:    up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.2"}, "deep.corp.example": {"10.9.9.2"}}}),
+	}, map[string]*server{base: pod, "10.9.9.1": inTunnel, "10.9.9.2": tailnets, "192.0.2.3": direct})
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")         // ours before the tailnet's
+	lookup(t, r, "a.deep.corp.example", "zone deep.corp.example", "10.0.0.3") // the longest before ours
+	lookup(t, r, "db.onprem.example", "zone onprem.example", "10.0.0.4")      // not through the tunnel
+	lookupFails(t, r, "none.onprem.example", flow.NotFound, "onprem.example") // and nobody else is asked
+	lookup(t, r, "www.known", SourceBase, "10.0.0.5")
+	if q := pod.queries(""); len(q) != 2 {
+		t.Errorf("the pod's resolver was asked %v", q)
+	}
+	// The zone moves: what was known of its names is forgotten.
+	r.SetZones(map[string]Zone{"corp.example": {Servers: []string{"10.9.9.2"}}})
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.9")
+}
+
+func TestGlobalResolvers(t *testing.T) {
+	pod := newServer(t, records("web.ns.svc.cluster.local. 60 IN A 10.96.0.1", "printer. 60 IN A 10.0.0.8"))
+	global := newServer(t, records("www.known. 60 IN A 192.0.2.1", "lies.known. 60 IN CNAME api.corp.example.", "api.corp.example. 60 IN A 203.0.113.66"))
+	zone := newServer(t, records(apiA))
+	o := Options{ResolvConf: file(t, "nameserver "+base+"\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\n")}
+	o.Tailnet = up(TailnetDNS{Resolvers: []string{"192.0.2.53"}, Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})
+	r := newResolver(t, o, map[string]*server{base: pod, "192.0.2.53": global, "10.9.9.1": zone})
+	r.opts.DialGlobal = r.dialBase
+	lookup(t, r, "www.known", SourceGlobal, "192.0.2.1")
+	lookup(t, r, "web.ns.svc.cluster.local", SourceBase, "10.96.0.1") // the cluster's own
+	lookup(t, r, "printer", SourceBase, "10.0.0.8")
+	lookup(t, r, "lies.known", "zone corp.example", "10.0.0.1") // not believed about what has an owner
+	lookupFails(t, r, "none.known", flow.NotFound, SourceGlobal)
+	for _, q := range pod.queries("") {
+		if strings.HasSuffix(q, ".known") {
+			t.Errorf("the pod's resolver was asked %s", q)
+		}
+	}
+}
+
+// What changes in the tailnet's configuration applies from Follow on, and what
+// was asked before it is not kept.
+func TestFollow(t *testing.T) {
+	var d atomic.Pointer[TailnetDNS]
+	d.Store(&TailnetDNS{})
+	release := make(chan struct{})
+	pod := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		if strings.HasPrefix(q.Question[0].Name, "slow.") {
+			<-release
+		}
+		return records("api.corp.example. 60 IN A 203.0.113.66", "slow.corp.example. 60 IN A 203.0.113.66")(n, q)
+	})
+	zone := newServer(t, records(apiA, "slow.corp.example. 60 IN A 10.0.0.2"))
+	r := newResolver(t, Options{Tailnet: func() (TailnetDNS, bool) { return *d.Load(), true }}, map[string]*server{base: pod, "10.9.9.1": zone})
+	r.Follow()
+	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66")
+	var wg sync.WaitGroup
+	wg.Go(func() { lookup(t, r, "slow.corp.example", SourceBase, "203.0.113.66") })
+	for len(pod.queries("slow.corp.example")) == 0 {
+		time.Sleep(time.Millisecond) // until it is on its way
+	}
+	d.Store(&TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})
+	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66") // nobody has looked yet
+	r.Follow()
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2") // does not join the old flight
+	close(release)
+	wg.Wait()
+	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2")
+	r.Follow() // no change, nothing is forgotten
+	if a, _ := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); !a.Cached {
+		t.Error("an answer was forgotten without a reason")
+	}
+}
+
+func TestRemembersWhoAnswered(t *testing.T) {
+	dead, good := newServer(t, silent), newServer(t, records(apiA, "two.corp.example. 60 IN A 10.0.0.2"))
+	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1", "10.9.9.2"}}})}, map[string]*server{"10.9.9.1": dead, "10.9.9.2": good})
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+	asked := len(dead.queries(""))
+	if asked == 0 {
+		t.Fatal("the first server was not asked first")
+	}
+	start := time.Now()
+	lookup(t, r, "two.corp.example", "zone corp.example", "10.0.0.2")
+	if n := len(dead.queries("")); n != asked || time.Since(start) > serverTimeout {
+		t.Errorf("the server that is silent was asked again, %d times", n-asked)
+	}
+}
+
+func TestFlightsAreBounded(t *testing.T) {
+	release := make(chan struct{})
+	var most, now atomic.Int32
+	s := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		most.Store(max(most.Load(), now.Add(1)))
+		<-release
+		now.Add(-1)
+		return records(apiA)(n, q)
+	})
+	r := newResolver(t, Options{Flights: 2, Timeout: time.Second}, map[string]*server{base: s})
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() { r.Lookup(t.Context(), Host{Name: strconv.Itoa(i) + ".corp.example"}) })
+	}
+	time.Sleep(300 * time.Millisecond) // for those that should not have begun
+	close(release)
+	wg.Wait()
+	if n := most.Load(); n > 2*2*2 { // A and AAAA, over UDP and TCP
+		t.Errorf("%d queries at a time with 2 flights", n)
 	}
 }
 
