@@ -197,7 +197,8 @@ func (c *Cloud) udpHandler(_, dst netip.AddrPort) (func(net.Conn), bool) {
 
 func (c *Cloud) serveDNS(w dns.ResponseWriter, q *dns.Msg) { w.WriteMsg(c.answer(q)) }
 
-// answer is the private DNS server: authoritative for Zone, and for nothing else.
+// answer is the private DNS server: authoritative for Zone, and for what else
+// SetRecord has given it.
 func (c *Cloud) answer(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg).SetReply(q)
 	if len(q.Question) != 1 {
@@ -205,14 +206,14 @@ func (c *Cloud) answer(q *dns.Msg) *dns.Msg {
 	}
 	qu := q.Question[0]
 	name := strings.ToLower(qu.Name)
-	if !dns.IsSubDomain(Zone+".", name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	addrs, ok := c.records[name]
+	if !ok && !dns.IsSubDomain(Zone+".", name) {
 		return m.SetRcode(q, dns.RcodeRefused)
 	}
 	m.Authoritative = true
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.queries[name]++
-	addrs, ok := c.records[name]
 	if !ok {
 		return m.SetRcode(q, dns.RcodeNameError)
 	}
