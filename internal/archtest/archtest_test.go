@@ -84,7 +84,7 @@ func TestPackageDocs(t *testing.T) {
 
 // Rule 2: imports point one way.
 func TestForbiddenImports(t *testing.T) {
-	stages := []string{"mux", "httpproxy", "socks5", "policy", "resolve", "dial", "relay"}
+	stages := []string{"mux", "httpproxy", "socks5", "sni", "forward", "policy", "resolve", "dial", "relay"}
 	for _, f := range source(t) {
 		if f.test {
 			continue
@@ -137,7 +137,7 @@ func TestEveryClassHasReplies(t *testing.T) {
 	if len(classes) < 10 {
 		t.Fatalf("found only the classes %v", classes)
 	}
-	for path, fn := range map[string]string{"internal/datapath/httpproxy/reply.go": "statusFor", "internal/datapath/socks5/message.go": "ReplyFor"} {
+	for path, fn := range map[string]string{"internal/datapath/httpproxy/reply.go": "statusFor", "internal/datapath/socks5/message.go": "ReplyFor", "internal/datapath/sni/sni.go": "AlertFor"} {
 		have := map[string]bool{}
 		for _, f := range files {
 			if f.path != path {

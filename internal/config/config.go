@@ -29,6 +29,10 @@ type Config struct {
 	Listen  Listen  `json:"listen"`
 	Tailnet Tailnet `json:"tailnet"`
 	Resolve Resolve `json:"resolve"`
+	DNS     DNS     `json:"dns"`
+	SNI     []Port  `json:"sni" doc:"Ports for TLS clients that know of no proxy: the server name in the ClientHello is the target. Nothing is decrypted."`
+	Web     []Port  `json:"web" doc:"Ports for plain-HTTP clients that know of no proxy: the Host of each request is its target."`
+	Forward []Pipe  `json:"forward" doc:"Ports that stand for one target each, for databases and anything else."`
 	Policy  Policy  `json:"policy" live:"yes"`
 	Auth    Auth    `json:"auth"`
 	Limits  Limits  `json:"limits" live:"yes"`
@@ -46,6 +50,7 @@ type Listen struct {
 	Also      []string `json:"also" doc:"More addresses where the same proxies listen."`
 	Admin     string   `json:"admin" doc:"Address of the admin port: /livez, /readyz, /metrics, /status. Empty means none."`
 	AdminAlso []string `json:"adminAlso" doc:"More addresses of the admin port."`
+	DNS       string   `json:"dns" doc:"Address of the DNS answerer, over UDP and TCP, to which cluster DNS forwards the zones of dns.zones. Empty means none."`
 	Pprof     bool     `json:"pprof" doc:"Serve Go's profiles at /debug/pprof/ on the admin port."`
 	ReusePort bool     `json:"reusePort" doc:"Share the proxy port with other replicas on the same host (SO_REUSEPORT). Off, a port in use is an error."`
 }
@@ -89,6 +94,31 @@ type Zone struct {
 	Suffix  string   `json:"suffix" doc:"The zone: its own name and all names below it."`
 	Servers []string `json:"servers" doc:"Its resolvers: IP addresses, with a port where it is not 53."`
 	Direct  bool     `json:"direct" doc:"Ask them through the pod's own network, in place of the tailnet."`
+}
+
+// DNS says what the answerer at listen.dns tells.
+type DNS struct {
+	Zones []ServedZone `json:"zones" doc:"The zones that are answered for; everything else is refused. Names below them are never asked of the pod's own resolver, which would ask Pando again."`
+	Fleet []string     `json:"fleet" doc:"The fleet's own addresses, or names of it that the pod's resolver knows, such as pando.pando.svc: where the Service leads to the ports of sni, web and forward."`
+	TTL   Duration     `json:"ttl" doc:"How long answers may be kept at most."`
+}
+
+// ServedZone is a zone that is answered for.
+type ServedZone struct {
+	Suffix string `json:"suffix" doc:"The zone: its own name and all names below it."`
+	Answer string `json:"answer" doc:"fleet: the fleet's own addresses, so that clients come to it. real: the real ones, for clients that reach them by themselves or use a proxy. Empty means fleet."`
+}
+
+// Port is a port of a transparent front.
+type Port struct {
+	Listen string `json:"listen" doc:"Address of the port, host:port; an empty host means all addresses."`
+	Port   int    `json:"port" doc:"The target's port: the one that clients believe to talk to. 0 means 443 under sni and 80 under web."`
+}
+
+// Pipe is a port that stands for one target.
+type Pipe struct {
+	Listen string `json:"listen" doc:"Address of the port, host:port; an empty host means all addresses."`
+	Target string `json:"target" doc:"The target, host:port, such as db.internal.example.com:5432."`
 }
 
 // Policy says who may reach what.
@@ -169,6 +199,7 @@ func Default() Config {
 		Listen:  Listen{Proxy: ":1055", Admin: ":9002"},
 		Tailnet: Tailnet{Mode: "userspace", ControlURL: "https://controlplane.tailscale.com", AcceptRoutes: true, ShieldsUp: true, TUN: "tailscale0", StartTimeout: Duration(10 * time.Second)},
 		Resolve: Resolve{Tailnet: true, Timeout: Duration(5 * time.Second), MinTTL: Duration(time.Second), MaxTTL: Duration(5 * time.Minute)},
+		DNS:     DNS{TTL: Duration(5 * time.Second)},
 		Policy:  Policy{Direct: "none", Mode: "enforce"},
 		Limits:  Limits{Connections: 16384, PerClient: 4096, Dials: 2048},
 		Dial:    Dial{Timeout: Duration(10 * time.Second), Attempts: 3},

@@ -29,6 +29,8 @@ func (c *Config) Validate() error {
 	}
 	v.tailnet(&c.Tailnet)
 	v.resolve(&c.Resolve)
+	v.dns(c)
+	v.fronts(c)
 	v.policy(&c.Policy)
 	v.notBelow("limits.connections", c.Limits.Connections, 0)
 	v.notBelow("limits.perClient", c.Limits.PerClient, 0)
@@ -190,6 +192,59 @@ func (v *validator) resolve(r *Resolve) {
 	}
 }
 
+func (v *validator) dns(c *Config) {
+	if c.Listen.DNS != "" {
+		v.listen("listen.dns", c.Listen.DNS)
+		if len(c.DNS.Zones) == 0 {
+			v.add("dns.zones", "listen.dns is set, and there is no zone to answer for; add one such as {suffix: internal.example.com}")
+		}
+	}
+	v.positive("dns.ttl", c.DNS.TTL)
+	for i, z := range c.DNS.Zones {
+		at := fmt.Sprintf("dns.zones[%d].", i)
+		v.suffix(at+"suffix", z.Suffix)
+		if slices.ContainsFunc(c.DNS.Zones[:i], func(o ServedZone) bool { return strings.EqualFold(o.Suffix, z.Suffix) }) {
+			v.add(at+"suffix", "%q is there twice; keep one", z.Suffix)
+		}
+		if z.Answer != "" {
+			v.oneOf(at+"answer", z.Answer, "fleet", "real")
+		}
+		if z.Answer != "real" && len(c.DNS.Fleet) == 0 {
+			v.add("dns.fleet", "zone %q is answered with the fleet's address, and none is given; write the Service's cluster IP, or its name such as pando.pando.svc", z.Suffix)
+		}
+	}
+	for i, f := range c.DNS.Fleet {
+		if _, err := netip.ParseAddr(f); err != nil {
+			v.suffix(fmt.Sprintf("dns.fleet[%d]", i), f)
+		}
+	}
+}
+
+func (v *validator) fronts(c *Config) {
+	for key, ports := range map[string][]Port{"sni": c.SNI, "web": c.Web} {
+		for i, p := range ports {
+			at := fmt.Sprintf("%s[%d].", key, i)
+			v.listen(at+"listen", p.Listen)
+			if p.Port < 0 || p.Port > 65535 {
+				v.add(at+"port", "%d is not between 0 and 65535", p.Port)
+			}
+		}
+	}
+	for i, p := range c.Forward {
+		at := fmt.Sprintf("forward[%d].", i)
+		v.listen(at+"listen", p.Listen)
+		v.target(at+"target", p.Target, "db.internal.example.com:5432")
+	}
+}
+
+// target checks host:port.
+func (v *validator) target(path, target, example string) {
+	host, port, err := net.SplitHostPort(target)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
+		v.add(path, "%q is no target; write host:port, such as %s", target, example)
+	}
+}
+
 func (v *validator) policy(p *Policy) {
 	v.oneOf("policy.direct", p.Direct, "none", "public", "any")
 	v.oneOf("policy.mode", p.Mode, "enforce", "report")
@@ -211,10 +266,7 @@ func (v *validator) policy(p *Policy) {
 
 func (v *validator) probe(p *Probe) {
 	for i, target := range p.Targets {
-		host, port, err := net.SplitHostPort(target)
-		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
-			v.add(fmt.Sprintf("probe.targets[%d]", i), "%q is no target; write host:port, such as api.internal.example.com:443", target)
-		}
+		v.target(fmt.Sprintf("probe.targets[%d]", i), target, "api.internal.example.com:443")
 	}
 	v.positive("probe.interval", p.Interval)
 	v.notBelow("probe.failures", p.Failures, 1)

@@ -1,7 +1,7 @@
 // Package datapath is the road that every connection takes, and this file is
 // the order:
 //
-//	accept → mux → httpproxy | socks5 → policy(name) → resolve → policy(address) → dial → relay
+//	accept → mux → httpproxy | socks5 | sni | forward → policy(name) → resolve → policy(address) → dial → relay
 //
 // The order is law. A name that is denied is never looked up, and the address
 // that was judged is the address that is dialled, so DNS can't answer twice.
@@ -54,6 +54,9 @@ type Road struct {
 func (r *Road) Cut(why string) {
 	r.cut.Store(&flow.Error{Class: flow.Cut, Op: "drain", Err: errors.New(why), Hint: "the gateway was shutting down"})
 }
+
+// Policy returns the policy in force.
+func (r *Road) Policy() *policy.Policy { return r.policy.Load() }
 
 // SetPolicy replaces the policy for requests to come.
 func (r *Road) SetPolicy(p *policy.Policy) { r.policy.Store(p) }

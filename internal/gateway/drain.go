@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
 )
 
 // drainParts are what Run has begun and drain ends.
@@ -33,18 +35,23 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	//    are asked to close, and new connections are still served; for twice as
 	//    long while they still come.
 	g.draining.Store(true)
-	g.http.Leave()
+	fronts := append([]*httpproxy.Proxy{g.http}, g.web...)
+	for _, f := range fronts {
+		f.Leave()
+	}
 	g.log.Info("draining", "settle", settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
 	sleep(cut, settle)
 	for time.Since(begin) < min(2*settle, longest) && g.mux.Quiet() < settle*2/5 && cut.Err() == nil {
 		sleep(cut, settle/50)
 	}
-	// 2. Close the port, and what has asked for nothing yet.
+	// 2. Close the ports, and what has asked for nothing yet.
 	parts.stopStarting()
-	closeAll(g.proxy)
+	g.closePorts()
 	serveErr := parts.serving.Wait()
 	g.mux.Drain()
-	g.http.Drain()
+	for _, f := range fronts {
+		f.Drain()
+	}
 	// 3. Let work finish.
 	patience, cancel := context.WithDeadline(cut, begin.Add(longest))
 	defer cancel()
@@ -62,12 +69,17 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 		}
 		g.road.Cut(why)
 		tunnels := g.relay.Cut(end, why)
-		requests := g.http.Cut()
+		requests := 0
+		for _, f := range fronts {
+			requests += f.Cut()
+		}
 		parts.stop()
 		g.log.Warn("work was cut", "why", why, "tunnels", tunnels, "requests", requests)
 	}
 	waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end))
-	g.http.Close()
+	for _, f := range fronts {
+		f.Close()
+	}
 	// 5. Leave the tailnet, and keep what it will be found by again.
 	closeErr := g.leave(ctx)
 	parts.closeAdmin()

@@ -54,6 +54,10 @@ type Gateway struct {
 	log     *slog.Logger
 	proxy   []*net.TCPListener // at least one
 	admin   []*net.TCPListener // none without an admin port
+	ports   []port             // proxy, and the transparent fronts
+
+	dnsPacket   net.PacketConn // nil without a DNS answerer
+	dnsListener net.Listener
 
 	joined chan struct{} // closed when secret and node are set
 	secret *fleet.Secret // nil without a Kubernetes Secret
@@ -63,6 +67,7 @@ type Gateway struct {
 	relay relay.Relay
 	limit limit.Gate
 	http  *httpproxy.Proxy
+	web   []*httpproxy.Proxy // for clients that know of no proxy
 	mux   *mux.Mux
 
 	metrics  *metrics.Metrics
@@ -112,6 +117,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 		Resolver: resolve.New(resolve.Options{
 			Hosts:       hosts(cfg.Resolve),
 			Zones:       zones(cfg.Resolve),
+			Served:      servedSuffixes(cfg.DNS),
 			Tailnet:     g.tailnetDNS,
 			QueryMagic:  g.queryMagicDNS,
 			DialTailnet: g.dialResolver,
@@ -128,14 +134,18 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 		Finished: g.finished,
 	}
 	g.road.SetPolicy(g.policy(cfg.Policy))
-	g.http = &httpproxy.Proxy{
-		Road: g.road, Name: proxyName(cfg.Tailnet.Hostname), Authenticate: authenticate,
-		HeaderTimeout: time.Duration(cfg.HTTP.HeaderTimeout), IdleTimeout: time.Duration(cfg.HTTP.IdleTimeout),
-		BodyTimeout: time.Duration(cfg.HTTP.BodyTimeout), SilenceTimeout: time.Duration(cfg.Tunnel.IdleTimeout),
-		MaxHeaderBytes: cfg.HTTP.MaxHeaderBytes, MaxHeaders: cfg.HTTP.MaxHeaders,
-	}
+	g.http = g.newHTTP()
+	g.http.Authenticate = authenticate
 	socks := &socks5.Server{Road: g.road, Authenticate: authenticate}
 	g.mux = &mux.Mux{HTTP: g.http, SOCKS5: socks, Enter: g.limit.Enter, Leave: g.limit.Leave, Log: opts.Log}
+	for _, ln := range g.proxy {
+		g.ports = append(g.ports, port{ln, mux.Port{}})
+	}
+	if err := g.listenTransparent(ctx); err != nil {
+		g.closePorts()
+		closeAll(g.admin)
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -170,8 +180,8 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving, failed := errgroup.WithContext(work)
-	for _, ln := range g.proxy {
-		serving.Go(func() error { return g.mux.Serve(work, ln) })
+	for _, p := range g.ports {
+		serving.Go(func() error { return g.mux.Serve(work, p.TCPListener, p.use) })
 	}
 	starting, stopStarting := context.WithCancel(work)
 	defer stopStarting()
@@ -180,6 +190,9 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	serving.Go(func() error { g.upkeep(starting); return nil })
 	serving.Go(func() error { g.followDNS(starting); return nil })
 	serving.Go(func() error { g.probe(starting); return nil })
+	if g.servesDNS() {
+		serving.Go(func() error { return g.serveDNS(starting) })
+	}
 	closeAdmin := g.serveAdmin()
 	g.log.Info("serving", "proxy", g.listening(), "mode", g.cfg.Tailnet.Mode)
 
@@ -193,8 +206,14 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 
 func (g *Gateway) listening() []string {
 	var list []string
-	for _, ln := range g.proxy {
-		list = append(list, ln.Addr().String())
+	for _, p := range g.ports {
+		list = append(list, p.Addr().String())
 	}
 	return list
+}
+
+func (g *Gateway) closePorts() {
+	for _, p := range g.ports {
+		p.Close()
+	}
 }

@@ -87,17 +87,18 @@ func limits(t *testing.T, w *world) {
 // nobody returns an address that a peer carries and where nothing answers.
 func (w *world) nobody(t *testing.T, r *replica) netip.AddrPort {
 	t.Helper()
-	gone, err := w.net.StartCloud(within(t, 20*time.Second), "gone", nil)
+	name := fmt.Sprintf("gone-%d", len(w.net.Devices())) // devices are never forgotten here
+	gone, err := w.net.StartCloud(within(t, 20*time.Second), name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dead := netip.MustParseAddrPort("10.77.0.1:80")
-	if err := w.net.ApproveRoutes("gone", netip.MustParsePrefix("10.77.0.0/16")); err != nil {
+	if err := w.net.ApproveRoutes(name, netip.MustParsePrefix("10.77.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the route to nobody", func() bool { return r.gw.Node().Routes(dead.Addr()) })
 	gone.Close()
-	t.Cleanup(func() { w.net.ApproveRoutes("gone") }) // it must not be waited for
+	t.Cleanup(func() { w.net.ApproveRoutes(name) }) // it must not be waited for
 	return dead
 }
 

@@ -38,7 +38,19 @@ func listen(ctx context.Context, c config.Listen, peerTimeout time.Duration) ([]
 // listenAt binds addr, which stands at key in the configuration. Clients that
 // answer nothing for peerTimeout are gone; zero leaves that to the kernel.
 func listenAt(ctx context.Context, key, addr string, reusePort bool, peerTimeout time.Duration) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: keepalive.Config(peerTimeout), Control: func(network, addr string, rc syscall.RawConn) error {
+	lc := listenConfig(reusePort, peerTimeout)
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: %s is in use; stop what uses it (ss -ltnp shows it), or choose another port", key, addr)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return ln.(*net.TCPListener), nil
+}
+
+func listenConfig(reusePort bool, peerTimeout time.Duration) net.ListenConfig {
+	return net.ListenConfig{KeepAliveConfig: keepalive.Config(peerTimeout), Control: func(network, addr string, rc syscall.RawConn) error {
 		var serr error
 		if reusePort {
 			err := rc.Control(func(fd uintptr) {
@@ -48,14 +60,6 @@ func listenAt(ctx context.Context, key, addr string, reusePort bool, peerTimeout
 		}
 		return errors.Join(serr, keepalive.Control(peerTimeout)(network, addr, rc))
 	}}
-	ln, err := lc.Listen(ctx, "tcp", addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: %s is in use; stop what uses it (ss -ltnp shows it), or choose another port", key, addr)
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	return ln.(*net.TCPListener), nil
 }
 
 // listenAdmin binds the addresses of the admin port, if there is one.

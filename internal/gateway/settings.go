@@ -44,10 +44,17 @@ func prefixes(list []string) []netip.Prefix {
 }
 
 // own reports whether a is one of our listeners: our port, on an address of
-// this host or on our tailnet address.
+// this host or on our tailnet address; or the fleet, on any port.
 func (g *Gateway) own(a netip.AddrPort) bool {
+	if g.isFleet(a.Addr()) {
+		return true
+	}
+	listeners := slices.Clone(g.admin)
+	for _, p := range g.ports {
+		listeners = append(listeners, p.TCPListener)
+	}
 	port := false
-	for _, ln := range slices.Concat(g.admin, g.proxy) {
+	for _, ln := range listeners {
 		listen := ln.Addr().(*net.TCPAddr).AddrPort()
 		if a.Port() != listen.Port() {
 			continue

@@ -177,7 +177,7 @@ func TestSoak(t *testing.T) {
 // troubleLog keeps the last few flows that broke by no fault of their client or
 // of a router that was away.
 type troubleLog struct {
-	away *atomic.Bool
+	away         *atomic.Bool
 	slog.Handler // nil: only flows get here
 	mu           sync.Mutex
 	lines        []string

@@ -229,6 +229,7 @@ func metricsMove(t *testing.T, w *world) {
 		switch f {
 		case "pando_build_info", "pando_config_reloads_total", "pando_config_last_reload_successful", "pando_config_last_reload_success_timestamp_seconds", "pando_config_restart_needed",
 			"pando_probes_failing", "pando_dials", "pando_tailnet_sessions_mended_total", // the cases reload, probe_targets, limits and the engine's own
+			"pando_dns_answers_total",                             // the case dns_answerer
 			"pando_tailnet_up", "pando_tailnet_control_connected", // the case status
 			"pando_tailnet_key_expiry_timestamp_seconds", "pando_tailnet_peers", "pando_tailnet_routes", "pando_tailnet_routers": // the case key_expiry_peers_and_routes
 		default:

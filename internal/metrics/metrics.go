@@ -33,6 +33,7 @@ type Metrics struct {
 	dial     prometheus.Histogram
 	total    *prometheus.HistogramVec
 	lookups  *prometheus.CounterVec
+	answers  *prometheus.CounterVec
 	refusals *prometheus.CounterVec
 	reloads  *prometheus.CounterVec
 	reloadOK prometheus.Gauge
@@ -90,6 +91,8 @@ func New(version string, s State) *Metrics {
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pando_dns_lookups_total", Help: "Names looked up, by the kind of source that is responsible for the name, the outcome, and whether the cache knew."},
 			[]string{"source", "class", "cached"}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pando_dns_answers_total", Help: "Queries that the DNS answerer has answered, by the code of the answer."}, []string{"rcode"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pando_limit_refusals_total", Help: "Connections and dials that were refused because of a limit."}, []string{"limit"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -112,7 +115,7 @@ func New(version string, s State) *Metrics {
 	}
 	count := func(f func() int) func() float64 { return func() float64 { return float64(f()) } }
 	m.registry.MustRegister(m.flows, m.bytes, m.resolve, m.dial, m.total,
-		m.lookups, m.refusals, m.reloads, m.reloadOK, m.reloadAt,
+		m.lookups, m.answers, m.refusals, m.reloads, m.reloadOK, m.reloadAt,
 		gauge("pando_ready", "1 while the replica passes its readiness probe.", yes(s.Ready)),
 		gauge("pando_draining", "1 once the replica has begun to stop.", yes(s.Draining)),
 		gauge("pando_config_restart_needed", "1 while a change of the configuration waits for a restart.", yes(s.RestartNeeded)),
@@ -131,6 +134,9 @@ func New(version string, s State) *Metrics {
 	for _, l := range limit.All() {
 		m.refusals.WithLabelValues(string(l))
 	}
+	for _, c := range []string{"NOERROR", "NXDOMAIN", "REFUSED", "SERVFAIL"} {
+		m.answers.WithLabelValues(c)
+	}
 	for _, o := range []string{"ok", "failed"} {
 		m.reloads.WithLabelValues(o)
 	}
@@ -146,6 +152,9 @@ func (m *Metrics) Looked(source string, class flow.Class, cached bool) {
 	}
 	m.lookups.WithLabelValues(source, class.String(), strconv.FormatBool(cached)).Inc()
 }
+
+// Answered counts an answer of the DNS answerer.
+func (m *Metrics) Answered(rcode string) { m.answers.WithLabelValues(rcode).Inc() }
 
 // Refused counts a refusal because of a limit.
 func (m *Metrics) Refused(w limit.Which) { m.refusals.WithLabelValues(string(w)).Inc() }

@@ -272,6 +272,10 @@ func (n *Net) device(hostname string) (*tailcfg.Node, error) {
 // of its resolvers. Nodes learn of it at their next map update; call it before
 // they join, or ApproveRoutes after.
 func (n *Net) SetDNSRoutes(routes map[string][]string) {
+	n.ctl.DNSConfig.Routes = resolvers(routes)
+}
+
+func resolvers(routes map[string][]string) map[string][]*dnstype.Resolver {
 	m := map[string][]*dnstype.Resolver{}
 	for suffix, addrs := range routes {
 		m[suffix] = []*dnstype.Resolver{}
@@ -279,7 +283,22 @@ func (n *Net) SetDNSRoutes(routes map[string][]string) {
 			m[suffix] = append(m[suffix], &dnstype.Resolver{Addr: a})
 		}
 	}
-	n.ctl.DNSConfig.Routes = m
+	return m
+}
+
+// SendDNSRoutes gives the device called hostname other split-DNS routes, at
+// once. The device hears of no other changes from then on.
+func (n *Net) SendDNSRoutes(hostname string, routes map[string][]string) error {
+	node, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	conf := n.ctl.DNSConfig.Clone()
+	conf.Routes = resolvers(routes)
+	if !n.ctl.AddRawMapResponse(node.Key, &tailcfg.MapResponse{DNSConfig: conf}) {
+		return fmt.Errorf("testnet: %s is not connected", hostname)
+	}
+	return nil
 }
 
 // AddRecord adds a name of the tailnet's own (ExtraRecords).

@@ -1,5 +1,6 @@
 // Package httpproxy is the HTTP/1.1 front end: CONNECT (RFC 9110 section
-// 9.3.6) and requests in absolute-form (RFC 9112 section 3.2.2). Each client
+// 9.3.6) and requests in absolute-form (RFC 9112 section 3.2.2), or, for
+// clients that know of no proxy, requests in origin-form told apart by Host. Each client
 // connection is served by one goroutine, which reads a request, sends it on
 // over a pooled connection to its origin, and copies the answer back; a second
 // one runs only while a request body is on its way, so that an origin may
@@ -52,6 +53,10 @@ type Proxy struct {
 	// its own, for a request that comes back with it is a loop. Empty means
 	// "pando".
 	Name string
+	// HostPort makes this the server that clients believe to talk to: requests
+	// come in origin-form, and their Host is the target, with this port where it
+	// names none. Zero is a proxy.
+	HostPort uint16
 	// Authenticate checks a username and password; it must take the same time
 	// for all of them. Nil means that clients are not asked.
 	Authenticate func(user, password string) bool
@@ -181,7 +186,7 @@ func (s *session) next(ctx context.Context, first bool) fate {
 	s.c.SetReadDeadline(time.Time{})
 
 	rec := &flow.Record{Start: start}
-	rec.Front, rec.Client = flow.HTTP, s.client
+	rec.Front, rec.Client = s.p.front(), s.client
 	if err != nil {
 		return s.unreadable(rec, err, tooLong)
 	}

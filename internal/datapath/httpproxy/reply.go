@@ -70,7 +70,7 @@ func statusFor(class flow.Class) status {
 // It takes c and closes it.
 func (p *Proxy) Refuse(c *net.TCPConn, why error) {
 	rec := &flow.Record{Start: time.Now(), Err: why, Status: statusFor(flow.ClassOf(why)).code}
-	rec.Front, rec.Client = flow.HTTP, flow.ClientAddr(c)
+	rec.Front, rec.Client = p.front(), flow.ClientAddr(c)
 	s := &session{p: p, c: c, bw: bufio.NewWriter(c)}
 	s.writeError(rec, nil, false)
 	flow.CloseGently(c)
@@ -166,6 +166,14 @@ func (s *session) persistent(req *http.Request) bool {
 		return true
 	}
 	return connectionOptions(req.Header)["Keep-Alive"]
+}
+
+// front is what requests are counted as, unless they are a CONNECT.
+func (p *Proxy) front() flow.Front {
+	if p.HostPort != 0 {
+		return flow.Host
+	}
+	return flow.HTTP
 }
 
 func (p *Proxy) name() string {

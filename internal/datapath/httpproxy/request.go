@@ -29,7 +29,7 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 	if err := validHead(req); err != nil {
 		return badRequest("send a well-formed HTTP/1.1 request", &malformed{err})
 	}
-	host, port, err := target(req)
+	host, port, err := s.p.target(req)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,17 @@ func checkFraming(req *http.Request, head []byte) error {
 }
 
 // target returns the host and port that req is for.
-func target(req *http.Request) (host string, port uint16, err error) {
+func (p *Proxy) target(req *http.Request) (host string, port uint16, err error) {
+	if p.HostPort != 0 {
+		if req.Method == http.MethodConnect {
+			return "", 0, badRequest("this port is no proxy: ask it as you would ask the target itself", errors.New("CONNECT"))
+		}
+		// An absolute-form says it again (RFC 9112 section 3.2.2); req.Host has it then.
+		if host, port, err = splitTarget(req.Host, strconv.Itoa(int(p.HostPort))); err != nil {
+			return "", 0, badRequest("the request wants a Host field with the name of the target", err)
+		}
+		return host, port, nil
+	}
 	if req.Method == http.MethodConnect {
 		if host, port, err = splitTarget(req.RequestURI, ""); err != nil {
 			return "", 0, badRequest("CONNECT wants host:port, such as api.example.com:443", err)
@@ -163,6 +173,9 @@ func splitTarget(authority, defaultPort string) (string, uint16, error) {
 // originForm returns the request-target for the origin: what the client sent
 // behind the authority, byte for byte (RFC 9112 section 3.2.1).
 func originForm(req *http.Request) string {
+	if strings.HasPrefix(req.RequestURI, "/") || req.RequestURI == "*" {
+		return req.RequestURI // it is that already
+	}
 	_, rest, _ := strings.Cut(req.RequestURI, "://")
 	i := strings.IndexAny(rest, "/?#")
 	if i < 0 {

@@ -80,7 +80,7 @@ func TestTarget(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			req := read(t, c.line+" HTTP/1.1\r\nHost: api.corp.example\r\n\r\n")
-			host, port, err := target(req)
+			host, port, err := new(Proxy).target(req)
 			if c.want == "" {
 				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
 					t.Fatalf("got %q, %d, %v; want a bad request with a hint", host, port, err)
@@ -101,6 +101,32 @@ func read(t *testing.T, head string) *http.Request {
 		t.Fatal(err)
 	}
 	return req
+}
+
+func TestTargetByHost(t *testing.T) {
+	for _, c := range []struct{ name, line, host, want, form string }{
+		{"host", "GET /a?u=http://x/y", "api.corp.example", "api.corp.example:80", "/a?u=http://x/y"},
+		{"port", "GET /", "api.corp.example:8080", "api.corp.example:8080", "/"},
+		{"ipv6", "GET /", "[fd00::1]:8080", "[fd00::1]:8080", "/"},
+		{"asterisk", "OPTIONS *", "api.corp.example", "api.corp.example:80", "*"},
+		{"absolute_form", "GET http://api.corp.example/x", "api.corp.example", "api.corp.example:80", "/x"},
+		{"no_host", "GET /", "", "", ""},
+		{"connect", "CONNECT api.corp.example:443", "api.corp.example:443", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req := read(t, c.line+" HTTP/1.1\r\nHost: "+c.host+"\r\n\r\n")
+			host, port, err := (&Proxy{HostPort: 80}).target(req)
+			if c.want == "" {
+				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
+					t.Fatalf("got %q, %d, %v; want a bad request with a hint", host, port, err)
+				}
+				return
+			}
+			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want || originForm(req) != c.form {
+				t.Errorf("got %q, %q, %v; want %q, %q", got, originForm(req), err, c.want, c.form)
+			}
+		})
+	}
 }
 
 func TestOriginForm(t *testing.T) {
@@ -240,7 +266,7 @@ func FuzzRequest(f *testing.F) {
 		if validHead(req) != nil {
 			return
 		}
-		host, port, err := target(req)
+		host, port, err := new(Proxy).target(req)
 		switch {
 		case err != nil && (flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == ""):
 			t.Fatalf("%q: %v is no bad request with a hint", b, err)

@@ -1,7 +1,8 @@
-// Package mux shares one port among the front ends: the first byte of a
-// connection says which protocol its client speaks. The byte is peeked at, not
-// read, so a front end gets the connection as it came in, a *net.TCPConn that
-// nothing wraps. The package parses nothing else.
+// Package mux accepts connections and hands each to a front end. It shares one
+// port among the proxies: the first byte of a connection says which protocol
+// its client speaks. The byte is peeked at, not read, so a front end gets the
+// connection as it came in, a *net.TCPConn that nothing wraps. The package
+// parses nothing else.
 package mux
 
 import (
@@ -56,6 +57,16 @@ type Front interface {
 	Refuse(c *net.TCPConn, why error)
 }
 
+// Port is what a listener is for.
+type Port struct {
+	// Front serves all its clients. Nil lets the first byte choose between the
+	// Mux's HTTP and SOCKS5.
+	Front Front
+	// TargetFirst says that the target may be the first to speak, so that no
+	// byte of the client is waited for.
+	TargetFirst bool
+}
+
 // DefaultPeekTimeout is used when Mux.PeekTimeout is zero.
 const DefaultPeekTimeout = 10 * time.Second
 
@@ -93,9 +104,9 @@ type Mux struct {
 	drained bool
 }
 
-// Serve accepts from ln until ln is closed, and then returns nil. Connections
-// that were handed over go on under ctx.
-func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener) error {
+// Serve accepts from ln, a port, until ln is closed, and then returns nil.
+// Connections that were handed over go on under ctx.
+func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
 	var pause time.Duration
 	for {
 		c, err := ln.AcceptTCP()
@@ -116,12 +127,12 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener) error {
 		}
 		pause = 0
 		m.accepted.Store(time.Now().UnixNano())
-		m.admit(ctx, c)
+		m.admit(ctx, c, port)
 	}
 }
 
 // admit starts what becomes of a connection.
-func (m *Mux) admit(ctx context.Context, c *net.TCPConn) {
+func (m *Mux) admit(ctx context.Context, c *net.TCPConn, port Port) {
 	var full error
 	client := flow.ClientAddr(c).Addr()
 	if m.Enter != nil {
@@ -130,13 +141,13 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn) {
 	switch {
 	case full == nil:
 		m.wg.Go(func() {
-			if tunnelled := m.dispatch(ctx, c); !tunnelled && m.Leave != nil {
+			if tunnelled := m.dispatch(ctx, c, port); !tunnelled && m.Leave != nil {
 				m.Leave(client)
 			}
 		})
 	case m.refusing.Add(1) <= refusals:
 		m.wg.Go(func() {
-			m.turnAway(c, full)
+			m.turnAway(c, port, full)
 			m.refusing.Add(-1)
 		})
 	default:
@@ -172,7 +183,10 @@ func (m *Mux) Wait(ctx context.Context) error {
 	}
 }
 
-func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
+func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, port Port) (tunnelled bool) {
+	if port.TargetFirst {
+		return port.Front.Serve(ctx, c)
+	}
 	if !m.await(c) {
 		c.Close()
 		return false
@@ -186,6 +200,8 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	switch {
 	case err != nil:
 		c.Close()
+	case port.Front != nil:
+		return port.Front.Serve(ctx, c)
 	case p == HTTP:
 		return m.HTTP.Serve(ctx, c)
 	case p == SOCKS5:
@@ -197,7 +213,11 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 }
 
 // turnAway refuses a client for which there is no room.
-func (m *Mux) turnAway(c *net.TCPConn, why error) {
+func (m *Mux) turnAway(c *net.TCPConn, port Port, why error) {
+	if port.Front != nil {
+		port.Front.Refuse(c, why)
+		return
+	}
 	switch p, err := m.detect(c, refuseTime); {
 	case err == nil && p == HTTP:
 		m.HTTP.Refuse(c, why)

@@ -117,6 +117,25 @@ func (p *Policy) Name(q Query) Verdict {
 	return Verdict{}
 }
 
+// NobodyMay reports whether the policy denies name to every client on every
+// port, whatever its address.
+func (p *Policy) NobodyMay(name string) bool {
+	if p.Mode == Report {
+		return false
+	}
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		switch {
+		case !matchName(r.Names, name):
+		case r.Allow:
+			return false // to somebody, somewhere
+		case len(r.From) == 0 && len(r.Ports) == 0 && coversAll(r.Prefixes):
+			return true
+		}
+	}
+	return false
+}
+
 // Address judges one address of the target by the whole list. routed says
 // whether a peer of the tailnet carries it.
 func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {

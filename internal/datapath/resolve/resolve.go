@@ -78,6 +78,10 @@ type Options struct {
 
 	// Zones are the configuration's own, by suffix.
 	Zones map[string]Zone
+	// Served are the suffixes that cluster DNS forwards to this process: when
+	// none of the other sources knows whom to ask for a name below them, the
+	// pod's own resolver is not asked either, for that would be a circle.
+	Served []string
 
 	// Tailnet returns the tailnet's DNS configuration, and false while the
 	// tailnet is not up: lookups then fail with flow.NotReady, for a private
@@ -118,6 +122,7 @@ type Answer struct {
 	Addrs  []netip.Addr
 	Source string
 	Cached bool
+	TTL    time.Duration // how long it is still good; zero for what is not asked of a server
 }
 
 // Resolver resolves names. Its methods may be called at the same time.
@@ -225,6 +230,19 @@ func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
 	return a, err
 }
 
+// Known returns the addresses of h as far as they are known without asking
+// anybody, even if they are not good any more.
+func (r *Resolver) Known(h Host) []netip.Addr {
+	if h.Addr.IsValid() {
+		return []netip.Addr{h.Addr}
+	}
+	if a := lookupHosts(*r.hosts.Load(), h.Name); len(a) > 0 {
+		return a
+	}
+	e, _ := r.cache.Peek(h.Name)
+	return e.answer.Addrs
+}
+
 // look is Lookup, except that the Answer of a failure has the source of it.
 func (r *Resolver) look(ctx context.Context, h Host) (Answer, error) {
 	if h.Addr.IsValid() {
@@ -237,6 +255,7 @@ func (r *Resolver) look(ctx context.Context, h Host) (Answer, error) {
 	old, kept := r.cache.Get(name)
 	old.answer.Cached = true
 	if kept && time.Now().Before(old.expires) {
+		old.answer.TTL = time.Until(old.expires)
 		return old.answer, old.err
 	}
 	var stale <-chan time.Time
@@ -289,7 +308,7 @@ func (r *Resolver) fill(ctx context.Context, name string, age int64) entry {
 		}
 		return e
 	}
-	e.expires = time.Now().Add(ttl)
+	e.expires, e.answer.TTL = time.Now().Add(ttl), ttl
 	if err == nil {
 		e.useful = e.expires.Add(staleTime)
 	}
@@ -313,6 +332,8 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 	res, source := r.askPrivate(ctx, v, name)
 	switch {
 	case source != "":
+	case slices.ContainsFunc(r.opts.Served, func(suffix string) bool { return under(name, suffix) }):
+		return Answer{}, 0, fail(flow.ResolveFailed, name, "this gateway is asked for the zone, and knows no resolver of it: give the tailnet a split-DNS route for it, or set resolve.zones", errors.New("no resolver"))
 	case len(v.Resolvers) > 0 && r.opts.DialGlobal != nil && !ofCluster(conf, name):
 		res, source = r.askServers(ctx, v, r.opts.DialGlobal, v.Resolvers, name), SourceGlobal
 	case baseErr != nil:

@@ -1,0 +1,122 @@
+// Package sni is the front end for TLS clients that know of no proxy: the name
+// in their ClientHello (server_name, RFC 6066 section 3) is the target. The
+// hello is read and sent on as it came, and so is everything after it: there is
+// no certificate here, and nothing is decrypted. The package does not decide,
+// resolve or dial.
+package sni
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// Road is what lies behind the front end.
+type Road interface {
+	Connect(context.Context, *flow.Record) (net.Conn, error)
+	Tunnel(*flow.Record, flow.Pair)
+	Finish(*flow.Record)
+}
+
+// DefaultTimeout is used when Server.Timeout is zero.
+const DefaultTimeout = 10 * time.Second
+
+// Server speaks to TLS clients. Its fields must not change once it is in use.
+type Server struct {
+	Road Road
+	// Port is the target's port: the one that clients believe to talk to.
+	Port uint16
+	// Timeout bounds the arrival of a ClientHello. Zero means DefaultTimeout.
+	Timeout time.Duration
+}
+
+// Serve opens a tunnel for one client. It takes c and closes it, unless it
+// became a tunnel, which it reports.
+func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
+	rec := s.record(c)
+	timeout := s.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	c.SetReadDeadline(time.Now().Add(timeout))
+	name, hello, err := readHello(c)
+	c.SetReadDeadline(time.Time{})
+	if err != nil {
+		s.end(c, rec, err)
+		return false
+	}
+	rec.Host, rec.Port = name, s.Port
+	target, err := s.Road.Connect(ctx, rec)
+	if err != nil {
+		s.end(c, rec, err)
+		return false
+	}
+	s.Road.Tunnel(rec, flow.Pair{Client: c, Target: target, ClientEarly: hello})
+	return true
+}
+
+// Refuse answers a client with why, a *flow.Error, without waiting for its
+// hello. It takes c and closes it.
+func (s *Server) Refuse(c *net.TCPConn, why error) { s.end(c, s.record(c), why) }
+
+func (s *Server) record(c *net.TCPConn) *flow.Record {
+	rec := &flow.Record{Start: time.Now()}
+	rec.Front, rec.Client = flow.SNI, flow.ClientAddr(c)
+	return rec
+}
+
+// end tells the client why by a TLS alert, and closes the books.
+func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
+	if a := AlertFor(why); a != noAlert {
+		c.Write([]byte{21, 3, 3, 0, 2, 2, byte(a)}) // a record of TLS 1.2: alert, fatal
+	}
+	flow.CloseGently(c)
+	rec.Err = why
+	s.Road.Finish(rec)
+}
+
+// Alert is a TLS alert description, RFC 8446 section 6.
+type Alert byte
+
+const (
+	UnexpectedMessage Alert = 10
+	AccessDenied      Alert = 49
+	InternalError     Alert = 80
+	UserCanceled      Alert = 90
+	UnrecognizedName  Alert = 112
+
+	noAlert Alert = 255 // nobody is left to read it
+)
+
+// Error makes an alert the cause of a flow.Error, where its class alone would
+// choose another.
+func (a Alert) Error() string {
+	if a == UnrecognizedName {
+		return "no usable server name"
+	}
+	return "unexpected message"
+}
+
+// AlertFor is the alert that tells a client of err.
+func AlertFor(err error) Alert {
+	if a, ok := errors.AsType[Alert](err); ok {
+		return a
+	}
+	switch flow.ClassOf(err) {
+	case flow.BadRequest:
+		return UnexpectedMessage
+	case flow.Denied, flow.Unauthenticated, flow.Loop:
+		return AccessDenied
+	case flow.NotFound, flow.NoRoute:
+		return UnrecognizedName
+	case flow.Cut, flow.Overloaded, flow.NotReady:
+		return UserCanceled // not the target's fault: it is worth another try
+	case flow.Canceled, flow.OK:
+		return noAlert
+	case flow.ResolveFailed, flow.Refused, flow.Unreachable, flow.Timeout, flow.Reset, flow.BadResponse, flow.Idle, flow.Internal:
+	}
+	return InternalError
+}

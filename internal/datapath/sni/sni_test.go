@@ -1,0 +1,216 @@
+package sni
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// hello is what crypto/tls sends first to a server called name.
+func hello(t testing.TB, name string) []byte {
+	t.Helper()
+	c := &firstWrite{}
+	tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
+	if c.Len() == 0 {
+		t.Fatal("no hello")
+	}
+	return c.Bytes()
+}
+
+// firstWrite keeps what is written and has nothing to read.
+type firstWrite struct {
+	net.Conn
+	bytes.Buffer
+}
+
+func (c *firstWrite) Read([]byte) (int, error)    { return 0, io.EOF }
+func (c *firstWrite) Write(b []byte) (int, error) { return c.Buffer.Write(b) }
+func (c *firstWrite) Close() error                { return nil }
+func (c *firstWrite) CloseWrite() error           { return nil }
+
+// inRecords cuts a hello into records of n bytes.
+func inRecords(h []byte, n int) []byte {
+	var out []byte
+	for rest := h[5:]; len(rest) > 0; {
+		part := rest[:min(n, len(rest))]
+		out = append(out, 22, 3, 1, byte(len(part)>>8), byte(len(part)))
+		out, rest = append(out, part...), rest[len(part):]
+	}
+	return out
+}
+
+func TestReadHello(t *testing.T) {
+	good := hello(t, "API.corp.example")
+	for _, c := range []struct {
+		name, want string
+		send       []byte
+		class      flow.Class
+		alert      Alert
+	}{
+		{"whole", "api.corp.example", good, flow.OK, 0},
+		{"with_more_behind", "api.corp.example", append(bytes.Clone(good), "early"...), flow.OK, 0},
+		{"records_of_100", "api.corp.example", inRecords(good, 100), flow.OK, 0},
+		{"records_of_1", "api.corp.example", inRecords(good, 1), flow.OK, 0},
+		{"no_name", "", hello(t, ""), flow.BadRequest, UnrecognizedName},
+		{"cut_short", "", good[:len(good)-1], flow.Canceled, noAlert},
+		{"nothing", "", nil, flow.Canceled, noAlert},
+		{"not_tls", "", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), flow.BadRequest, UnexpectedMessage},
+		{"empty_records", "", bytes.Repeat([]byte{22, 3, 1, 0, 0}, 10000), flow.BadRequest, UnexpectedMessage},
+		{"endless", "", append([]byte{22, 3, 1, 64, 0, 1, 0, 255, 255}, make([]byte, 1<<20)...), flow.BadRequest, UnexpectedMessage},
+		{"not_a_hello", "", []byte{22, 3, 1, 0, 4, 2, 0, 0, 0}, flow.BadRequest, UnexpectedMessage},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for how, r := range map[string]io.Reader{"at_once": bytes.NewReader(c.send), "byte_by_byte": byByte{bytes.NewReader(c.send)}} {
+				name, read, err := readHello(r)
+				if name != c.want || flow.ClassOf(err) != c.class {
+					t.Fatalf("%s: got %q, %v", how, name, err)
+				}
+				if err != nil {
+					if a := AlertFor(err); a != c.alert || flow.HintOf(err) == "" {
+						t.Errorf("%s: alert %d for %v, want %d, and a hint", how, a, err, c.alert)
+					}
+				} else if rest, _ := io.ReadAll(r); !bytes.Equal(append(read, rest...), c.send) {
+					t.Errorf("%s: what was read is not what was sent", how)
+				}
+			}
+		})
+	}
+	for _, name := range []string{"10.0.0.1", "fd00::1", "1", "a.0x7f", "127.1"} {
+		if !isAddr(name) {
+			t.Errorf("%q passes for a name", name)
+		}
+	}
+	for _, name := range []string{"api.corp.example", "a1", "x0", "1.a"} {
+		if isAddr(name) {
+			t.Errorf("%q passes for an address", name)
+		}
+	}
+}
+
+// byByte reads one byte at a time.
+type byByte struct{ io.Reader }
+
+func (r byByte) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(1, len(b))]) }
+
+func TestAlertFor(t *testing.T) {
+	alerts := map[flow.Class]Alert{
+		flow.OK: noAlert, flow.Internal: InternalError, flow.BadRequest: UnexpectedMessage, flow.Unauthenticated: AccessDenied,
+		flow.Denied: AccessDenied, flow.NotFound: UnrecognizedName, flow.ResolveFailed: InternalError, flow.NoRoute: UnrecognizedName,
+		flow.Refused: InternalError, flow.Unreachable: InternalError, flow.Timeout: InternalError, flow.Reset: InternalError,
+		flow.BadResponse: InternalError, flow.Idle: InternalError, flow.Overloaded: UserCanceled, flow.NotReady: UserCanceled,
+		flow.Cut: UserCanceled, flow.Canceled: noAlert, flow.Loop: AccessDenied,
+	}
+	for _, class := range flow.Classes() {
+		want, ok := alerts[class]
+		if !ok {
+			t.Fatalf("a new class, %s: choose its alert", class)
+		}
+		if got := AlertFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
+			t.Errorf("%s: got %d, want %d", class, got, want)
+		}
+	}
+}
+
+// road leads nowhere, for what must not come to it.
+type road struct{ ended chan *flow.Record }
+
+func (r road) Connect(context.Context, *flow.Record) (net.Conn, error) {
+	return nil, &flow.Error{Class: flow.Denied, Op: "policy"}
+}
+func (r road) Tunnel(*flow.Record, flow.Pair) { panic("there is no target") }
+func (r road) Finish(rec *flow.Record)        { r.ended <- rec }
+
+// What a TLS client sees when it is not let through.
+func TestAlerts(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	r := road{make(chan *flow.Record, 1)}
+	s := &Server{Road: r, Port: 443, Timeout: 300 * time.Millisecond}
+	for _, c := range []struct {
+		name, alert string
+		class       flow.Class
+		client      func(net.Conn) error
+	}{
+		{"denied", "access denied", flow.Denied, func(c net.Conn) error { return tls.Client(c, &tls.Config{ServerName: "api.corp.example"}).Handshake() }},
+		{"no_name", "unrecognized name", flow.BadRequest, func(c net.Conn) error { return tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake() }},
+		{"says_nothing", "internal error", flow.Timeout, func(c net.Conn) error {
+			c.Write(hello(t, "api.corp.example")[:50])
+			return tls.Client(silent{c}, &tls.Config{InsecureSkipVerify: true}).Handshake()
+		}},
+		{"leaves_half_way", "", flow.Canceled, func(c net.Conn) error {
+			c.Write(hello(t, "api.corp.example")[:50])
+			c.(*net.TCPConn).CloseWrite()
+			_, err := c.Read(make([]byte, 1))
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			client.SetDeadline(time.Now().Add(10 * time.Second))
+			conn, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan bool, 1)
+			go func() { done <- s.Serve(t.Context(), conn.(*net.TCPConn)) }()
+			err = c.client(client)
+			if c.alert == "" && !errors.Is(err, io.EOF) || !strings.Contains(fmt.Sprint(err), c.alert) {
+				t.Errorf("the client saw %v, want %q", err, c.alert)
+			}
+			if rec := <-r.ended; flow.ClassOf(rec.Err) != c.class || rec.Front != flow.SNI {
+				t.Errorf("the record says %v", rec.Err)
+			}
+			if <-done {
+				t.Error("it says that it became a tunnel")
+			}
+		})
+	}
+}
+
+// silent is a connection on which writes go nowhere.
+type silent struct{ net.Conn }
+
+func (c silent) Write(b []byte) (int, error) { return len(b), nil }
+func (c silent) CloseWrite() error           { return nil }
+
+func FuzzReadHello(f *testing.F) {
+	good := hello(f, "api.corp.example")
+	f.Add(good)
+	f.Add(inRecords(good, 7))
+	f.Add(hello(f, ""))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Add([]byte{22, 3, 1, 0, 4, 1, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		name, read, err := readHello(r)
+		rest, _ := io.ReadAll(r)
+		switch {
+		case (name == "") != (err != nil):
+			t.Fatalf("%q with %v", name, err)
+		case err == nil && !bytes.Equal(append(read, rest...), b):
+			t.Fatal("bytes were lost")
+		case err != nil && flow.ClassOf(err) != flow.BadRequest && flow.ClassOf(err) != flow.Canceled:
+			t.Fatalf("class of %v", err)
+		}
+		again, _, err2 := readHello(byByte{bytes.NewReader(b)})
+		if again != name || flow.ClassOf(err2) != flow.ClassOf(err) {
+			t.Fatalf("in pieces: %q, %v; at once: %q, %v", again, err2, name, err)
+		}
+	})
+}

@@ -1,0 +1,169 @@
+package dnsserver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// server serves corp.example with the fleet's address, real.corp.example with
+// the real ones, over names that are made up here: what a resolver says of real
+// names is the gateway's test.
+func server() *Server {
+	return &Server{
+		Zones: []Zone{{Suffix: "corp.example", Fleet: true}, {Suffix: "real.corp.example"}},
+		Addrs: func(context.Context) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("10.96.0.7")}, nil
+		},
+		Lookup: func(_ context.Context, name string) ([]netip.Addr, time.Duration, error) {
+			first, _, _ := strings.Cut(name, ".")
+			switch first {
+			case "api", "denied":
+				return []netip.Addr{netip.MustParseAddr("10.12.3.4"), netip.MustParseAddr("fd00::4")}, time.Minute, nil
+			case "brief":
+				return []netip.Addr{netip.MustParseAddr("10.12.3.4")}, 2 * time.Second, nil
+			case "broken":
+				return nil, 0, &flow.Error{Class: flow.Timeout, Hint: "the resolvers did not answer"}
+			}
+			return nil, 0, &flow.Error{Class: flow.NotFound}
+		},
+		Denied: func(name string) bool { return strings.HasPrefix(name, "denied.") },
+		Log:    slog.New(slog.DiscardHandler),
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	for _, c := range []struct {
+		name, ask string
+		qtype     uint16
+		rcode     int
+		want      []string
+		ttl       uint32
+	}{
+		{"fleet", "API.Corp.Example.", dns.TypeA, dns.RcodeSuccess, []string{"10.96.0.7"}, 5},
+		{"no_ipv6_of_the_fleet", "api.corp.example.", dns.TypeAAAA, dns.RcodeSuccess, nil, 0},
+		{"fleet_when_it_cannot_be_told", "broken.corp.example.", dns.TypeA, dns.RcodeSuccess, []string{"10.96.0.7"}, 5},
+		{"real", "api.real.corp.example.", dns.TypeA, dns.RcodeSuccess, []string{"10.12.3.4"}, 5},
+		{"real_ipv6", "api.real.corp.example.", dns.TypeAAAA, dns.RcodeSuccess, []string{"fd00::4"}, 5},
+		{"no_longer_than_it_is_good", "brief.real.corp.example.", dns.TypeA, dns.RcodeSuccess, []string{"10.12.3.4"}, 2},
+		{"real_when_it_cannot_be_told", "broken.real.corp.example.", dns.TypeA, dns.RcodeServerFailure, nil, 0},
+		{"no_such_name", "none.corp.example.", dns.TypeA, dns.RcodeNameError, nil, 0},
+		{"denied_to_everybody", "denied.corp.example.", dns.TypeA, dns.RcodeNameError, nil, 0},
+		{"other_type", "api.corp.example.", dns.TypeHTTPS, dns.RcodeSuccess, nil, 0},
+		{"the_zone_itself", "corp.example.", dns.TypeA, dns.RcodeSuccess, nil, 0},
+		{"other_zone", "example.", dns.TypeA, dns.RcodeRefused, nil, 0},
+		{"name_that_ends_alike", "notcorp.example.", dns.TypeA, dns.RcodeRefused, nil, 0},
+		{"root", ".", dns.TypeNS, dns.RcodeRefused, nil, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			q := new(dns.Msg).SetQuestion(c.ask, c.qtype)
+			q.SetEdns0(1232, false)
+			m := server().Answer(t.Context(), q)
+			var got []string
+			for _, rr := range m.Answer {
+				if h := rr.Header(); h.Name != c.ask || h.Ttl != c.ttl {
+					t.Errorf("%v, want TTL %d", rr, c.ttl)
+				}
+				switch rr := rr.(type) {
+				case *dns.A:
+					got = append(got, rr.A.String())
+				case *dns.AAAA:
+					got = append(got, rr.AAAA.String())
+				}
+			}
+			if m.Rcode != c.rcode || !slices.Equal(got, c.want) || m.Id != q.Id {
+				t.Errorf("got %s %v, want %s %v", dns.RcodeToString[m.Rcode], got, dns.RcodeToString[c.rcode], c.want)
+			}
+			negative := m.Rcode == dns.RcodeNameError || m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0
+			if negative != (len(m.Ns) == 1) || m.Authoritative == (c.rcode == dns.RcodeRefused) {
+				t.Errorf("the frame is wrong: %v", m)
+			}
+		})
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*dns.Msg)
+		rcode  int
+	}{
+		{"update", func(q *dns.Msg) { q.Opcode = dns.OpcodeUpdate }, dns.RcodeNotImplemented},
+		{"no_question", func(q *dns.Msg) { q.Question = nil }, dns.RcodeFormatError},
+		{"chaos", func(q *dns.Msg) { q.Question[0].Qclass = dns.ClassCHAOS }, dns.RcodeRefused},
+		{"edns_1", func(q *dns.Msg) { q.SetEdns0(1232, false); q.IsEdns0().SetVersion(1) }, dns.RcodeBadVers},
+	} {
+		q := new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)
+		c.change(q)
+		if m := server().Answer(t.Context(), q); m.Rcode != c.rcode || len(m.Answer) > 0 {
+			t.Errorf("%s: got %s", c.name, dns.RcodeToString[m.Rcode])
+		}
+	}
+	s := server()
+	s.Addrs = func(context.Context) ([]netip.Addr, error) { return nil, errors.New("not known") }
+	if m := s.Answer(t.Context(), new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("a fleet without an address: %v", m)
+	}
+}
+
+func TestServe(t *testing.T) {
+	s := server()
+	s.Lookup = func(context.Context, string) (list []netip.Addr, _ time.Duration, _ error) { // more than UDP takes
+		for i := range 200 {
+			list = append(list, netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))
+		}
+		return list, time.Minute, nil
+	}
+	pc, ln, err := Listen(t.Context(), net.ListenConfig{}, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, []net.PacketConn{pc}, []net.Listener{ln}) }()
+	for network, whole := range map[string]bool{"udp": false, "tcp": true} {
+		q := new(dns.Msg).SetQuestion("api.real.corp.example.", dns.TypeA)
+		m, _, err := (&dns.Client{Net: network, UDPSize: 512}).ExchangeContext(t.Context(), q, ln.Addr().String())
+		if err != nil || m.Truncated == whole || (len(m.Answer) == 200) != whole {
+			t.Errorf("%s: %v, %v", network, m, err)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		t.Error("it still listens")
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	for _, name := range []string{"api.corp.example.", "x.real.corp.example.", "."} {
+		b, _ := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
+		f.Add(b)
+	}
+	s := server()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q := new(dns.Msg)
+		if q.Unpack(b) != nil {
+			return
+		}
+		m := s.Answer(t.Context(), q)
+		if m.Id != q.Id || !m.Response {
+			t.Fatalf("%v is no answer to %v", m, q)
+		}
+		if len(m.Answer) > 0 && !dns.IsSubDomain("corp.example.", strings.ToLower(m.Answer[0].Header().Name)) {
+			t.Fatalf("an answer for a zone that is not served: %v", m)
+		}
+		if _, err := m.Pack(); err != nil {
+			t.Fatalf("can't be sent: %v", err)
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath/forward"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
+	"github.com/pandoproxy/pando/internal/datapath/mux"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/datapath/sni"
+	"github.com/pandoproxy/pando/internal/dnsserver"
+)
+
+// port is a listener and what it is for.
+type port struct {
+	*net.TCPListener
+	use mux.Port
+}
+
+// listenTransparent binds the ports for clients that know of no proxy.
+func (g *Gateway) listenTransparent(ctx context.Context) error {
+	cfg, peerTimeout := g.cfg, time.Duration(g.cfg.Tunnel.PeerTimeout)
+	add := func(key, addr string, use mux.Port) error {
+		ln, err := listenAt(ctx, key, addr, cfg.Listen.ReusePort, peerTimeout)
+		if err == nil {
+			g.ports = append(g.ports, port{ln, use})
+		}
+		return err
+	}
+	for i, p := range cfg.SNI {
+		use := mux.Port{Front: &sni.Server{Road: g.road, Port: orPort(p.Port, 443), Timeout: time.Duration(cfg.HTTP.HeaderTimeout)}}
+		if err := add(fmt.Sprintf("sni[%d].listen", i), p.Listen, use); err != nil {
+			return err
+		}
+	}
+	for i, p := range cfg.Web {
+		web := g.newHTTP()
+		web.HostPort = orPort(p.Port, 80)
+		g.web = append(g.web, web)
+		if err := add(fmt.Sprintf("web[%d].listen", i), p.Listen, mux.Port{Front: web}); err != nil {
+			return err
+		}
+	}
+	for i, p := range cfg.Forward {
+		host, portText, _ := net.SplitHostPort(p.Target)
+		n, _ := strconv.ParseUint(portText, 10, 16)
+		use := mux.Port{Front: &forward.Server{Road: g.road, Host: host, Port: uint16(n)}, TargetFirst: true}
+		if err := add(fmt.Sprintf("forward[%d].listen", i), p.Listen, use); err != nil {
+			return err
+		}
+	}
+	if cfg.Listen.DNS != "" {
+		pc, ln, err := dnsserver.Listen(ctx, listenConfig(cfg.Listen.ReusePort, 0), cfg.Listen.DNS)
+		if err != nil {
+			return fmt.Errorf("listen.dns: %w", err)
+		}
+		g.dnsPacket, g.dnsListener = pc, ln
+	}
+	return nil
+}
+
+func orPort(n, def int) uint16 {
+	if n == 0 {
+		n = def
+	}
+	return uint16(n)
+}
+
+// newHTTP returns an HTTP front that is a proxy until it is told otherwise.
+func (g *Gateway) newHTTP() *httpproxy.Proxy {
+	cfg := g.cfg
+	return &httpproxy.Proxy{
+		Road: g.road, Name: proxyName(cfg.Tailnet.Hostname),
+		HeaderTimeout: time.Duration(cfg.HTTP.HeaderTimeout), IdleTimeout: time.Duration(cfg.HTTP.IdleTimeout),
+		BodyTimeout: time.Duration(cfg.HTTP.BodyTimeout), SilenceTimeout: time.Duration(cfg.Tunnel.IdleTimeout),
+		MaxHeaderBytes: cfg.HTTP.MaxHeaderBytes, MaxHeaders: cfg.HTTP.MaxHeaders,
+	}
+}
+
+// servesDNS reports whether there is a DNS answerer.
+func (g *Gateway) servesDNS() bool { return g.dnsPacket != nil }
+
+// serveDNS answers cluster DNS until ctx ends.
+func (g *Gateway) serveDNS(ctx context.Context) error {
+	s := &dnsserver.Server{
+		Zones: servedZones(g.cfg.DNS), TTL: time.Duration(g.cfg.DNS.TTL), Addrs: g.fleetAddrs,
+		Lookup: g.lookupServed, Denied: func(name string) bool { return g.road.Policy().NobodyMay(name) },
+		Answered: g.metrics.Answered, Log: g.log,
+	}
+	if err := s.Serve(ctx, []net.PacketConn{g.dnsPacket}, []net.Listener{g.dnsListener}); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("listen.dns: %w", err)
+	}
+	return nil
+}
+
+func servedZones(c config.DNS) (list []dnsserver.Zone) {
+	for _, z := range c.Zones {
+		list = append(list, dnsserver.Zone{Suffix: strings.ToLower(z.Suffix), Fleet: z.Answer != "real"})
+	}
+	return list
+}
+
+func servedSuffixes(c config.DNS) (list []string) {
+	for _, z := range c.Zones {
+		list = append(list, strings.ToLower(z.Suffix))
+	}
+	return list
+}
+
+func (g *Gateway) lookupServed(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+	if err := g.ready(ctx); err != nil {
+		return nil, 0, err
+	}
+	a, err := g.road.Resolver.Lookup(ctx, resolve.Host{Name: name})
+	if a.TTL == 0 {
+		a.TTL = time.Duration(g.cfg.DNS.TTL) // of the host table
+	}
+	return a.Addrs, a.TTL, err
+}
+
+// fleetAddrs are the addresses where clients reach the fleet.
+func (g *Gateway) fleetAddrs(ctx context.Context) (list []netip.Addr, err error) {
+	var errs []error
+	for _, f := range g.cfg.DNS.Fleet {
+		h, err := resolve.ParseHost(f)
+		if err == nil {
+			var a resolve.Answer
+			a, err = g.road.Resolver.Lookup(ctx, h)
+			list = append(list, a.Addrs...)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(list) > 0 {
+		return list, nil
+	}
+	return nil, errors.Join(errs...)
+}
+
+// isFleet reports whether a is the fleet's own address, as far as it is known
+// without waiting: a target there would lead back to us.
+func (g *Gateway) isFleet(a netip.Addr) bool {
+	for _, f := range g.cfg.DNS.Fleet {
+		if h, err := resolve.ParseHost(f); err == nil && slices.Contains(g.road.Resolver.Known(h), a) {
+			return true
+		}
+	}
+	return false
+}
