@@ -39,6 +39,8 @@ const replicas = 3
 type Demo struct {
 	opts  Options
 	dir   string // keeps the replicas' state and the CA's certificate
+	tls   string // address of the fleet's port for TLS clients that know of no proxy
+	dns   string // and of its DNS answerer, which leads them there
 	net   *testnet.Net
 	cloud *testnet.Cloud
 	fleet [replicas]*replica
@@ -121,6 +123,9 @@ func (d *Demo) start(ctx context.Context) error {
 	}
 	d.say("A cloud node carries %v. Behind it, and nowhere else:", testnet.Network)
 	d.say("  https://%s at %v, and the only DNS server that knows its name, at %v.", testnet.APIName, testnet.APIAddr, testnet.DNSAddr)
+	if d.tls, d.dns, err = freePorts(); err != nil {
+		return err
+	}
 	for i := range d.fleet {
 		if d.fleet[i], err = d.startReplica(ctx, i); err != nil {
 			return err
@@ -129,11 +134,27 @@ func (d *Demo) start(ctx context.Context) error {
 	return nil
 }
 
+// freePorts returns two addresses of loopback that nobody uses.
+func freePorts() (a, b string, err error) {
+	var addrs [2]string
+	for i := range addrs {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", "", err
+		}
+		defer ln.Close() // when both are known
+		addrs[i] = ln.Addr().String()
+	}
+	return addrs[0], addrs[1], nil
+}
+
 // startReplica starts replica i, or starts it again with the state it had.
 func (d *Demo) startReplica(ctx context.Context, i int) (*replica, error) {
 	r := &replica{name: fmt.Sprintf("pando-%d", i), ended: make(chan struct{})}
 	cfg := config.Default()
-	cfg.Listen = config.Listen{Proxy: d.opts.Listen, ReusePort: true}
+	cfg.Listen = config.Listen{Proxy: d.opts.Listen, DNS: d.dns, ReusePort: true}
+	cfg.SNI = []config.Port{{Listen: d.tls}}
+	cfg.DNS.Zones, cfg.DNS.Fleet = []config.ServedZone{{Suffix: testnet.Zone}}, []string{"127.0.0.1"}
 	cfg.Tailnet.Hostname = r.name
 	cfg.Tailnet.ControlURL = d.net.URL()
 	cfg.Tailnet.AuthKey = testnet.AuthKey
@@ -205,5 +226,8 @@ func (d *Demo) invite() {
 	d.say("  curl --cacert %s -x http://%s %s", ca, d.opts.Listen, url)
 	d.say("  curl --cacert %s -x socks5h://%s %s", ca, d.opts.Listen, url)
 	d.say("  curl -x http://%s http://%s/hello", d.opts.Listen, testnet.APIName)
+	dnsHost, dnsPort, _ := net.SplitHostPort(d.dns)
+	d.say("  dig +short @%s -p %s %s   # the fleet's address", dnsHost, dnsPort, testnet.APIName)
+	d.say("  curl --cacert %s --connect-to ::%s %s   # no proxy: by the name in its TLS hello", ca, d.tls, url)
 	d.say("  curl -i -x http://%s http://169.254.169.254/   # cloud metadata: refused", d.opts.Listen)
 }

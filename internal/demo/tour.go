@@ -31,6 +31,7 @@ func (d *Demo) tour(ctx context.Context) error {
 		{"Three devices", d.devices},
 		{"A private name, resolved through the tunnel", d.byName},
 		{"Any client: plain HTTP and SOCKS5 on the same port", d.otherFronts},
+		{"A client that knows of no proxy: its DNS leads to the fleet", d.noProxy},
 		{"What nobody may reach", d.forbidden},
 		{"Load spreads over the devices", d.spread},
 		{"One replica is drained under load", d.drainOne},
@@ -89,6 +90,52 @@ func (d *Demo) otherFronts(ctx context.Context) error {
 		return err
 	}
 	d.say("   socks5h → https://%s%s via device %s", r.Host, r.Path, r.Device)
+	return nil
+}
+
+// noProxy is a client whose resolver is the fleet's, as a pod's is by way of
+// cluster DNS. It has no other setting.
+func (d *Demo) noProxy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, d.dns)
+	}}
+	addrs, err := resolver.LookupNetIP(ctx, "ip4", testnet.APIName+".")
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(d.tls) // a Service would make 443 of it
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(d.cloud.CA)
+	tr := &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{RootCAs: pool},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(addrs[0].String(), port))
+		},
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+testnet.APIName+"/no-proxy", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var r testnet.Reply
+	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
+		return err
+	}
+	if !r.TLS || r.Host != testnet.APIName {
+		return fmt.Errorf("the API saw %+v", r)
+	}
+	d.say("   DNS at %s: %s is at %v, the fleet.", d.dns, testnet.APIName, addrs[0])
+	d.say("   TLS to it, told apart by server name, verified against the API's own certificate: via device %s", r.Device)
 	return nil
 }
 

@@ -26,7 +26,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- /* What a running replica does not take over: when it changes, pods restart. */ -}}
 {{- define "pando.restartConfig" -}}
 {{- $c := omit (include "pando.config" . | fromYaml) "policy" "limits" -}}
-{{- $c = set $c "resolve" (omit ($c.resolve | default dict) "hosts") -}}
+{{- $c = set $c "resolve" (omit ($c.resolve | default dict) "hosts" "zones") -}}
 {{- set $c "log" (omit ($c.log | default dict) "level" "sample") | toYaml -}}
 {{- end -}}
 
@@ -41,5 +41,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
   "tailnet" $tailnet
   "drain" (dict "settle" (printf "%vs" (int .Values.drain.settleSeconds)) "timeout" (printf "%vs" (int .Values.drain.timeoutSeconds)))
 -}}
+{{- if (.Values.config.dns | default dict).zones }}{{ $_ := set $own "dns" (dict "fleet" (list (printf "%s.%s.svc" (include "pando.name" .) .Release.Namespace))) }}{{ end -}}
 {{ mustMergeOverwrite $own (deepCopy .Values.config) | toYaml }}
 {{- end -}}
