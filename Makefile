@@ -91,10 +91,12 @@ vuln: ## look for known vulnerabilities in what is linked
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*## /\t/'
 
-# The tests use curl as a client, and the race detector needs a C compiler.
+# The tests use curl as a client and a PostgreSQL as a target, and the race
+# detector needs a C compiler.
 .PHONY: deps
 deps:
 	@command -v curl >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -q curl; } || { echo 'the tests need curl: install it'; exit 1; }
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get update -q; apt-get install -y -q --no-install-recommends postgresql; }; } || echo 'NO POSTGRESQL: its test is skipped.'
 	@[ -n '$(RACE)' ] || echo 'NO C COMPILER: testing without the race detector.'
 
 ifneq ($(shell command -v gcc),)

@@ -88,7 +88,7 @@ stubDomains: |
 	}
 	for name, args := range map[string][]string{
 		"--address: the Service's cluster IP is needed": {"--config", conf},
-		"no address": {"--config", conf, "--address", "pando"},
+		"no address":         {"--config", conf, "--address", "pando"},
 		"dns.zones is empty": nil,
 	} {
 		if _, _, err := run(t, nil, append([]string{"coredns"}, args...)...); err == nil || !strings.Contains(err.Error(), name) {

@@ -63,6 +63,7 @@ var ownGateway = []testCase{
 	{"every_metric_moves", metricsMove},
 	{"abuse", abuse},
 	{"transparent_fronts", transparent},
+	{"postgresql_through_forward", postgreSQL},
 	{"dns_answerer", dnsAnswerer},
 	{"names_follow_the_netmap", namesFollow},
 	{"drain", drain},

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// certificate returns a server certificate for names (host names or IP
+// Certificate returns a server certificate for names (host names or IP
 // addresses) that lasts a day, and the PEM of the authority that signed it,
 // made for this one certificate.
-func certificate(names ...string) (tls.Certificate, []byte, error) {
+func Certificate(names ...string) (tls.Certificate, []byte, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, nil, err

@@ -56,7 +56,7 @@ type Cloud struct {
 // waits until it is up. One that was closed and is started again is the same
 // device.
 func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logger) (*Cloud, error) {
-	cert, ca, err := certificate(APIName)
+	cert, ca, err := Certificate(APIName)
 	if err != nil {
 		return nil, err
 	}

@@ -157,7 +157,7 @@ func (n *Net) guard() http.Handler {
 // nodes of these alone.
 func (n *Net) startDERP() (*tailcfg.DERPMap, error) {
 	n.derp = derpserver.New(key.NewNode(), n.logf)
-	cert, _, err := certificate("127.0.0.1")
+	cert, _, err := Certificate("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}

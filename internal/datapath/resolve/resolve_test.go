@@ -615,3 +615,33 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkCached is what a flow pays for a name that is known.
+func BenchmarkCached(b *testing.B) {
+	names := make([]Host, 1000)
+	for i := range names {
+		names[i].Name = "host-" + strconv.Itoa(i) + ".corp.example"
+	}
+	r := New(Options{Tailnet: up(TailnetDNS{Magic: true, MagicSuffix: "corp.example"}), MinTTL: time.Hour, MaxTTL: time.Hour,
+		QueryMagic: magic(func(_ string, q *dns.Msg) *dns.Msg {
+			m := new(dns.Msg).SetReply(q)
+			if q.Question[0].Qtype == dns.TypeA {
+				m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: []byte{10, 0, 0, 1}}}
+			}
+			return m
+		})})
+	for _, h := range names {
+		if _, err := r.Lookup(b.Context(), h); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			if a, err := r.Lookup(context.Background(), names[i%len(names)]); err != nil || !a.Cached {
+				b.Errorf("%+v, %v", a, err)
+				return
+			}
+		}
+	})
+}
