@@ -28,7 +28,10 @@ func main() {
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := cli.Run(ctx, cut, cli.Env{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr, Hangup: hangup})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "pando:", err)
-		os.Exit(1)
+		code, told := cli.ExitCode(err)
+		if !told {
+			fmt.Fprintln(os.Stderr, "pando:", err)
+		}
+		os.Exit(code)
 	}
 }

@@ -1,6 +1,6 @@
 // Package admin is the port for probes, scrapers and people: /livez, /readyz,
-// /healthz, /metrics, /status and, if it is switched on, /debug/pprof/. It
-// answers from what it is given and decides nothing.
+// /healthz, /metrics, /status, /explain and, if it is switched on,
+// /debug/pprof/. It answers from what it is given and decides nothing.
 package admin
 
 import (
@@ -21,6 +21,12 @@ type Check struct {
 	Note string
 }
 
+// Names of conditions that others look for.
+const (
+	OnTailnet   = "tailnet"
+	NotDraining = "not-draining"
+)
+
 // Server answers probes. All functions are needed.
 type Server struct {
 	// Checks returns the conditions of readiness, each as it is now.
@@ -31,6 +37,8 @@ type Server struct {
 	Metrics   http.Handler
 	// Status returns everything that a person asks, with at most so many flows.
 	Status func(flows int) Status
+	// Explain answers POST /explain, from wherever it sees fit.
+	Explain http.Handler
 	// Profiles switches on /debug/pprof/.
 	Profiles bool
 }
@@ -43,6 +51,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.Handle("GET /metrics", s.Metrics)
 	mux.HandleFunc("GET /status", s.status)
+	mux.Handle("POST /explain", s.Explain)
 	mux.Handle("GET /{$}", http.RedirectHandler("/status", http.StatusFound))
 	if s.Profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

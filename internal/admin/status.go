@@ -42,9 +42,13 @@ type Tailnet struct {
 	Up               bool         `json:"up"`
 	ControlConnected bool         `json:"controlConnected"`
 	KeyExpiry        *time.Time   `json:"keyExpiry,omitempty"` // nil means never
-	HomeRelay        string       `json:"homeRelay"`           // DERP region
-	Health           []string     `json:"health"`              // what the engine finds wrong
-	SessionsMended   int64        `json:"sessionsMended"`
+	HomeRelay        string       `json:"homeRelay"`           // DERP region; empty means that none is reached
+	HomeHeard        *time.Time   `json:"homeHeard,omitempty"` // from its relay, last; nil means never
+	// ClockAhead is how many seconds the control server's clock was ahead of this
+	// machine's when it told its time last; nil means never.
+	ClockAhead     *float64 `json:"clockAhead,omitempty"`
+	Health         []string `json:"health"` // what the engine finds wrong
+	SessionsMended int64    `json:"sessionsMended"`
 }
 
 // Peer is another device of the tailnet.

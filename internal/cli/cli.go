@@ -1,5 +1,5 @@
-// Package cli is the command line: gateway, status, flows, check, env, coredns,
-// demo, version.
+// Package cli is the command line: gateway, status, flows, explain, check, env,
+// coredns, demo, version.
 // It parses and prints; the work is done elsewhere.
 package cli
 
@@ -53,7 +53,7 @@ func Run(ctx, cut context.Context, env Env) error {
 	root.SetArgs(env.Args)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-	root.AddCommand(gatewayCommand(cut, env), checkCommand(env), demoCommand(env), statusCommand(env), flowsCommand(env), envCommand(env), corednsCommand(env), versionCommand(env))
+	root.AddCommand(gatewayCommand(cut, env), checkCommand(env), demoCommand(env), statusCommand(env), flowsCommand(env), explainCommand(env), envCommand(env), corednsCommand(env), versionCommand(env))
 	return root.ExecuteContext(ctx)
 }
 

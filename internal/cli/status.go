@@ -66,7 +66,12 @@ func fetchStatus(ctx context.Context, address string, flows int) ([]byte, error)
 	if err != nil {
 		return nil, fmt.Errorf("--admin %s: write host:port", address)
 	}
-	client := http.Client{Transport: &http.Transport{}} // no proxy: it is ours that is asked
+	return askAdmin(req, address)
+}
+
+// askAdmin puts a request to the admin port at address and returns what it answers.
+func askAdmin(req *http.Request, address string) ([]byte, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy: it is ours that is asked
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("no answer from the admin port at %s: %w; does a replica run there, with listen.admin set?", address, errors.Unwrap(err))
@@ -74,7 +79,7 @@ func fetchStatus(ctx context.Context, address string, flows int) ([]byte, error)
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("answered %s", resp.Status)
+		err = fmt.Errorf("answered %s: %s", resp.Status, strings.TrimSpace(string(raw)))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the admin port at %s: %w", address, err)

@@ -72,38 +72,35 @@ func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) 
 	return r.Dial(ctx, rec, targets)
 }
 
-// Probe connects to a target by the road that clients take, and closes the
-// connection. It is no flow: it is neither logged nor counted, nor held to the
-// limits. The error is a *flow.Error.
-func (r *Road) Probe(ctx context.Context, host string, port uint16) error {
-	rec := &flow.Record{Start: time.Now()}
-	rec.Client, rec.Host, rec.Port = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), host, port
-	targets, err := r.judge(ctx, rec)
+// Walk connects to a target by the road that clients take, and notes in t what
+// each stage did. It is no flow: it is neither logged nor counted, nor held to
+// the limits. It fills in rec as it goes; the caller closes the connection. The
+// error is a *flow.Error. A nil t notes nothing.
+func (r *Road) Walk(ctx context.Context, rec *flow.Record, t *Trace) (net.Conn, error) {
+	targets, err := r.judge(ctx, rec, t)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c, err := r.dial(ctx, rec, targets)
-	if err != nil {
-		return err
-	}
-	return c.Close()
+	return r.dial(ctx, rec, targets)
 }
 
 // Judge is the road up to policy(address): it returns the addresses that rec's
 // request may be sent to, at least one, or a *flow.Error.
 func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
 	r.live.note(rec)
-	return r.judge(ctx, rec)
+	return r.judge(ctx, rec, nil)
 }
 
-func (r *Road) judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
+func (r *Road) judge(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.Target, error) {
 	host, err := resolve.ParseHost(rec.Host)
 	if err != nil {
 		return nil, err
 	}
 	p := r.policy.Load()
 	q := policy.Query{Client: rec.Client.Addr(), Name: host.Name, Port: rec.Port}
-	if v := p.Name(q); v.Deny {
+	v := p.Name(q)
+	t.named(v)
+	if v.Deny {
 		if v.Final(p.Mode) {
 			rec.Rule = v.Rule
 			return nil, denial(v, rec.Host)
@@ -117,6 +114,7 @@ func (r *Road) judge(ctx context.Context, rec *flow.Record) ([]flow.Target, erro
 	start := time.Now()
 	answer, err := r.Resolver.Lookup(ctx, host)
 	rec.Resolve, rec.Source = time.Since(start), answer.Source
+	t.looked(answer)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +123,7 @@ func (r *Road) judge(ctx context.Context, rec *flow.Record) ([]flow.Target, erro
 	var denied error
 	for _, a := range answer.Addrs {
 		v := p.Address(q, a, r.Routes(ctx, a))
+		t.judged(a, v)
 		if v.Final(p.Mode) {
 			if denied == nil {
 				rec.Rule, denied = v.Rule, denial(v, a.String())
@@ -134,14 +133,14 @@ func (r *Road) judge(ctx context.Context, rec *flow.Record) ([]flow.Target, erro
 		if v.Deny && rec.Report == "" {
 			rec.Report = v.Reason.String() + " " + v.Rule
 		}
-		t := flow.Target{Addr: netip.AddrPortFrom(a, rec.Port), Path: flow.Direct}
+		target := flow.Target{Addr: netip.AddrPortFrom(a, rec.Port), Path: flow.Direct}
 		if v.Tailnet {
-			t.Path = flow.Tailnet
+			target.Path = flow.Tailnet
 		}
 		if len(targets) == 0 {
 			rec.Rule = v.Rule
 		}
-		targets = append(targets, t)
+		targets = append(targets, target)
 	}
 	if len(targets) == 0 {
 		return nil, denied

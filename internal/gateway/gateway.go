@@ -130,7 +130,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 		Dialer:   &dial.Dialer{Tailnet: g.dialTailnet, Direct: direct(time.Duration(cfg.Tunnel.PeerTimeout)), Timeout: time.Duration(cfg.Dial.Timeout), Attempts: cfg.Dial.Attempts},
 		Relay:    &g.relay,
 		Limit:    &g.limit,
-		Carrier:  func(a netip.Addr) string { return g.node.Carrier(a) },
+		Carrier:  g.carrierSays,
 		Finished: g.finished,
 	}
 	g.road.SetPolicy(g.policy(cfg.Policy))

@@ -66,6 +66,8 @@ var ownGateway = []testCase{
 	{"postgresql_through_forward", postgreSQL},
 	{"dns_answerer", dnsAnswerer},
 	{"names_follow_the_netmap", namesFollow},
+	{"explain", explained},
+	{"explain_the_replica", explainedReplica},
 	{"drain", drain},
 	{"drain_500_transfers", drainMany},
 	{"drain_cuts_late_work", drainCuts},

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/admin"
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // probes are the targets that a ready replica can connect to.
@@ -40,7 +42,7 @@ func (g *Gateway) probe(ctx context.Context) {
 			host, port, _ := net.SplitHostPort(target)
 			n, _ := strconv.ParseUint(port, 10, 16)
 			for ctx.Err() == nil {
-				err := g.road.Probe(ctx, host, uint16(n))
+				err := g.reaches(ctx, host, uint16(n))
 				if ctx.Err() == nil {
 					g.probed(target, err)
 				}
@@ -49,6 +51,20 @@ func (g *Gateway) probe(ctx context.Context) {
 		})
 	}
 }
+
+// reaches connects to a target by the road that clients take.
+func (g *Gateway) reaches(ctx context.Context, host string, port uint16) error {
+	rec := &flow.Record{Start: time.Now()}
+	rec.Client, rec.Host, rec.Port = netip.AddrPortFrom(localhost, 0), host, port
+	c, err := g.road.Walk(ctx, rec, nil)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// localhost is the client that probes stand for.
+var localhost = netip.MustParseAddr("127.0.0.1")
 
 // probed notes an outcome.
 func (g *Gateway) probed(target string, err error) {

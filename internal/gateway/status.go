@@ -68,7 +68,7 @@ func (g *Gateway) saveDevice() {
 func (g *Gateway) serveAdmin() (stop func()) {
 	s := &admin.Server{
 		Checks: g.checks, OnTailnet: g.onTailnet, Metrics: g.metrics.Handler(g.writeEngineMetrics),
-		Status: g.status, Profiles: g.cfg.Listen.Pprof,
+		Status: g.status, Explain: g.explainer(), Profiles: g.cfg.Listen.Pprof,
 	}
 	var done sync.WaitGroup
 	for _, ln := range g.admin {
@@ -84,7 +84,7 @@ func (g *Gateway) serveAdmin() (stop func()) {
 // checks are the conditions under which the replica should be sent clients.
 // The control server is none of them: traffic goes on without it.
 func (g *Gateway) checks() []admin.Check {
-	list := []admin.Check{{Name: "tailnet", Err: g.tailnetErr()}, {Name: "tunnels"}, {Name: "not-draining"}, {Name: "configuration", Note: g.configState()}}
+	list := []admin.Check{{Name: admin.OnTailnet, Err: g.tailnetErr()}, {Name: "tunnels"}, {Name: admin.NotDraining}, {Name: "configuration", Note: g.configState()}}
 	if list[0].Err == nil && !g.node.Status().Control {
 		list[0].Note = "the control server is away; what is known goes on"
 	}
@@ -130,6 +130,13 @@ func (g *Gateway) status(flows int) admin.Status {
 	}
 	if !t.KeyExpiry.IsZero() {
 		s.Tailnet.KeyExpiry = &t.KeyExpiry
+	}
+	if !t.HomeHeard.IsZero() {
+		s.Tailnet.HomeHeard = &t.HomeHeard
+	}
+	if t.ClockAhead != nil {
+		ahead := t.ClockAhead.Seconds()
+		s.Tailnet.ClockAhead = &ahead
 	}
 	for _, p := range t.Peers {
 		s.Peers = append(s.Peers, peerStatus(p))

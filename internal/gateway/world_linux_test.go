@@ -22,3 +22,22 @@ func addHostAddr(t *testing.T) string {
 	}
 	return host
 }
+
+// addBroadcast gives this namespace a network, and returns its broadcast address.
+func addBroadcast(t *testing.T) string {
+	t.Helper()
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr("198.18.7.1/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr.Broadcast = []byte{198, 18, 7, 255}
+	if err := netlink.AddrReplace(lo, addr); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netlink.AddrDel(lo, addr) })
+	return "198.18.7.255"
+}

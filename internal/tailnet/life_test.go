@@ -51,8 +51,8 @@ func routerVanishes(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 	}
-	if says := n.Carrier(target.Addr()); !strings.HasPrefix(says, "carried by router.") || !strings.Contains(says, "last WireGuard handshake") {
-		t.Errorf("the carrier: %q", says)
+	if c, ok := n.Carrier(target.Addr()); !ok || c.Route != testnet.Network || !strings.HasPrefix(c.String(), "carried by router.") || !strings.Contains(c.String(), "last WireGuard handshake") {
+		t.Errorf("the carrier: %v, %+v", ok, c)
 	}
 	tailnet.Freeze(cloud.Node)
 	begin := time.Now()

@@ -21,9 +21,13 @@ type Status struct {
 	Up        bool      // on the tailnet
 	Control   bool      // in contact with the control server; traffic does not need it
 	KeyExpiry time.Time // when the device has to log in again; zero means never
-	Home      string    // DERP region that peers find us at, such as "fra"
-	Health    []string  // what the engine finds wrong, in its own words
-	Peers     []Peer    // by name
+	Home      string    // DERP region that peers find us at, such as "fra"; empty means none
+	HomeHeard time.Time // when that region's relay was last heard of; zero means never
+	// ClockAhead is how far the control server's clock was ahead of ours at its
+	// last word on it; nil means that it said none.
+	ClockAhead *time.Duration
+	Health     []string // what the engine finds wrong, in its own words
+	Peers      []Peer   // by name
 }
 
 // Peer is another device of the tailnet.
@@ -59,7 +63,9 @@ func (n *Node) readStatus() Status {
 	}
 	if nm := n.lb.NetMapNoPeers(); nm != nil && nm.SelfNode.Valid() {
 		s.KeyExpiry = nm.SelfNode.KeyExpiry()
+		s.HomeHeard = health.GetDERPRegionReceivedTime(nm.SelfNode.HomeDERP())
 	}
+	s.ClockAhead = n.clockAhead.Load()
 	if st.Self != nil {
 		s.Home = st.Self.Relay
 	}
@@ -95,28 +101,37 @@ func peerOf(p *ipnstate.PeerStatus) Peer {
 	return peer
 }
 
-// Carrier says in words which peer carries addr and how it fares; empty when
-// none does.
-func (n *Node) Carrier(addr netip.Addr) string {
+// Carrier is the peer that carries an address.
+type Carrier struct {
+	Peer
+	Route netip.Prefix // the peer's prefix that holds the address, the longest of all
+}
+
+// Carrier returns the peer that carries addr; false when none does.
+func (n *Node) Carrier(addr netip.Addr) (Carrier, bool) {
 	p, ok := n.lb.PeerForIP(addr.Unmap())
 	if !ok || p.IsSelf {
-		return ""
+		return Carrier{}, false
 	}
-	name := trimDot(p.Node.Name())
+	c := Carrier{Peer: Peer{Name: trimDot(p.Node.Name())}, Route: p.Route}
 	for _, peer := range n.Status().Peers {
-		if peer.Name != name {
-			continue
+		if peer.Name == c.Name {
+			c.Peer = peer
 		}
-		says := "carried by " + name
-		if !peer.Online {
-			says += ", which is offline"
-		}
-		if peer.LastHandshake.IsZero() {
-			return says + "; no WireGuard handshake with it yet"
-		}
-		return fmt.Sprintf("%s; last WireGuard handshake %v ago", says, time.Since(peer.LastHandshake).Round(time.Second))
 	}
-	return "carried by " + name
+	return c, true
+}
+
+// String says who it is and how it fares.
+func (c Carrier) String() string {
+	says := "carried by " + c.Name
+	if !c.Online {
+		says += ", which is offline"
+	}
+	if c.LastHandshake.IsZero() {
+		return says + "; no WireGuard handshake with it yet"
+	}
+	return fmt.Sprintf("%s; last WireGuard handshake %v ago", says, time.Since(c.LastHandshake).Round(time.Second))
 }
 
 // WriteMetrics writes the engine's own metrics, tailscaled_*, in the text

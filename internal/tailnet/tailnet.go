@@ -34,6 +34,7 @@ import (
 	"tailscale.com/types/logid"
 	"tailscale.com/types/nettype"
 	"tailscale.com/types/preftype"
+	"tailscale.com/util/eventbus"
 	"tailscale.com/wgengine"
 	"tailscale.com/wgengine/netstack"
 )
@@ -133,6 +134,7 @@ type Node struct {
 	loginErr    atomic.Pointer[string]            // the last error that the control server or the engine gave
 	loginURL    atomic.Pointer[string]
 
+	clockAhead     atomic.Pointer[time.Duration] // the control server's clock before ours
 	suspects       chan netip.Addr
 	sessionsMended atomic.Int64
 
@@ -195,6 +197,7 @@ func (n *Node) startEngine() error {
 	n.sys = sys
 	n.dialer = &tsdial.Dialer{Logf: logf}
 	n.dialer.SetBus(sys.Bus.Get())
+	eventbus.SubscribeFunc(sys.Bus.Get().Client("pando.clock"), n.noteClock) // ends with the bus
 	conf := wgengine.Config{
 		ListenPort:    n.opts.Port,
 		Dialer:        n.dialer,
@@ -263,6 +266,18 @@ func (n *Node) startEngine() error {
 	tun := sys.Tun.Get()
 	tun.PostFilterPacketInboundFromWireGuard = (&oneFlow{next: tun.PostFilterPacketInboundFromWireGuard}).filter
 	return nil
+}
+
+// controlEpoch is the time before which no control server tells the truth about
+// it: the library ignores such times too, and its test server tells one.
+var controlEpoch = time.Date(2023, 6, 1, 0, 0, 0, 0, time.UTC)
+
+// noteClock compares the control server's clock with ours.
+func (n *Node) noteClock(t controlclient.ControlTime) {
+	if t.Value.After(controlEpoch) {
+		ahead := time.Until(t.Value)
+		n.clockAhead.Store(&ahead)
+	}
 }
 
 // serve installs the in-process handlers for the advertised routes.

@@ -301,6 +301,19 @@ func (n *Net) SendDNSRoutes(hostname string, routes map[string][]string) error {
 	return nil
 }
 
+// SendClock tells the device called hostname another time than ours. The device
+// hears of no other changes from then on.
+func (n *Net) SendClock(hostname string, now time.Time) error {
+	node, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	if !n.ctl.AddRawMapResponse(node.Key, &tailcfg.MapResponse{ControlTime: &now}) {
+		return fmt.Errorf("testnet: %s is not connected", hostname)
+	}
+	return nil
+}
+
 // AddRecord adds a name of the tailnet's own (ExtraRecords).
 func (n *Net) AddRecord(name string, addr netip.Addr) {
 	n.ctl.AddDNSRecords(tailcfg.DNSRecord{Name: name, Value: addr.String()})

@@ -60,17 +60,39 @@ func (g *Gate) Limits() Limits {
 // Enter lets a connection of client in, which then owes a Leave, or returns a
 // *flow.Error of class Overloaded.
 func (g *Gate) Enter(client netip.Addr) error {
-	l := g.Limits()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case over(g.total, l.Connections):
-		return g.refuse(Connections, "the gateway has as many client connections as it takes (limits.connections); try again, or run more replicas")
-	case over(g.clients[client], l.PerClient):
-		return g.refuse(PerClient, "this client has as many connections as one may (limits.perClient); reuse connections, or close those that are idle")
+	if which, err := g.full(client); err != nil {
+		g.refused(which)
+		return err
 	}
 	g.add(client, 1)
 	return nil
+}
+
+// Full returns nil if Enter would let a connection of client in and Dial a dial,
+// and else what they would say. It counts as no refusal.
+func (g *Gate) Full(client netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, err := g.full(client); err != nil {
+		return err
+	}
+	if over(g.Dials(), g.Limits().Dials) {
+		return overDials
+	}
+	return nil
+}
+
+// full says which limit keeps a connection of client out. g.mu is held.
+func (g *Gate) full(client netip.Addr) (Which, error) {
+	switch l := g.Limits(); {
+	case over(g.total, l.Connections):
+		return Connections, overLimit(Connections, "the gateway has as many client connections as it takes (limits.connections); try again, or run more replicas")
+	case over(g.clients[client], l.PerClient):
+		return PerClient, overLimit(PerClient, "this client has as many connections as one may (limits.perClient); reuse connections, or close those that are idle")
+	}
+	return "", nil
 }
 
 // Leave ends what Enter began.
@@ -102,7 +124,8 @@ func (g *Gate) Connections() (connections, clients int) {
 func (g *Gate) Dial() error {
 	if n := g.dials.Add(1); over(int(n-1), g.Limits().Dials) {
 		g.dials.Add(-1)
-		return g.refuse(Dials, "as many connections as may are being opened (limits.dials): do the targets answer?")
+		g.refused(Dials)
+		return overDials
 	}
 	return nil
 }
@@ -115,9 +138,14 @@ func (g *Gate) Dials() int { return int(g.dials.Load()) }
 
 func over(n, limit int) bool { return limit > 0 && n >= limit }
 
-func (g *Gate) refuse(w Which, hint string) error {
+func (g *Gate) refused(w Which) {
 	if g.Refused != nil {
 		g.Refused(w)
 	}
+}
+
+var overDials = overLimit(Dials, "as many connections as may are being opened (limits.dials): do the targets answer?")
+
+func overLimit(w Which, hint string) error {
 	return &flow.Error{Class: flow.Overloaded, Op: "limit", Hint: hint, Err: errors.New("limit of " + string(w) + " reached")}
 }

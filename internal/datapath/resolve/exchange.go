@@ -140,27 +140,35 @@ func read(m *dns.Msg, q dns.Question) result {
 func (r *Resolver) exchangeAny(ctx context.Context, dial DialFunc, servers []string, q *dns.Msg) (*dns.Msg, error) {
 	var errs []error
 	for _, s := range r.health.order(servers) {
-		addr, err := ServerAddr(s)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		reply, err := exchange(ctx, dial, addr, q)
-		if err == nil && (reply.Rcode == dns.RcodeServerFailure || reply.Rcode == dns.RcodeRefused) {
-			err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
-		}
-		if !errors.Is(err, context.Canceled) {
-			r.health.note(addr.String(), err)
-		}
+		start, kind, name := time.Now(), dns.TypeToString[q.Question[0].Qtype], strings.TrimSuffix(q.Question[0].Name, ".")
+		reply, err := r.exchangeOne(ctx, dial, s, q)
 		if err == nil {
+			note(ctx, "resolver "+s, name, "%s: %s, %d records, in %v", kind, dns.RcodeToString[reply.Rcode], len(reply.Answer), time.Since(start).Round(10*time.Microsecond))
 			return reply, nil
 		}
-		errs = append(errs, fmt.Errorf("resolver %s: %w", addr, err))
+		note(ctx, "resolver "+s, name, "%s: failed after %v: %v", kind, time.Since(start).Round(10*time.Microsecond), err)
+		errs = append(errs, fmt.Errorf("resolver %s: %w", s, err))
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// exchangeOne asks one server, and remembers how it fared.
+func (r *Resolver) exchangeOne(ctx context.Context, dial DialFunc, server string, q *dns.Msg) (*dns.Msg, error) {
+	addr, err := ServerAddr(server)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := exchange(ctx, dial, addr, q)
+	if err == nil && (reply.Rcode == dns.RcodeServerFailure || reply.Rcode == dns.RcodeRefused) {
+		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
+	}
+	if !errors.Is(err, context.Canceled) {
+		r.health.note(addr.String(), err)
+	}
+	return reply, err
 }
 
 // ServerAddr reads the address of a resolver as a tailnet gives it, "10.12.0.2"

@@ -1,7 +1,7 @@
 // Package resolve turns the name that a client asked for into addresses. It
 // asks the most specific source first, and only that one:
 //
-//  1. an address in any spelling (literal.go): no lookup at all
+//  1. an address in any spelling (host.go): no lookup at all
 //  2. the host table of the configuration
 //  3. the pod's /etc/hosts, where its hostAliases are
 //  4. the tailnet's extra records
@@ -22,7 +22,6 @@ package resolve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -30,11 +29,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/miekg/dns"
-	"golang.org/x/net/idna"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -195,30 +192,6 @@ func New(opts Options) *Resolver {
 // SetHosts replaces the host table.
 func (r *Resolver) SetHosts(hosts map[string][]netip.Addr) { r.hosts.Store(&hosts) }
 
-// Host is a target's host as read from a client: an address, or a name.
-type Host struct {
-	Addr netip.Addr // valid when the client gave an address, in any spelling
-	Name string     // otherwise: lower case, ASCII, no trailing dot
-}
-
-// ParseHost reads host as a client spelled it, without brackets or port. The
-// error is a *flow.Error of class BadRequest.
-func ParseHost(host string) (Host, error) {
-	if a, ok, err := parseLiteral(host); err != nil {
-		return Host{}, fail(flow.BadRequest, host, "write the address in dotted form, such as 10.12.3.4", err)
-	} else if ok {
-		return Host{Addr: a}, nil
-	}
-	name, err := normalize(host)
-	if err != nil {
-		return Host{}, fail(flow.BadRequest, host, "check the spelling of the host name", err)
-	}
-	if name != host {
-		return ParseHost(name) // IDNA makes digits and dots of many a character
-	}
-	return Host{Name: name}, nil
-}
-
 // Lookup resolves h. The error is a *flow.Error of class NotFound,
 // ResolveFailed, Timeout, NotReady or Canceled.
 func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
@@ -322,6 +295,7 @@ const maxAliases = 8
 // lookup asks the one source that is responsible for name.
 func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer, time.Duration, error) {
 	hosts, conf, baseErr := r.base.load()
+	note(ctx, SourceFile, name, "%s", orNoEntry(hosts[name]))
 	if a := hosts[name]; len(a) > 0 {
 		return Answer{Addrs: a, Source: SourceFile}, hostsTTL, nil
 	}
@@ -332,15 +306,19 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 	res, source := r.askPrivate(ctx, v, name)
 	switch {
 	case source != "":
+		note(ctx, SourceBase, name, "not asked, and no global resolver either: the name has an owner")
 	case slices.ContainsFunc(r.opts.Served, func(suffix string) bool { return under(name, suffix) }):
 		return Answer{}, 0, fail(flow.ResolveFailed, name, "this gateway is asked for the zone, and knows no resolver of it: give the tailnet a split-DNS route for it, or set resolve.zones", errors.New("no resolver"))
 	case len(v.Resolvers) > 0 && r.opts.DialGlobal != nil && !ofCluster(conf, name):
 		res, source = r.askServers(ctx, v, r.opts.DialGlobal, v.Resolvers, name), SourceGlobal
+		note(ctx, SourceBase, name, "not asked: the tailnet has resolvers for such names")
 	case baseErr != nil:
 		res, source = result{err: baseErr}, SourceBase
 	default:
+		note(ctx, SourceGlobal, name, "not asked: the tailnet has none, or the name is the cluster's")
 		res, source = r.askBase(ctx, conf, v, name)
 	}
+	noteResult(ctx, source, name, res)
 	switch {
 	case res.err != nil:
 		class, hint := flow.ResolveFailed, "the resolvers responsible for this name did not answer; source: "+source
@@ -368,6 +346,7 @@ func (r *Resolver) askPrivate(ctx context.Context, v view, name string) (result,
 			}
 		}
 	}
+	note(ctx, SourceRecord, name, "%s", orNoEntry(v.Records[name]))
 	if a := v.Records[name]; len(a) > 0 {
 		return result{addrs: a, ttl: time.Minute}, SourceRecord
 	}
@@ -385,19 +364,26 @@ func (r *Resolver) askPrivate(ctx context.Context, v view, name string) (result,
 			return reply, reply.Unpack(wire)
 		}), SourceMagicDNS
 	}
+	note(ctx, SourceMagicDNS, name, "not asked: %s", v.notMagic(name))
 	switch {
 	case !zoned:
+		note(ctx, "zone", name, "no zone holds it")
 		return result{}, ""
 	case len(zone.Servers) == 0:
+		note(ctx, SourceZone+suffix, name, "has no resolvers: its names do not exist")
 		return result{ttl: negativeTTL}, SourceZone + suffix // only the tailnet itself knows this zone
 	}
-	dial := r.opts.DialTailnet
-	if zone.Direct {
-		dial = r.dialBase
-	}
 	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-		return r.exchangeAny(ctx, dial, zone.Servers, q)
+		return r.exchangeAny(ctx, r.dialer(zone), zone.Servers, q)
 	}), SourceZone + suffix
+}
+
+// dialer returns how the resolvers of z are reached.
+func (r *Resolver) dialer(z Zone) DialFunc {
+	if z.Direct {
+		return r.dialBase
+	}
+	return r.opts.DialTailnet
 }
 
 // askServers asks resolvers that answer for names of everybody's, and believes
@@ -429,41 +415,6 @@ func lookupHosts(hosts map[string][]netip.Addr, name string) []netip.Addr {
 		}
 	}
 	return nil
-}
-
-// normalize returns a host name in lower case, without a trailing dot, in
-// ASCII (IDNA 2008), or says what is wrong with it.
-func normalize(host string) (string, error) {
-	name := strings.TrimSuffix(host, ".")
-	ascii := true
-	for i := range len(name) {
-		ascii = ascii && name[i] < 0x80
-	}
-	if !ascii {
-		if !utf8.ValidString(name) { // idna would make another name of it
-			return "", errors.New("not a host name: not UTF-8")
-		}
-		a, err := idna.Lookup.ToASCII(name)
-		if err != nil {
-			return "", fmt.Errorf("not a host name: %w", err)
-		}
-		name = a
-	}
-	name = strings.ToLower(name)
-	if name == "" || len(name) > 253 {
-		return "", fmt.Errorf("a host name has 1 to 253 bytes, this has %d", len(name))
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > 63 {
-			return "", fmt.Errorf("a label has 1 to 63 bytes, %q has %d", label, len(label))
-		}
-		if i := strings.IndexFunc(label, func(c rune) bool {
-			return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_')
-		}); i >= 0 {
-			return "", fmt.Errorf("character %q can't be in a host name", label[i])
-		}
-	}
-	return name, nil
 }
 
 func fail(class flow.Class, name, hint string, err error) error {

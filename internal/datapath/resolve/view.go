@@ -60,6 +60,17 @@ func (v view) magic(name, suffix string) bool {
 	return len(suffix) < len(v.MagicSuffix) || len(suffix) == len(v.MagicSuffix) && !ours
 }
 
+// notMagic says why MagicDNS does not answer for name.
+func (v view) notMagic(name string) string {
+	switch {
+	case v.MagicSuffix == "" || !v.Magic:
+		return "MagicDNS is off"
+	case !under(name, v.MagicSuffix):
+		return "the name is not below " + v.MagicSuffix
+	}
+	return "a zone is more specific"
+}
+
 // owns reports whether name has an owner: nobody else is asked for it, nor
 // believed.
 func (v view) owns(name string) bool {

@@ -1,0 +1,285 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/cli"
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// explain runs pando explain against the replica and returns what it printed
+// and its exit status.
+func (r *replica) explain(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	var out bytes.Buffer
+	args = append([]string{"explain", "--admin", r.gw.AdminAddr().String()}, args...)
+	ctx := within(t, 90*time.Second)
+	err := cli.Run(ctx, ctx, cli.Env{Args: args, Stdout: &out, Stderr: &out})
+	if err == nil {
+		return out.String(), 0
+	}
+	code, told := cli.ExitCode(err)
+	if !told {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return out.String(), code
+}
+
+// wants checks an explanation: its exit status, and that it has words.
+func (r *replica) wants(t *testing.T, args []string, code int, words ...string) {
+	t.Helper()
+	begin := time.Now()
+	out, got := r.explain(t, args...)
+	t.Logf("pando explain %s → %d after %v\n%s", strings.Join(args, " "), got, time.Since(begin).Round(time.Millisecond), out)
+	if got != code {
+		t.Errorf("exit status %d, want %d", got, code)
+	}
+	for _, word := range words {
+		if !strings.Contains(out, word) {
+			t.Errorf("not a word of %q", word)
+		}
+	}
+}
+
+// explained: a fault of each class that a target can have is injected, and named.
+func explained(t *testing.T, w *world) {
+	port := func(n uint16, h func(net.Conn)) {
+		addr := netip.AddrPortFrom(testnet.APIAddr, n)
+		w.cloud.Handle(addr, h)
+		t.Cleanup(func() { w.cloud.Handle(addr, nil) })
+	}
+	wrong, _, err := testnet.Certificate("other." + testnet.Zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port(7300, func(c net.Conn) { // a certificate for somebody else
+		defer c.Close()
+		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}}).Handshake()
+		io.Copy(io.Discard, c)
+	})
+	port(7301, func(c net.Conn) { c.Close() })
+	port(7302, func(c net.Conn) { defer c.Close(); io.WriteString(c, "220 mail\r\n"); io.Copy(io.Discard, c) })
+	w.cloud.SetRecord("both."+testnet.Zone, testnet.APIAddr, testnet.APIAddr6)
+	defer w.cloud.SetRecord("both." + testnet.Zone)
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Policy.Direct = "any"
+		c.Policy.Rules = []config.Rule{
+			{Name: "not-this", Names: []string{"denied." + testnet.Zone}, Action: "deny"},
+			{Name: "not-them", From: []string{"10.244.9.0/24"}, Action: "deny"},
+			{Name: "no-ipv6", Prefixes: []string{testnet.Network6.String()}, Action: "deny"},
+		}
+		// The private DNS server refuses a zone that is not its own.
+		c.Resolve.Zones = []config.Zone{{Suffix: "broken.example", Servers: []string{testnet.DNSAddr.String()}}}
+		c.Resolve.Hosts = map[string][]string{"typed.example": {testnet.APIAddr.String()}}
+	})
+	api := "https://" + testnet.APIName + "/x"
+	r.wants(t, []string{"--ca", w.ca(), api}, 0,
+		"on gateway."+testnet.MagicSuffix, testnet.APIAddr.String()+" from zone "+testnet.Zone, "good for", "record: no entry", "resolver "+testnet.DNSAddr.String(), "NOERROR",
+		"the name has an owner", "cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct 127.0.0.1:", "last handshake", testnet.APIAddr.String()+":443 answered",
+		"TLS 1.3, for "+testnet.APIName, "expires 20", ", verified", "HTTP/1.1 200 OK", "Nothing is in the way.")
+	r.wants(t, []string{api}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
+	eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, "remembered") })
+	r.wants(t, []string{"http://typed.example/"}, 0, "from hosts", "hosts: "+testnet.APIAddr.String())
+	r.wants(t, []string{testnet.APIAddr6.String() + ":80"}, 11, "too many colons")
+	r.wants(t, []string{"[" + testnet.APIAddr6.String() + "]:80"}, 13, "rule no-ipv6 denies it")
+	r.wants(t, []string{"both." + testnet.Zone + ":80"}, 0, "WARN  policy (address)", testnet.APIAddr.String()+":80 answered")
+	r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "from magicdns", ", peer, direct")
+
+	r.wants(t, []string{"--ca", w.ca(), "https://" + testnet.APIName + ":7300/"}, 21, "class: bad_response", "not verified", "for other."+testnet.Zone)
+	r.wants(t, []string{"https://" + testnet.APIName + ":7301/"}, 20, "class: reset", "FAIL  tls", "load balancer")
+	r.wants(t, []string{"--tls", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  tls", "speaks something else")
+	r.wants(t, []string{"--http", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  http")
+	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")
+	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `"ftp" is not known`)
+	r.wants(t, []string{"--client", "me", api}, 11, "write the client's address")
+	r.wants(t, []string{"denied." + testnet.Zone + ":443"}, 13, "class: denied", "FAIL  policy (name)", "denied by rule not-this")
+	r.wants(t, []string{"--client", "10.244.9.1", testnet.APIName + ":443"}, 13, "class: denied", "for a client at 10.244.9.1", "rule not-them")
+	r.wants(t, []string{"http://169.254.169.254/"}, 13, "class: denied", "FAIL  policy (address)", "nobody may reach it")
+	r.wants(t, []string{"none." + testnet.Zone + ":443"}, 14, "class: not_found", "FAIL  resolve", "NXDOMAIN", "source: zone "+testnet.Zone)
+	r.wants(t, []string{"api.broken.example:443"}, 15, "class: resolve_failed", "FAIL  resolve", "answered REFUSED", "zone broken.example")
+	r.wants(t, []string{testnet.APIName + ":9"}, 17, "class: refused", "FAIL  connect", "nothing listens")
+	if broadcast := broadcastAddr(t, w); broadcast != "" { // the kernel connects to none, and sends nothing
+		r.wants(t, []string{broadcast + ":80"}, 18, "class: unreachable", "goes directly", "FAIL  connect")
+	}
+	gone := netip.MustParsePrefix("10.78.0.0/16")
+	node, err := w.net.StartCloud(within(t, 20*time.Second), "vanished", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.net.ApproveRoutes("vanished", gone); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the route", func() bool { return r.gw.Node().Routes(netip.MustParseAddr("10.78.0.1")) })
+	node.Close()
+	r.wants(t, []string{"10.78.0.1:80"}, 19, "class: timeout", "FAIL  connect", "subnet router of 10.78.0.0/16", "no handshake yet")
+	if err := w.net.ApproveRoutes("vanished"); err != nil {
+		t.Fatal(err)
+	}
+
+	// As JSON, for programs.
+	out, code := r.explain(t, "--json", testnet.APIName+":9")
+	var report struct {
+		Class, Device string
+		Stages        []struct{ Name, Status string }
+		Flow          struct{ Addr, Path, Source string }
+		Carriers      []struct{ Name, Kind, Route string }
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil || code != 17 || report.Class != "refused" || report.Flow.Path != "tailnet" ||
+		len(report.Carriers) != 1 || report.Carriers[0].Kind != "subnet router" || report.Stages[len(report.Stages)-1].Status != "fail" {
+		t.Errorf("as JSON: %d, %v, %+v\n%s", code, err, report, out)
+	}
+	if n := r.flows.count(); n != 0 {
+		t.Errorf("%d explanations were logged as flows", n)
+	}
+	explainGuards(t, r)
+}
+
+// explainGuards: whoever asks stands for any client, so few may ask.
+func explainGuards(t *testing.T, r *replica) {
+	url := "http://" + r.gw.AdminAddr().String() + "/explain"
+	for _, tc := range []struct {
+		name, kind, body string
+		code             int
+	}{
+		{"a form of a page in a browser", "text/plain", "{}", 415},
+		{"no JSON", "application/json", "{", 400},
+		{"unknown field", "application/json", `{"url":"x"}`, 400},
+	} {
+		resp, err := http.Post(url, tc.kind, strings.NewReader(tc.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tc.code {
+			t.Errorf("%s: %s, want %d", tc.name, resp.Status, tc.code)
+		}
+	}
+}
+
+// explainedReplica: faults of the replica itself, and a replica without any.
+func explainedReplica(t *testing.T, w *world) {
+	target := testnet.APIName + ":80"
+	t.Run("well", func(t *testing.T) {
+		r := w.start(t, func(c *config.Config) {
+			withAdmin(c)
+			c.Tailnet.Hostname = "explained" // a name of its own at the control server
+		})
+		r.wants(t, nil, 0, "ok    login", "explained."+testnet.MagicSuffix, "control server connected", "home region loop", "last heard",
+			"cloud."+testnet.MagicSuffix+", router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "Nothing is in the way.")
+		if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the key's expiry", func() bool { return !r.gw.Node().Status().KeyExpiry.IsZero() })
+		r.wants(t, nil, 0, "WARN  key", "in 48h")
+		if err := w.net.SendClock("explained", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the clock", func() bool { return r.gw.Node().Status().ClockAhead != nil })
+		r.wants(t, nil, 0, "ok    clock", "s of the control server's")
+		if err := w.net.SendClock("explained", time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
+		r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s off")
+	})
+	t.Run("resolver_gone", func(t *testing.T) {
+		r := w.start(t, func(c *config.Config) {
+			withAdmin(c)
+			c.Resolve.Zones = []config.Zone{{Suffix: "broken.example", Servers: []string{testnet.DNSAddr.String()}}}
+		})
+		r.wants(t, nil, 15, "class: resolve_failed", "no resolver of broken.example answers", testnet.Zone+": resolver")
+	})
+	t.Run("password_and_limit", func(t *testing.T) {
+		users := filepath.Join(t.TempDir(), "users")
+		if err := os.WriteFile(users, []byte("alice:horse\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := w.start(t, func(c *config.Config) {
+			withAdmin(c)
+			c.Auth.UsersFile = users
+			c.Limits.Connections = 1
+		})
+		r.wants(t, []string{"--user", "alice:wrong", target}, 12, "class: unauthenticated", "FAIL  port")
+		r.wants(t, []string{"--user", "alice:horse", target}, 0, "is let in")
+		r.wants(t, []string{target}, 0, "WARN  port", "must give a user")
+		r.raw(t)
+		eventually(t, "the only place to be taken", func() bool { return value(t, r, "pando_connections") == 1 })
+		r.wants(t, []string{target}, 23, "class: overloaded", "limits.connections")
+		if n := value(t, r, `pando_limit_refusals_total{limit="connections"}`); n != 0 {
+			t.Errorf("explaining counts as %v refusals", n)
+		}
+	})
+	t.Run("leaving", func(t *testing.T) {
+		r := w.start(t, func(c *config.Config) {
+			withAdmin(c)
+			c.Drain.Settle = config.Duration(30 * time.Second)
+		})
+		r.drain()
+		eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
+		r.wants(t, []string{target}, 25, "class: cut", "the replica is leaving")
+		r.wants(t, nil, 25, "class: cut", "FAIL  not-draining")
+		r.kill()
+	})
+	t.Run("not_on_the_tailnet", func(t *testing.T) {
+		cfg := config.Default()
+		cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
+		cfg.Tailnet.Mode, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = w.mode, w.net.URL(), "tskey-auth-wrong"
+		cfg.Tailnet.StartTimeout, cfg.Policy.Direct = config.Duration(200*time.Millisecond), "any"
+		gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		ended := make(chan error, 1)
+		go func() { ended <- gw.Run(ctx, ctx) }()
+		r := &replica{gw: gw}
+		r.wants(t, []string{target}, 24, "class: not_ready", "FAIL  tailnet")
+		eventually(t, "the reason", func() bool { out, _ := r.explain(t); return strings.Contains(out, "invalid") })
+		r.wants(t, nil, 24, "class: not_ready", "FAIL  login", "look at the auth key")
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// broadcastAddr returns a broadcast address of a network of this host.
+func broadcastAddr(t *testing.T, w *world) string {
+	t.Helper()
+	if w.mode == "kernel" {
+		return addBroadcast(t)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			if ones, _ := n.Mask.Size(); ones < 31 {
+				ip := n.IP.To4()
+				for i := range ip {
+					ip[i] |= ^n.Mask[len(n.Mask)-4+i]
+				}
+				return ip.String()
+			}
+		}
+	}
+	fmt.Println("this host has no network but loopback; kernel mode's namespace tests what is unreachable")
+	return ""
+}
