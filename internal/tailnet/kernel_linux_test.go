@@ -1,16 +1,21 @@
 package tailnet_test
 
 import (
+	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testnet"
 )
 
 // onlyNetAdmin holds the namespace to what a pod of kernel mode has.
@@ -48,7 +53,7 @@ func noTraceInKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range rules {
-			if r.Table == 52 {
+			if r.Priority == 5270 || r.Priority == 5271 {
 				t.Errorf("a rule is still there: %v", r)
 			}
 		}
@@ -59,6 +64,87 @@ func noTraceInKernel(t *testing.T) {
 		for _, r := range routes {
 			t.Errorf("a route is still there: %v", r)
 		}
+	}
+}
+
+// goesOutBy returns the interface by which the kernel would send to dst from src;
+// empty when it would refuse.
+func goesOutBy(t *testing.T, src, dst netip.Addr) string {
+	t.Helper()
+	routes, err := netlink.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{SrcAddr: src.AsSlice()})
+	if err != nil {
+		return ""
+	}
+	link, err := netlink.LinkByIndex(routes[0].LinkIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().Name
+}
+
+// nothingLeaks: what the tailnet does not route (any more) does not go out by the
+// pod's own network, not even from a connection that is open. 10.12.5.0/24 is both
+// behind the cloud node and beside us.
+func nothingLeaks(t *testing.T, w *world) {
+	if w.mode != tailnet.Kernel {
+		return // userspace connections have no other way
+	}
+	n := w.join(t, "tight", tailnet.Options{})
+	inside := netip.MustParseAddr(nstest.ClientAddr)
+	target := netip.AddrPortFrom(inside, 7090)
+	w.cloud.Handle(target, echo)
+	open := dial(t, n, target)
+	pingPong(t, open)
+	self := n.Addrs()[0]
+	if by := goesOutBy(t, self, inside); by != "tailscale0" {
+		t.Fatalf("%s is reached by %q", inside, by)
+	}
+	veth, err := netlink.LinkByName("veth-here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if by := goesOutBy(t, netip.MustParseAddr(nstest.HereAddr), inside); by != veth.Attrs().Name {
+		t.Fatalf("the pod's own traffic to %s goes out by %q", inside, by)
+	}
+	if err := w.net.ApproveRoutes("cloud", testnet.Network6); err != nil {
+		t.Fatal(err)
+	}
+	defer w.net.ApproveRoutes("cloud", testnet.Network, testnet.Network6)
+	eventually(t, "the route to go", func() bool { return !n.Routes(inside) })
+	eventually(t, "the kernel to know", func() bool { return goesOutBy(t, self, inside) != "tailscale0" })
+	if by := goesOutBy(t, self, inside); by != "" {
+		t.Errorf("without a route, %s is reached by %s", inside, by)
+	}
+	sent := func() uint64 {
+		veth, err := netlink.LinkByName("veth-here")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return veth.Attrs().Statistics.TxPackets
+	}
+	before := sent()
+	io.WriteString(open, "secret")
+	time.Sleep(500 * time.Millisecond) // for two or three retransmissions
+	if now := sent(); now != before {
+		t.Errorf("%d packets left by veth-here", now-before)
+	}
+}
+
+// twoNodes in one network namespace leave each other alone.
+func twoNodes(t *testing.T, w *world) {
+	if w.mode != tailnet.Kernel {
+		return
+	}
+	a := w.join(t, "first", tailnet.Options{TUNName: "first0"})
+	b := w.join(t, "second", tailnet.Options{TUNName: "second0"})
+	for n, tun := range map[*tailnet.Node]string{a: "first0", b: "second0"} {
+		if by := goesOutBy(t, n.Addrs()[0], testnet.APIAddr); by != tun {
+			t.Errorf("from %v the API is reached by %q, want %s", n.Addrs()[0], by, tun)
+		}
+	}
+	b.Close()
+	if by := goesOutBy(t, a.Addrs()[0], testnet.APIAddr); by != "first0" {
+		t.Errorf("after the second has left: by %q", by)
 	}
 }
 

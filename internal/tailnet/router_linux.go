@@ -6,47 +6,69 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"tailscale.com/net/tsaddr"
 	"tailscale.com/wgengine/router"
 )
 
 // The numbers that Tailscale's own router uses, so that a person who looks
-// finds what they expect.
+// finds what they expect. Where another one runs in the same network namespace
+// and has the table, the next free one is taken.
 const (
-	routeTable   = 52
-	rulePriority = 5270
+	firstTable     = 52
+	tables         = 16
+	lookupPriority = 5270
+	refusePriority = lookupPriority + 1
 )
 
 // scopedRouter programs the kernel for this node's own sockets alone: its
 // addresses on the TUN device, the tailnet's routes in a table of their own,
-// and one rule for each address, "from it, look up that table". Nothing else
-// of the host is captured: replies to clients, probes and cluster DNS stay as
-// they were, whatever routes are accepted. It needs NET_ADMIN, and neither a
-// firewall nor a sysctl.
+// and two rules for each address: "from it, look up that table", and "from it,
+// else unreachable", for what the tailnet does not route any more must not go
+// out in clear by the host's own network. Nothing else of the host is captured:
+// replies to clients, probes and cluster DNS stay as they were, whatever routes
+// are accepted. It needs NET_ADMIN, and neither a firewall nor a sysctl.
 type scopedRouter struct {
 	tun string
 	log *slog.Logger
 
 	mu     sync.Mutex
+	table  int // set by Up
 	addrs  map[netip.Prefix]bool
 	routes map[netip.Prefix]bool
 }
 
-// Up brings the device up and removes rules that a killed predecessor left.
+// Up brings the device up, takes a table, and removes rules that a killed
+// predecessor left.
 func (r *scopedRouter) Up() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.dropRules(); err != nil {
+	if err := dropOrphans(); err != nil {
 		return err
 	}
 	link, err := netlink.LinkByName(r.tun)
 	if err != nil {
 		return fmt.Errorf("router: %s: %w", r.tun, err)
 	}
-	return netlink.LinkSetUp(link)
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("router: %s: %w", r.tun, err)
+	}
+	// A table is taken by a route that every node has, and that goes with its
+	// device, however the process ends.
+	own := netip.PrefixFrom(tsaddr.TailscaleServiceIP(), 32)
+	for r.table = firstTable; r.table < firstTable+tables; r.table++ {
+		if err = netlink.RouteAdd(r.route(link, own)); !errors.Is(err, unix.EEXIST) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("router: no routing table of %d to %d can be had: %w", firstTable, firstTable+tables-1, err)
+	}
+	return nil
 }
 
 // Set makes the kernel's state equal to cfg; nil means nothing at all.
@@ -65,16 +87,22 @@ func (r *scopedRouter) Set(cfg *router.Config) error {
 		func(p netip.Prefix) error { return r.addAddr(link, p) },
 		func(p netip.Prefix) error { return r.delAddr(link, p) })
 	r.routes = change(r.routes, cfg.Routes, &errs,
-		func(p netip.Prefix) error { return netlink.RouteReplace(route(link, p)) },
-		func(p netip.Prefix) error { return netlink.RouteDel(route(link, p)) })
+		func(p netip.Prefix) error { return netlink.RouteReplace(r.route(link, p)) },
+		func(p netip.Prefix) error { return netlink.RouteDel(r.route(link, p)) })
 	return errors.Join(errs...)
 }
 
-// Close removes the rules. Addresses and routes go with the device.
+// Close removes the addresses and their rules. The routes go with the device.
 func (r *scopedRouter) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.dropRules()
+	link, err := netlink.LinkByName(r.tun)
+	if err != nil {
+		return nil // and with it all that was on it; rules go at the next Up
+	}
+	var errs []error
+	r.addrs = change(r.addrs, nil, &errs, nil, func(p netip.Prefix) error { return r.delAddr(link, p) })
+	return errors.Join(errs...)
 }
 
 // change brings have to want and returns what is there afterwards.
@@ -114,27 +142,48 @@ func haveIPv6() bool {
 }
 
 func (r *scopedRouter) addAddr(link netlink.Link, p netip.Prefix) error {
-	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}); err != nil {
-		return err
+	for _, rule := range r.rules(p) { // before there is an address to send from
+		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
 	}
-	if err := netlink.RuleAdd(rule(p)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	return nil
+	return netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD})
 }
 
 func (r *scopedRouter) delAddr(link netlink.Link, p netip.Prefix) error {
-	return errors.Join(
-		netlink.RuleDel(rule(p)),
-		netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(p)}))
+	errs := []error{netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(p)})}
+	for _, rule := range r.rules(p) {
+		if err := netlink.RuleDel(rule); !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// dropRules removes every rule with our priority and table.
-func (r *scopedRouter) dropRules() error {
+// rules are those of the node's own address p.
+func (r *scopedRouter) rules(p netip.Prefix) []*netlink.Rule {
+	family := netlink.FAMILY_V4
+	if p.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	lookup, refuse := netlink.NewRule(), netlink.NewRule()
+	lookup.Family, lookup.Src, lookup.Priority, lookup.Table = family, ipNet(p), lookupPriority, r.table
+	refuse.Family, refuse.Src, refuse.Priority, refuse.Type = family, ipNet(p), refusePriority, unix.RTN_UNREACHABLE
+	return []*netlink.Rule{lookup, refuse}
+}
+
+// dropOrphans removes rules of ours whose address is on no interface any more.
+func dropOrphans() error {
 	var errs []error
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("router: addresses of this host: %w", err)
+	}
+	lives := func(ip net.IP) bool {
+		return slices.ContainsFunc(addrs, func(a net.Addr) bool { n, ok := a.(*net.IPNet); return ok && n.IP.Equal(ip) })
+	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		rules, err := netlink.RuleListFiltered(family, &netlink.Rule{Priority: rulePriority, Table: routeTable},
-			netlink.RT_FILTER_PRIORITY|netlink.RT_FILTER_TABLE)
+		rules, err := netlink.RuleList(family)
 		if err != nil {
 			if family == netlink.FAMILY_V6 {
 				continue // no IPv6 here
@@ -142,7 +191,15 @@ func (r *scopedRouter) dropRules() error {
 			errs = append(errs, fmt.Errorf("router: list rules: %w", err))
 		}
 		for i := range rules {
-			if err := netlink.RuleDel(&rules[i]); err != nil {
+			r := &rules[i]
+			ours := r.Priority == lookupPriority && r.Table >= firstTable && r.Table < firstTable+tables || r.Priority == refusePriority && r.Type == unix.RTN_UNREACHABLE
+			if !ours || r.Src == nil || lives(r.Src.IP) {
+				continue
+			}
+			if ones, bits := r.Src.Mask.Size(); ones != bits {
+				continue
+			}
+			if err := netlink.RuleDel(r); err != nil {
 				errs = append(errs, fmt.Errorf("router: remove rule %v: %w", rules[i], err))
 			}
 		}
@@ -150,18 +207,8 @@ func (r *scopedRouter) dropRules() error {
 	return errors.Join(errs...)
 }
 
-func rule(p netip.Prefix) *netlink.Rule {
-	r := netlink.NewRule()
-	r.Priority, r.Table, r.Src = rulePriority, routeTable, ipNet(p)
-	r.Family = netlink.FAMILY_V4
-	if p.Addr().Is6() {
-		r.Family = netlink.FAMILY_V6
-	}
-	return r
-}
-
-func route(link netlink.Link, p netip.Prefix) *netlink.Route {
-	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(p), Table: routeTable, Scope: netlink.SCOPE_LINK}
+func (r *scopedRouter) route(link netlink.Link, p netip.Prefix) *netlink.Route {
+	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(p), Table: r.table, Scope: netlink.SCOPE_LINK}
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

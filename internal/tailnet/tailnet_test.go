@@ -67,6 +67,8 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"kept_state_keeps_the_address", keptStateKeepsAddress},
 		{"control_outage_changes_nothing", controlOutage},
 		{"client_inside_an_accepted_route", clientInsideRoute},
+		{"nothing_leaks_when_a_route_goes", nothingLeaks},
+		{"two_nodes_in_one_namespace", twoNodes},
 		{"fresh_source_port", freshSourcePort},
 		{"waits_for_a_route_that_comes_back", routeComesBack},
 		{"routes_can_be_ignored", routesIgnored},
