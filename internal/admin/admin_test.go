@@ -20,6 +20,7 @@ func TestProbes(t *testing.T) {
 		OnTailnet: func() bool { return onTailnet },
 		Status:    func(flows int) admin.Status { return exampleStatus() },
 		Metrics:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "m 1\n") }),
+		Explain:   http.NotFoundHandler(),
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

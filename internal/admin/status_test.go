@@ -40,7 +40,7 @@ func exampleStatus() admin.Status {
 
 // The JSON is what pando status and other programs read: its keys are held.
 func TestStatusGolden(t *testing.T) {
-	s := &admin.Server{Status: func(int) admin.Status { return exampleStatus() }, Metrics: http.NotFoundHandler(), Profiles: true}
+	s := &admin.Server{Status: func(int) admin.Status { return exampleStatus() }, Metrics: http.NotFoundHandler(), Explain: http.NotFoundHandler(), Profiles: true}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -30,11 +30,12 @@ type Zone struct {
 // Server answers queries. Its fields must not change once it serves.
 type Server struct {
 	Zones []Zone
-	// Addrs returns the addresses of the fleet.
-	Addrs func(context.Context) ([]netip.Addr, error)
+	// Addrs returns the addresses of the fleet, without waiting for anything.
+	Addrs func() ([]netip.Addr, error)
 	// Lookup resolves a name of a zone, in lower case without a trailing dot: its
 	// addresses and how long they are good. The error is a *flow.Error, of class
-	// NotFound when there is no such name.
+	// NotFound when there is no such name, and with the cause flow.ErrNoAddress when
+	// there is, but no address.
 	Lookup func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error)
 	// Denied reports whether the policy lets nobody reach the name: it is never
 	// looked up then.
@@ -43,7 +44,11 @@ type Server struct {
 	TTL time.Duration
 	// Answered is told of each answer's code, as DNS spells it, such as NXDOMAIN.
 	Answered func(rcode string)
-	Log      *slog.Logger
+	// Enter lets a client in who comes over TCP, or says why not; each that came in
+	// Leaves. Nil lets everybody in.
+	Enter func(client netip.Addr) error
+	Leave func(client netip.Addr)
+	Log   *slog.Logger
 
 	slots chan struct{}
 }
@@ -54,6 +59,9 @@ const DefaultTTL = 5 * time.Second
 const (
 	most    = 1024            // queries at a time; more are dropped, and asked again
 	patient = 4 * time.Second // for one answer: resolvers ask again after 5 s
+	// fleetPatience is how long it is tried to tell whether a name exists. CoreDNS
+	// waits 2 s for an answer, and the fleet says better than it what is wrong.
+	fleetPatience = 1500 * time.Millisecond
 )
 
 // Serve answers on each pair of sockets, in order, until ctx ends. It closes them.
@@ -65,7 +73,7 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 		servers = append(servers, &dns.Server{PacketConn: pc, Handler: handler, UDPSize: dns.DefaultMsgSize})
 	}
 	for _, ln := range listeners {
-		servers = append(servers, &dns.Server{Listener: ln, Handler: handler})
+		servers = append(servers, &dns.Server{Listener: &listener{Listener: ln, ctx: ctx, server: s}, Handler: handler})
 	}
 	errs := make(chan error, len(servers))
 	var up, down sync.WaitGroup
@@ -149,17 +157,22 @@ func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 	if s.Denied != nil && s.Denied(name) {
 		return s.negative(fail(m, dns.RcodeNameError, dns.ExtendedErrorCodeProhibited, "the policy denies this name to everybody"), zone)
 	}
+	if zone.Fleet {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, fleetPatience)
+		defer cancel()
+	}
 	addrs, ttl, err := s.Lookup(ctx, name)
 	switch class := flow.ClassOf(err); {
-	case class == flow.NotFound && name != zone.Suffix: // a zone itself exists
+	case class == flow.NotFound && name != zone.Suffix && !errors.Is(err, flow.ErrNoAddress): // a zone itself exists
 		return s.negative(fail(m, dns.RcodeNameError, 0, ""), zone)
 	case class == flow.NotFound:
 	case err != nil && !zone.Fleet:
 		return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeNoReachableAuthority, flow.HintOf(err))
 	case zone.Fleet: // also when it can't be told: the fleet says what is wrong better than DNS can
 		ttl = s.ttl()
-		if addrs, err = s.Addrs(ctx); err != nil {
-			return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeNotReady, "the fleet's own address is not known: "+flow.HintOf(err))
+		if addrs, err = s.Addrs(); err != nil {
+			return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeNotReady, "the fleet's own address is not known yet")
 		}
 	}
 	h := dns.RR_Header{Name: question.Name, Class: dns.ClassINET, Ttl: seconds(min(ttl, s.ttl()))}

@@ -22,16 +22,19 @@ import (
 func server() *Server {
 	return &Server{
 		Zones: []Zone{{Suffix: "corp.example", Fleet: true}, {Suffix: "real.corp.example"}},
-		Addrs: func(context.Context) ([]netip.Addr, error) {
-			return []netip.Addr{netip.MustParseAddr("10.96.0.7")}, nil
-		},
-		Lookup: func(_ context.Context, name string) ([]netip.Addr, time.Duration, error) {
+		Addrs: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("10.96.0.7")}, nil },
+		Lookup: func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 			first, _, _ := strings.Cut(name, ".")
 			switch first {
 			case "api", "denied":
 				return []netip.Addr{netip.MustParseAddr("10.12.3.4"), netip.MustParseAddr("fd00::4")}, time.Minute, nil
 			case "brief":
 				return []netip.Addr{netip.MustParseAddr("10.12.3.4")}, 2 * time.Second, nil
+			case "mail":
+				return nil, 0, &flow.Error{Class: flow.NotFound, Err: flow.ErrNoAddress}
+			case "silent":
+				<-ctx.Done()
+				return nil, 0, &flow.Error{Class: flow.Timeout, Err: ctx.Err()}
 			case "broken":
 				return nil, 0, &flow.Error{Class: flow.Timeout, Hint: "the resolvers did not answer"}
 			}
@@ -57,6 +60,8 @@ func TestAnswer(t *testing.T) {
 		{"real_ipv6", "api.real.corp.example.", dns.TypeAAAA, dns.RcodeSuccess, []string{"fd00::4"}, 5},
 		{"no_longer_than_it_is_good", "brief.real.corp.example.", dns.TypeA, dns.RcodeSuccess, []string{"10.12.3.4"}, 2},
 		{"real_when_it_cannot_be_told", "broken.real.corp.example.", dns.TypeA, dns.RcodeServerFailure, nil, 0},
+		{"no_address", "mail.corp.example.", dns.TypeA, dns.RcodeSuccess, nil, 0},
+		{"no_address_of_the_real", "mail.real.corp.example.", dns.TypeA, dns.RcodeSuccess, nil, 0},
 		{"no_such_name", "none.corp.example.", dns.TypeA, dns.RcodeNameError, nil, 0},
 		{"denied_to_everybody", "denied.corp.example.", dns.TypeA, dns.RcodeNameError, nil, 0},
 		{"other_type", "api.corp.example.", dns.TypeHTTPS, dns.RcodeSuccess, nil, 0},
@@ -107,7 +112,7 @@ func TestAnswer(t *testing.T) {
 		}
 	}
 	s := server()
-	s.Addrs = func(context.Context) ([]netip.Addr, error) { return nil, errors.New("not known") }
+	s.Addrs = func() ([]netip.Addr, error) { return nil, errors.New("not known") }
 	if m := s.Answer(t.Context(), new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("a fleet without an address: %v", m)
 	}

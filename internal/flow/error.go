@@ -74,6 +74,10 @@ func (c Class) String() string {
 	return classNames[c]
 }
 
+// ErrNoAddress is the cause of a NotFound for a name that exists, with records
+// other than addresses or with names below it (RFC 8020).
+var ErrNoAddress = errors.New("the name has no address")
+
 // Error is a failure that a front end can answer. Op and Target say where it
 // happened and to what; Hint tells a person what to do next and may be sent to
 // the client, as Class may; Err is the cause and is for logs alone.

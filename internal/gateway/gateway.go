@@ -74,6 +74,7 @@ type Gateway struct {
 	warm     chan struct{} // closed when the tailnet is up and its tunnels are warm
 	draining atomic.Bool
 
+	fleet     atomic.Pointer[fleetAddrs]
 	users     atomic.Pointer[auth.Users] // who must give a password; never nil once somebody must
 	sample    atomic.Int64               // one of so many flows that ended well is logged
 	endedWell atomic.Int64
@@ -189,6 +190,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	serving.Go(func() error { g.watchConfig(starting); return nil })
 	serving.Go(func() error { g.upkeep(starting); return nil })
 	serving.Go(func() error { g.followDNS(starting); return nil })
+	serving.Go(func() error { g.followFleet(starting); return nil })
 	serving.Go(func() error { g.probe(starting); return nil })
 	if g.servesDNS() {
 		serving.Go(func() error { return g.serveDNS(starting) })

@@ -102,7 +102,6 @@ func (g *Gateway) warmUp(ctx context.Context) {
 	}
 	start := time.Now()
 	g.awaitResolvers(ctx)
-	g.fleetAddrs(ctx) // for isFleet, which does not ask
 	ctx, cancel := context.WithTimeout(ctx, warmTime)
 	defer cancel()
 	if err := g.node.Warm(ctx); err != nil {

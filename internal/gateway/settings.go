@@ -49,13 +49,19 @@ func (g *Gateway) own(a netip.AddrPort) bool {
 	if g.isFleet(a.Addr()) {
 		return true
 	}
-	listeners := slices.Clone(g.admin)
+	var addrs []net.Addr
+	for _, ln := range g.admin {
+		addrs = append(addrs, ln.Addr())
+	}
 	for _, p := range g.ports {
-		listeners = append(listeners, p.TCPListener)
+		addrs = append(addrs, p.Addr())
+	}
+	if g.dnsListener != nil {
+		addrs = append(addrs, g.dnsListener.Addr())
 	}
 	port := false
-	for _, ln := range listeners {
-		listen := ln.Addr().(*net.TCPAddr).AddrPort()
+	for _, addr := range addrs {
+		listen := addr.(*net.TCPAddr).AddrPort()
 		if a.Port() != listen.Port() {
 			continue
 		}
@@ -71,11 +77,11 @@ func (g *Gateway) own(a netip.AddrPort) bool {
 	if g.hasJoined() && slices.Contains(g.node.Addrs(), a.Addr()) {
 		return true
 	}
-	addrs, err := net.InterfaceAddrs()
+	own, err := net.InterfaceAddrs()
 	if err != nil {
 		return true // can't tell: our own port is not worth the risk of a loop
 	}
-	for _, i := range addrs {
+	for _, i := range own {
 		if n, ok := i.(*net.IPNet); ok {
 			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a.Addr() {
 				return true

@@ -49,7 +49,6 @@ func (g *Gateway) upkeep(ctx context.Context) {
 		}
 		device = time.Now()
 		g.saveDevice()
-		g.fleetAddrs(ctx) // for isFleet, which does not ask
 		if e := g.node.Status().KeyExpiry; !e.IsZero() && time.Until(e) < expiryWarning && time.Since(warned) > 24*time.Hour {
 			warned = time.Now()
 			g.log.Warn("the device's key expires: it will log in again with its auth key, if that is good by then; or disable key expiry for this device", "at", e.UTC().Format(time.RFC3339), "in", time.Until(e).Round(time.Hour).String())

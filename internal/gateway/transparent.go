@@ -92,7 +92,7 @@ func (g *Gateway) servesDNS() bool { return g.dnsPacket != nil }
 // serveDNS answers cluster DNS until ctx ends.
 func (g *Gateway) serveDNS(ctx context.Context) error {
 	s := &dnsserver.Server{
-		Zones: servedZones(g.cfg.DNS), TTL: time.Duration(g.cfg.DNS.TTL), Addrs: g.fleetAddrs,
+		Zones: servedZones(g.cfg.DNS), TTL: time.Duration(g.cfg.DNS.TTL), Addrs: g.fleetAddrs, Enter: g.limit.Enter, Leave: g.limit.Leave,
 		Lookup: g.lookupServed, Denied: func(name string) bool { return g.road.Policy().NobodyMay(name) },
 		Answered: g.metrics.Answered, Log: g.log,
 	}
@@ -127,33 +127,69 @@ func (g *Gateway) lookupServed(ctx context.Context, name string) ([]netip.Addr, 
 	return a.Addrs, a.TTL, err
 }
 
-// fleetAddrs are the addresses where clients reach the fleet.
-func (g *Gateway) fleetAddrs(ctx context.Context) (list []netip.Addr, err error) {
+// fleet is where clients reach the fleet, as it was known last.
+type fleetAddrs struct {
+	addrs []netip.Addr
+	err   error // why some of it is not known
+}
+
+// fleetEvery is how often names of the fleet are looked up again.
+const fleetEvery = 5 * time.Second
+
+// followFleet keeps the fleet's own addresses known until ctx ends.
+func (g *Gateway) followFleet(ctx context.Context) {
+	for ctx.Err() == nil && g.lookUpFleet(ctx) {
+		sleep(ctx, fleetEvery)
+	}
+}
+
+// lookUpFleet looks the fleet's addresses up, in the cluster's DNS alone, and
+// reports whether they can change. What can't be looked up stays what it was.
+func (g *Gateway) lookUpFleet(ctx context.Context) (names bool) {
+	var list []netip.Addr
 	var errs []error
 	for _, f := range g.cfg.DNS.Fleet {
 		h, err := resolve.ParseHost(f)
-		if err == nil {
-			var a resolve.Answer
-			a, err = g.road.Resolver.Lookup(ctx, h)
-			list = append(list, a.Addrs...)
+		switch {
+		case err != nil:
+		case h.Addr.IsValid():
+			list = append(list, h.Addr)
+		default:
+			names = true
+			var a []netip.Addr
+			a, err = g.road.Resolver.LookupPod(ctx, h.Name)
+			list = append(list, a...)
 		}
 		if err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if len(list) > 0 {
-		return list, nil
+	err := errors.Join(errs...)
+	if old := g.fleet.Load(); err != nil && old != nil {
+		if old.err == nil {
+			g.log.Warn("the fleet's own address can't be looked up: what was known goes on", "err", err)
+		}
+		list = old.addrs
 	}
-	return nil, errors.Join(errs...)
+	g.fleet.Store(&fleetAddrs{list, err})
+	return names
 }
 
-// isFleet reports whether a is the fleet's own address, as far as it is known
-// without waiting: a target there would lead back to us.
-func (g *Gateway) isFleet(a netip.Addr) bool {
-	for _, f := range g.cfg.DNS.Fleet {
-		if h, err := resolve.ParseHost(f); err == nil && slices.Contains(g.road.Resolver.Known(h), a) {
-			return true
-		}
+// fleetAddrs are the addresses where clients reach the fleet.
+func (g *Gateway) fleetAddrs() ([]netip.Addr, error) {
+	switch f := g.fleet.Load(); {
+	case f == nil:
+		return nil, errors.New("not looked up yet")
+	case len(f.addrs) > 0:
+		return f.addrs, nil
+	default:
+		return nil, f.err
 	}
-	return false
+}
+
+// isFleet reports whether a is the fleet's own address: a target there would lead
+// back to us.
+func (g *Gateway) isFleet(a netip.Addr) bool {
+	f := g.fleet.Load()
+	return f != nil && slices.Contains(f.addrs, a)
 }

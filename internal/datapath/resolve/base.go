@@ -22,8 +22,9 @@ const hostsTTL = 5 * time.Second
 // askBase asks the resolvers of resolv.conf. A name with a dot is asked as it
 // is first, and then with the search domains, whatever ndots says: the
 // gateway's clients give whole names. A search domain may lead into a zone,
-// whose own resolvers are asked then.
-func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, v view, name string) (res result, source string) {
+// whose own resolvers are asked then. whole is the name that a search domain
+// completed; empty when none did.
+func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, v view, name string) (res result, source, whole string) {
 	servers := make([]string, len(conf.Servers))
 	for i, s := range conf.Servers {
 		servers[i] = net.JoinHostPort(s, conf.Port)
@@ -38,22 +39,32 @@ func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, v view, 
 		candidates = append(candidates[1:], name) // a short name is completed first
 	}
 	for _, c := range candidates {
-		if v.owns(c) {
+		var listed []netip.Addr
+		if c != name { // which was looked for there before
+			listed, source = r.listed(ctx, c)
+		}
+		if len(listed) > 0 {
+			res = result{addrs: listed, ttl: hostsTTL}
+		} else if v.owner(c) != "" {
 			res, source = r.askPrivate(ctx, v, c)
 		} else {
-			res, source = r.askServers(ctx, v, r.dialBase, servers, c), SourceBase
+			res, source = r.askServers(ctx, v, SourceBase, r.dialBase, servers, c), SourceBase
 		}
 		if res.err != nil || res.found() {
+			if c != name {
+				whole = c
+			}
 			break
 		}
 	}
-	return res, source
+	return res, source, whole
 }
 
-// ofCluster reports whether name lies under a search domain of the pod's own
-// resolver, or is a single label, which those complete: it is the cluster's.
+// ofCluster reports whether name is the cluster's: a single label, or a name of
+// a Service with "svc" and no more, which the pod's search domains complete, or
+// one under such a domain.
 func ofCluster(conf *dns.ClientConfig, name string) bool {
-	if !strings.Contains(name, ".") {
+	if !strings.Contains(name, ".") || under(name, "svc") {
 		return true
 	}
 	return conf != nil && slices.ContainsFunc(conf.Search, func(domain string) bool {
@@ -61,14 +72,17 @@ func ofCluster(conf *dns.ClientConfig, name string) bool {
 	})
 }
 
-// disbelieve drops from a reply of the pod's network what it says of names that
-// have an owner: a CNAME that leads into a private zone is followed there, and that
+// disbelieve drops from a reply of source what it says of names that have another
+// owner: a CNAME that leads into a private zone is followed there, and that
 // the public DNS has no such name means nothing.
-func disbelieve(reply *dns.Msg, v view) {
-	owned := func(fqdn string) bool { return v.owns(strings.ToLower(strings.TrimSuffix(fqdn, "."))) }
-	reply.Answer = slices.DeleteFunc(reply.Answer, func(rr dns.RR) bool { return owned(rr.Header().Name) })
+func disbelieve(reply *dns.Msg, v view, source string) {
+	others := func(fqdn string) bool {
+		owner := v.owner(strings.ToLower(strings.TrimSuffix(fqdn, ".")))
+		return owner != "" && owner != source
+	}
+	reply.Answer = slices.DeleteFunc(reply.Answer, func(rr dns.RR) bool { return others(rr.Header().Name) })
 	for _, rr := range reply.Answer {
-		if c, ok := rr.(*dns.CNAME); ok && owned(c.Target) {
+		if c, ok := rr.(*dns.CNAME); ok && others(c.Target) {
 			reply.Rcode = dns.RcodeSuccess
 		}
 	}
@@ -82,33 +96,37 @@ type baseFiles struct {
 	checked time.Time
 	stamps  [2]time.Time
 	table   map[string][]netip.Addr
-	config  *dns.ClientConfig
+	config  *dns.ClientConfig // the last good one
+	err     error             // nil when it is what the file says, or that has become unreadable
 }
 
+// load returns what the files say. The error is of resolv.conf alone.
 func (b *baseFiles) load() (map[string][]netip.Addr, *dns.ClientConfig, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.config != nil && time.Since(b.checked) < time.Second {
-		return b.table, b.config, nil
+	if time.Since(b.checked) < time.Second {
+		return b.table, b.config, b.err
 	}
 	b.checked = time.Now()
 	stamps := [2]time.Time{modTime(b.hosts), modTime(b.conf)}
-	if b.config != nil && stamps == b.stamps {
+	if stamps == b.stamps && b.err == nil && b.config != nil {
 		return b.table, b.config, nil
 	}
+	b.stamps = stamps
+	if table, err := readHosts(b.hosts); err == nil {
+		b.table = table
+	}
 	config, err := dns.ClientConfigFromFile(b.conf)
-	if err != nil {
-		return nil, nil, fmt.Errorf("resolver configuration: %w", err)
+	if err == nil && len(config.Servers) == 0 {
+		err = fmt.Errorf("%s names no server", b.conf)
 	}
-	if len(config.Servers) == 0 {
-		return nil, nil, fmt.Errorf("resolver configuration: %s names no server", b.conf)
+	switch {
+	case err == nil:
+		b.config, b.err = config, nil
+	case b.config == nil:
+		b.err = fmt.Errorf("resolver configuration: %w", err)
 	}
-	table, err := readHosts(b.hosts)
-	if err != nil {
-		return nil, nil, err
-	}
-	b.stamps, b.table, b.config = stamps, table, config
-	return table, config, nil
+	return b.table, b.config, b.err
 }
 
 func modTime(path string) time.Time {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -19,6 +18,10 @@ const (
 	tcpAfter = 300 * time.Millisecond
 	// serverTimeout bounds one server, so that the next has its turn.
 	serverTimeout = 2 * time.Second
+	// otherFamily is how long an answer with addresses waits for the other family's.
+	otherFamily = 300 * time.Millisecond
+	// halfTTL is how long an answer of one family alone is kept at most.
+	halfTTL = 30 * time.Second
 	// udpSize is what we say we can take over UDP (DNS flag day 2020).
 	udpSize = 1232
 )
@@ -27,6 +30,7 @@ const (
 type result struct {
 	addrs []netip.Addr
 	alias string // the end of the CNAME chain, when it has no address here
+	nx    bool   // there is no such name; else it may be one without addresses
 	ttl   time.Duration
 	err   error // the source failed; the other fields mean nothing
 }
@@ -34,39 +38,73 @@ type result struct {
 func (r result) found() bool { return len(r.addrs) > 0 || r.alias != "" }
 
 // ask puts the A and the AAAA question to one source and joins the answers.
-// One family's failure is forgiven when the other has addresses.
-func (r *Resolver) ask(ctx context.Context, name string, exchange func(context.Context, *dns.Msg) (*dns.Msg, error)) result {
-	var both [2]result
-	var g errgroup.Group
+// One family's failure is forgiven when the other has addresses, and so is its
+// silence after otherFamily.
+func (r *Resolver) ask(ctx context.Context, source, name string, exchange func(context.Context, *dns.Msg) (*dns.Msg, error)) result {
+	leave, err := r.sources.enter(ctx, source)
+	if err != nil {
+		return result{err: err}
+	}
+	defer leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the question that is not waited for any more
+	var answers [2]chan result
 	for i, qtype := range []uint16{dns.TypeAAAA, dns.TypeA} {
-		g.Go(func() error {
-			q := new(dns.Msg)
-			q.SetQuestion(dns.Fqdn(name), qtype)
-			q.SetEdns0(udpSize, false)
+		answers[i] = make(chan result, 1)
+		q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
+		q.SetEdns0(udpSize, false)
+		go func() {
 			reply, err := exchange(ctx, q)
 			if err != nil {
-				both[i].err = err
+				answers[i] <- result{err: err}
 			} else {
-				both[i] = read(reply, q.Question[0])
+				answers[i] <- read(reply, q.Question[0])
 			}
-			return nil
-		})
+		}()
 	}
-	g.Wait()
-	v6, v4 := both[0], both[1]
+	var both [2]result
+	select {
+	case both[0] = <-answers[0]:
+		both[1] = other(both[0], answers[1])
+	case both[1] = <-answers[1]:
+		both[0] = other(both[1], answers[0])
+	}
+	return join(both[0], both[1])
+}
+
+// other waits for the second family's answer: not for long when the first has
+// addresses, as the Resolution Delay of RFC 8305 section 3.
+func other(first result, second <-chan result) result {
+	if len(first.addrs) == 0 {
+		return <-second
+	}
+	t := time.NewTimer(otherFamily)
+	defer t.Stop()
+	select {
+	case res := <-second:
+		return res
+	case <-t.C:
+		return result{err: errors.New("no answer yet")}
+	}
+}
+
+// join makes one result of those of both families.
+func join(v6, v4 result) result {
 	switch {
 	case v4.err != nil && v6.err != nil:
 		return result{err: v4.err}
-	case v4.err != nil && !v6.found():
+	case v4.err != nil && !v6.found() && !v6.nx: // a name that does not exist has no type (RFC 8020)
 		return v4
-	case v6.err != nil && !v4.found():
+	case v6.err != nil && !v4.found() && !v4.nx:
 		return v6
 	case v4.err != nil:
+		v6.ttl = min(v6.ttl, halfTTL)
 		return v6
 	case v6.err != nil:
+		v4.ttl = min(v4.ttl, halfTTL)
 		return v4
 	}
-	out := result{addrs: append(v6.addrs, v4.addrs...), alias: v4.alias, ttl: min(v4.ttl, v6.ttl)}
+	out := result{addrs: append(v6.addrs, v4.addrs...), alias: v4.alias, nx: v4.nx && v6.nx, ttl: min(v4.ttl, v6.ttl)}
 	if out.alias == "" {
 		out.alias = v6.alias
 	}
@@ -122,7 +160,7 @@ func read(m *dns.Msg, q dns.Question) result {
 	if len(out.addrs) > 0 {
 		out.alias = ""
 	} else if m.Rcode == dns.RcodeNameError {
-		out.alias = "" // the end of the chain does not exist (RFC 6604)
+		out.alias, out.nx = "", true // the end of the chain does not exist (RFC 6604)
 	}
 	if !out.found() {
 		out.ttl = negativeTTL
@@ -162,7 +200,7 @@ func (r *Resolver) exchangeOne(ctx context.Context, dial DialFunc, server string
 		return nil, err
 	}
 	reply, err := exchange(ctx, dial, addr, q)
-	if err == nil && (reply.Rcode == dns.RcodeServerFailure || reply.Rcode == dns.RcodeRefused) {
+	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
 		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
 	}
 	if !errors.Is(err, context.Canceled) {
@@ -184,11 +222,25 @@ func ServerAddr(s string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// exchange asks one server: over UDP, and over TCP as soon as UDP fails, is
-// truncated, or has been silent for tcpAfter. The first good reply wins.
+// exchange asks one server, and once more without EDNS when it does not
+// understand it (RFC 6891 section 7).
 func exchange(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
+	reply, err := exchangeBoth(ctx, dial, server, q)
+	if err == nil && (reply.Rcode == dns.RcodeFormatError || reply.Rcode == dns.RcodeNotImplemented) && q.IsEdns0() != nil {
+		plain := q.Copy()
+		plain.Extra = nil
+		return exchangeBoth(ctx, dial, server, plain)
+	}
+	return reply, err
+}
+
+// exchangeBoth asks over UDP, and over TCP as soon as UDP fails, is truncated, or
+// has been silent for tcpAfter. The first good reply wins.
+func exchangeBoth(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the one that lost
 	type outcome struct {
 		reply *dns.Msg
 		err   error

@@ -30,14 +30,11 @@ func (r *Resolver) Explain(ctx context.Context, h Host) (Answer, []Step, error) 
 	s := &steps{}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, stepsKey{}, s), r.opts.Timeout)
 	defer cancel()
-	a := lookupHosts(*r.hosts.Load(), h.Name)
-	note(ctx, SourceHosts, h.Name, "%s", orNoEntry(a))
-	if len(a) > 0 {
-		return Answer{Addrs: a, Source: SourceHosts}, s.list, nil
-	}
 	answer, ttl, err := r.lookup(ctx, h.Name, 0)
 	answer.TTL = ttl
-	return answer, s.list, err
+	s.mu.Lock() // a question that nobody waits for any more may still be noted
+	defer s.mu.Unlock()
+	return answer, slices.Clone(s.list), err
 }
 
 // steps collects the steps of one lookup.

@@ -2,8 +2,10 @@
 // asks the most specific source first, and only that one:
 //
 //  1. an address in any spelling (host.go): no lookup at all
-//  2. the host table of the configuration
-//  3. the pod's /etc/hosts, where its hostAliases are
+//  2. the host table of the configuration, then the pod's /etc/hosts, where its
+//     hostAliases are
+//  3. a short name is completed by the tailnet's search domains, and begins here
+//     anew with each of them
 //  4. the tailnet's extra records
 //  5. zones, the longest suffix first: those of the configuration, the
 //     tailnet's split-DNS routes, and MagicDNS. They are asked through the
@@ -31,7 +33,6 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/miekg/dns"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -47,6 +48,7 @@ const (
 	SourceMagicDNS = "magicdns"
 	SourceZone     = "zone "
 	SourceGlobal   = "global"
+	SourceServed   = "served" // a zone of Options.Served that nobody is known for
 	SourceBase     = "base"
 )
 
@@ -106,9 +108,9 @@ type Options struct {
 	Looked func(source string, class flow.Class, cached bool)
 	// CacheSize is the number of names kept. Zero means 10,000.
 	CacheSize int
-	// Flights is the number of names looked up at a time; others wait. Zero
-	// means 512.
-	Flights int
+	// PerSource is the number of names that one zone, or one other source, is
+	// asked for at a time; others wait. Zero means 256.
+	PerSource int
 }
 
 // DialFunc opens a connection to one address.
@@ -120,6 +122,9 @@ type Answer struct {
 	Source string
 	Cached bool
 	TTL    time.Duration // how long it is still good; zero for what is not asked of a server
+	// Name is the whole name that a search domain made of a short one; empty when
+	// the name was taken as it is.
+	Name string
 }
 
 // Resolver resolves names. Its methods may be called at the same time.
@@ -130,7 +135,7 @@ type Resolver struct {
 	follow  follow
 	cache   *lru.Cache[string, entry]
 	flight  singleflight.Group
-	flights chan struct{} // has one for each flight
+	sources sources
 	base    baseFiles
 	health  health
 
@@ -149,11 +154,16 @@ type entry struct {
 // and at most (RFC 2308 section 5 leaves the ceiling to us).
 const negativeTTL = 10 * time.Second
 
+// failureTTL is how long it is kept that resolvers did not answer: the least that
+// RFC 9520 section 3.2 allows, so that clients that try again don't storm them.
+const failureTTL = time.Second
+
 // Serving stale answers while the resolvers don't answer, RFC 8767 section 5.
 const (
 	staleTime  = time.Hour               // how long an answer is of use after its time
 	staleAfter = 1800 * time.Millisecond // how long a client waits for a fresh one
 	staleRetry = 10 * time.Second        // how long the resolvers are let alone after they failed
+	staleTTL   = 30 * time.Second        // how long others may keep it, section 4
 )
 
 // New returns a resolver. It starts nothing.
@@ -176,11 +186,11 @@ func New(opts Options) *Resolver {
 	if opts.CacheSize == 0 {
 		opts.CacheSize = 10_000
 	}
-	if opts.Flights == 0 {
-		opts.Flights = 512
+	if opts.PerSource == 0 {
+		opts.PerSource = 256
 	}
-	r := &Resolver{opts: opts, flights: make(chan struct{}, opts.Flights), base: baseFiles{hosts: opts.HostsFile, conf: opts.ResolvConf}, dialBase: dialHost}
-	r.SetHosts(opts.Hosts)
+	r := &Resolver{opts: opts, sources: sources{most: opts.PerSource}, base: baseFiles{hosts: opts.HostsFile, conf: opts.ResolvConf}, dialBase: dialHost}
+	r.hosts.Store(&opts.Hosts)
 	r.zones.Store(&opts.Zones)
 	var err error
 	if r.cache, err = lru.New[string, entry](opts.CacheSize); err != nil {
@@ -190,7 +200,10 @@ func New(opts Options) *Resolver {
 }
 
 // SetHosts replaces the host table.
-func (r *Resolver) SetHosts(hosts map[string][]netip.Addr) { r.hosts.Store(&hosts) }
+func (r *Resolver) SetHosts(hosts map[string][]netip.Addr) {
+	r.hosts.Store(&hosts)
+	r.Follow()
+}
 
 // Lookup resolves h. The error is a *flow.Error of class NotFound,
 // ResolveFailed, Timeout, NotReady or Canceled.
@@ -203,17 +216,26 @@ func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
 	return a, err
 }
 
-// Known returns the addresses of h as far as they are known without asking
-// anybody, even if they are not good any more.
-func (r *Resolver) Known(h Host) []netip.Addr {
-	if h.Addr.IsValid() {
-		return []netip.Addr{h.Addr}
+// LookupPod resolves a name by the pod's /etc/hosts and its own resolver alone,
+// past the cache: it is a name of the cluster. The error is one of Lookup's.
+func (r *Resolver) LookupPod(ctx context.Context, name string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	hosts, conf, err := r.base.load()
+	if a := hosts[name]; len(a) > 0 {
+		return a, nil
 	}
-	if a := lookupHosts(*r.hosts.Load(), h.Name); len(a) > 0 {
-		return a
+	res := result{err: err}
+	if err == nil {
+		res, _, _ = r.askBase(ctx, conf, view{}, name)
 	}
-	e, _ := r.cache.Peek(h.Name)
-	return e.answer.Addrs
+	switch {
+	case res.err != nil:
+		return nil, unanswered(name, SourceBase, res.err)
+	case len(res.addrs) == 0:
+		return nil, notFound(name, SourceBase, res)
+	}
+	return res.addrs, nil
 }
 
 // look is Lookup, except that the Answer of a failure has the source of it.
@@ -242,19 +264,14 @@ func (r *Resolver) look(ctx context.Context, h Host) (Answer, error) {
 		// The flight is shared, so it outlives the caller that began it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.opts.Timeout)
 		defer cancel()
-		select {
-		case r.flights <- struct{}{}:
-			defer func() { <-r.flights }()
-			return r.fill(ctx, name, age), nil
-		case <-ctx.Done():
-			return entry{err: fail(flow.Timeout, name, "too many names are being looked up", ctx.Err())}, nil
-		}
+		return r.fill(ctx, name, age), nil
 	})
 	select {
 	case res := <-ch:
 		e := res.Val.(entry)
 		return e.answer, e.err
 	case <-stale:
+		old.answer.TTL = staleTTL
 		return old.answer, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -273,12 +290,14 @@ func (r *Resolver) fill(ctx context.Context, name string, age int64) entry {
 		ttl = min(max(ttl, r.opts.MinTTL), r.opts.MaxTTL)
 	case flow.NotFound:
 		ttl = min(max(ttl, r.opts.MinTTL), negativeTTL)
-	default: // the resolver failed, not the name
+	case flow.ResolveFailed, flow.Timeout: // the resolver failed, not the name
 		if old, ok := r.cache.Get(name); ok && time.Now().Before(old.useful) {
-			old.expires = time.Now().Add(staleRetry)
+			old.expires, old.answer.TTL = time.Now().Add(staleRetry), staleTTL
 			r.keep(name, old, age)
 			return old
 		}
+		ttl = failureTTL
+	default:
 		return e
 	}
 	e.expires, e.answer.TTL = time.Now().Add(ttl), ttl
@@ -294,127 +313,46 @@ const maxAliases = 8
 
 // lookup asks the one source that is responsible for name.
 func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer, time.Duration, error) {
-	hosts, conf, baseErr := r.base.load()
-	note(ctx, SourceFile, name, "%s", orNoEntry(hosts[name]))
-	if a := hosts[name]; len(a) > 0 {
-		return Answer{Addrs: a, Source: SourceFile}, hostsTTL, nil
+	if a, source := r.listed(ctx, name); len(a) > 0 {
+		return Answer{Addrs: a, Source: source}, hostsTTL, nil
 	}
 	v, up := r.view()
 	if !up {
 		return Answer{}, 0, fail(flow.NotReady, name, "the gateway has not joined its tailnet yet; try again", nil)
 	}
-	res, source := r.askPrivate(ctx, v, name)
-	switch {
-	case source != "":
-		note(ctx, SourceBase, name, "not asked, and no global resolver either: the name has an owner")
-	case slices.ContainsFunc(r.opts.Served, func(suffix string) bool { return under(name, suffix) }):
-		return Answer{}, 0, fail(flow.ResolveFailed, name, "this gateway is asked for the zone, and knows no resolver of it: give the tailnet a split-DNS route for it, or set resolve.zones", errors.New("no resolver"))
-	case len(v.Resolvers) > 0 && r.opts.DialGlobal != nil && !ofCluster(conf, name):
-		res, source = r.askServers(ctx, v, r.opts.DialGlobal, v.Resolvers, name), SourceGlobal
-		note(ctx, SourceBase, name, "not asked: the tailnet has resolvers for such names")
-	case baseErr != nil:
-		res, source = result{err: baseErr}, SourceBase
-	default:
-		note(ctx, SourceGlobal, name, "not asked: the tailnet has none, or the name is the cluster's")
-		res, source = r.askBase(ctx, conf, v, name)
+	res, source, whole := r.askCompleted(ctx, v, name)
+	if source == "" {
+		res, source, whole = r.askOne(ctx, v, name)
 	}
+	answer := Answer{Source: source, Name: whole}
 	noteResult(ctx, source, name, res)
 	switch {
 	case res.err != nil:
-		class, hint := flow.ResolveFailed, "the resolvers responsible for this name did not answer; source: "+source
-		if ne, ok := errors.AsType[net.Error](res.err); ok && ne.Timeout() {
-			class = flow.Timeout
-		}
-		return Answer{Source: source}, 0, fail(class, name, hint, res.err)
+		return answer, 0, unanswered(name, source, res.err)
 	case len(res.addrs) > 0:
-		return Answer{Addrs: res.addrs, Source: source}, res.ttl, nil
+		answer.Addrs = res.addrs
+		return answer, res.ttl, nil
 	case res.alias != "" && res.alias != name && aliases < maxAliases:
 		a, ttl, err := r.lookup(ctx, res.alias, aliases+1)
+		a.Name = whole
 		return a, min(ttl, res.ttl), err
 	}
-	return Answer{Source: source}, res.ttl, fail(flow.NotFound, name, "the name does not exist according to its source: "+source, nil)
+	return answer, res.ttl, notFound(name, source, res)
 }
 
-// askPrivate answers from the sources that own a part of the name space. The
-// source is empty when none of them is responsible for name.
-func (r *Resolver) askPrivate(ctx context.Context, v view, name string) (result, string) {
-	if !strings.Contains(name, ".") {
-		// A short name: the tailnet's search domains complete it.
-		for _, domain := range v.Search {
-			if res, source := r.askPrivate(ctx, v, name+"."+domain); source != "" && (res.err != nil || res.found()) {
-				return res, source
-			}
-		}
+func unanswered(name, source string, err error) error {
+	class := flow.ResolveFailed
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		class = flow.Timeout
 	}
-	note(ctx, SourceRecord, name, "%s", orNoEntry(v.Records[name]))
-	if a := v.Records[name]; len(a) > 0 {
-		return result{addrs: a, ttl: time.Minute}, SourceRecord
-	}
-	suffix, zone, zoned := v.zone(name)
-	if v.magic(name, suffix) {
-		return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-			wire, err := q.Pack()
-			if err != nil {
-				return nil, err
-			}
-			if wire, err = r.opts.QueryMagic(ctx, wire); err != nil {
-				return nil, err
-			}
-			reply := new(dns.Msg)
-			return reply, reply.Unpack(wire)
-		}), SourceMagicDNS
-	}
-	note(ctx, SourceMagicDNS, name, "not asked: %s", v.notMagic(name))
-	switch {
-	case !zoned:
-		note(ctx, "zone", name, "no zone holds it")
-		return result{}, ""
-	case len(zone.Servers) == 0:
-		note(ctx, SourceZone+suffix, name, "has no resolvers: its names do not exist")
-		return result{ttl: negativeTTL}, SourceZone + suffix // only the tailnet itself knows this zone
-	}
-	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-		return r.exchangeAny(ctx, r.dialer(zone), zone.Servers, q)
-	}), SourceZone + suffix
+	return fail(class, name, "the resolvers responsible for this name did not answer; source: "+source, err)
 }
 
-// dialer returns how the resolvers of z are reached.
-func (r *Resolver) dialer(z Zone) DialFunc {
-	if z.Direct {
-		return r.dialBase
+func notFound(name, source string, res result) error {
+	if !res.nx {
+		return fail(flow.NotFound, name, "the name exists, but has no address according to its source: "+source, flow.ErrNoAddress)
 	}
-	return r.opts.DialTailnet
-}
-
-// askServers asks resolvers that answer for names of everybody's, and believes
-// them in nothing that has an owner.
-func (r *Resolver) askServers(ctx context.Context, v view, dial DialFunc, servers []string, name string) result {
-	return r.ask(ctx, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-		reply, err := r.exchangeAny(ctx, dial, servers, q)
-		if err == nil {
-			disbelieve(reply, v)
-		}
-		return reply, err
-	})
-}
-
-func under(name, suffix string) bool {
-	return suffix != "" && (name == suffix || strings.HasSuffix(name, "."+suffix))
-}
-
-// lookupHosts finds name in a host table: exactly, or by its closest wildcard.
-func lookupHosts(hosts map[string][]netip.Addr, name string) []netip.Addr {
-	if a := hosts[name]; len(a) > 0 {
-		return a
-	}
-	for rest, ok := "", true; ok; name = rest {
-		if _, rest, ok = strings.Cut(name, "."); ok {
-			if a := hosts["*."+rest]; len(a) > 0 {
-				return a
-			}
-		}
-	}
-	return nil
+	return fail(flow.NotFound, name, "the name does not exist according to its source: "+source, nil)
 }
 
 func fail(class flow.Class, name, hint string, err error) error {

@@ -206,25 +206,33 @@ func TestRemembersWhoAnswered(t *testing.T) {
 	}
 }
 
-func TestFlightsAreBounded(t *testing.T) {
+func TestSourcesAreBounded(t *testing.T) {
 	release := make(chan struct{})
 	var most, now atomic.Int32
-	s := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+	slow := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
 		most.Store(max(most.Load(), now.Add(1)))
 		<-release
 		now.Add(-1)
-		return records(apiA)(n, q)
+		return rcode(dns.RcodeNameError)(n, q)
 	})
-	r := newResolver(t, Options{Flights: 2, Timeout: time.Second}, map[string]*server{base: s})
+	r := newResolver(t, Options{PerSource: 2, Tailnet: up(TailnetDNS{Routes: map[string][]string{"slow.example": {"10.9.9.1"}, "corp.example": {"10.9.9.2"}}})},
+		map[string]*server{"10.9.9.1": slow, "10.9.9.2": newServer(t, records(apiA))})
 	var wg sync.WaitGroup
 	for i := range 20 {
-		wg.Go(func() { r.Lookup(t.Context(), Host{Name: strconv.Itoa(i) + ".corp.example"}) })
+		wg.Go(func() { r.Lookup(t.Context(), Host{Name: strconv.Itoa(i) + ".slow.example"}) })
 	}
-	time.Sleep(300 * time.Millisecond) // for those that should not have begun
+	for deadline := time.Now().Add(5 * time.Second); now.Load() < 4 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	start := time.Now()
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("another zone waited %v", took)
+	}
 	close(release)
 	wg.Wait()
-	if n := most.Load(); n > 2*2*2 { // A and AAAA, over UDP and TCP
-		t.Errorf("%d queries at a time with 2 flights", n)
+	if n := most.Load(); n < 4 || n > 2*2*2 { // A and AAAA, over UDP and TCP
+		t.Errorf("%d queries at a time with 2 names", n)
 	}
 }
 
@@ -396,6 +404,120 @@ func TestAliases(t *testing.T) {
 	}
 }
 
+// A CNAME from one zone into another is followed there, whatever the first says
+// of its end: that there is no such name, or a lie.
+func TestAliasIntoAnotherZone(t *testing.T) {
+	first := newServer(t, records("a.first.example. 60 IN CNAME b.second.example.", // and NXDOMAIN, see records
+		"lie.first.example. 60 IN CNAME c.second.example.", "c.second.example. 60 IN A 203.0.113.66", "typed.first.example. 60 IN CNAME typed.example."))
+	second := newServer(t, records("b.second.example. 60 IN A 10.0.0.1", "c.second.example. 60 IN A 10.0.0.2"))
+	r := newResolver(t, Options{
+		Hosts: map[string][]netip.Addr{"typed.example": addrs("10.0.0.3")},
+		Zones: map[string]Zone{"first.example": {Servers: []string{"192.0.2.3"}, Direct: true}, "second.example": {Servers: []string{"10.9.9.2"}}},
+	}, map[string]*server{"192.0.2.3": first, "10.9.9.2": second})
+	lookup(t, r, "a.first.example", "zone second.example", "10.0.0.1")
+	lookup(t, r, "lie.first.example", "zone second.example", "10.0.0.2")
+	lookup(t, r, "typed.first.example", SourceHosts, "10.0.0.3") // the host table comes first there, too
+}
+
+// A family that says nothing holds up the other for a moment only, and is no
+// failure of its server.
+func TestSilentFamily(t *testing.T) {
+	for _, quiet := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		s := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+			if q.Question[0].Qtype == quiet {
+				return nil
+			}
+			return records("api.corp.example. 600 IN A 10.0.0.1", "api.corp.example. 600 IN AAAA fd00::1")(n, q)
+		})
+		r := newResolver(t, Options{}, map[string]*server{base: s})
+		start := time.Now()
+		lookup(t, r, "api.corp.example", SourceBase, map[uint16]string{dns.TypeA: "fd00::1", dns.TypeAAAA: "10.0.0.1"}[quiet])
+		if took := time.Since(start); took < otherFamily || took > 5*otherFamily {
+			t.Errorf("%s silent: took %v, want %v or a little more", dns.TypeToString[quiet], took, otherFamily)
+		}
+		if a, err := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); err != nil || !a.Cached || a.TTL > halfTTL {
+			t.Errorf("%s silent: half an answer is kept for %v: %+v, %v", dns.TypeToString[quiet], a.TTL, a, err)
+		}
+		for _, h := range r.Health() {
+			if h.Failed != nil {
+				t.Errorf("%s silent: the server counts as failing: %+v", dns.TypeToString[quiet], h)
+			}
+		}
+	}
+}
+
+// That a name has no address is told from that there is no such name, which would
+// deny all names below it (RFC 8020).
+func TestNoAddress(t *testing.T) {
+	r := newResolver(t, Options{}, map[string]*server{base: newServer(t, records("mail.known. 60 IN MX 5 mx.known."))})
+	for name, exists := range map[string]bool{"mail.known": true, "none.known": false} {
+		if _, err := r.Lookup(t.Context(), Host{Name: name}); flow.ClassOf(err) != flow.NotFound || errors.Is(err, flow.ErrNoAddress) != exists {
+			t.Errorf("%s: %v; exists is %v", name, err, exists)
+		}
+	}
+	half := newServer(t, func(n string, q *dns.Msg) *dns.Msg { // one family fails, the other says that there is no such name
+		if q.Question[0].Qtype == dns.TypeAAAA {
+			return rcode(dns.RcodeServerFailure)(n, q)
+		}
+		return rcode(dns.RcodeNameError)(n, q)
+	})
+	lookupFails(t, newResolver(t, Options{}, map[string]*server{base: half}), "none.known", flow.NotFound, "does not exist")
+}
+
+// A server from before EDNS, and one that can't do what it is asked.
+func TestWithoutEDNS(t *testing.T) {
+	old := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		if q.IsEdns0() != nil {
+			return rcode(dns.RcodeFormatError)(n, q)
+		}
+		return records(apiA)(n, q)
+	})
+	lookup(t, newResolver(t, Options{}, map[string]*server{base: old}), "api.corp.example", SourceBase, "10.0.0.1")
+	servers := map[string]*server{"10.9.9.1": newServer(t, rcode(dns.RcodeNotImplemented)), "10.9.9.2": newServer(t, records(apiA))}
+	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1", "10.9.9.2"}}})}, servers)
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+}
+
+// Names of the cluster and of the pod are for the pod's resolver, also when the
+// tailnet has global ones; and so are all others when those can't be asked.
+func TestNamesOfTheCluster(t *testing.T) {
+	pod := newServer(t, records("pando.pando.svc.cluster.local. 60 IN A 10.96.0.7", "www.known. 60 IN A 192.0.2.9"))
+	global := newServer(t, records("www.known. 60 IN A 192.0.2.8", "db.corp.example. 60 IN A 10.0.0.5"))
+	d := TailnetDNS{Resolvers: []string{"https://dns.example/dns-query", "192.0.2.53"}, Search: []string{"corp.example"}}
+	o := Options{ResolvConf: file(t, "nameserver "+base+"\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\n"), Tailnet: func() (TailnetDNS, bool) { return d, true }}
+	r := newResolver(t, o, map[string]*server{base: pod, "192.0.2.53": global})
+	r.opts.DialGlobal = r.dialBase
+	lookup(t, r, "pando.pando.svc", SourceBase, "10.96.0.7")
+	lookup(t, r, "www.known", SourceGlobal, "192.0.2.8")
+	lookup(t, r, "db", SourceGlobal, "10.0.0.5") // completed by the tailnet's search domain, whoever answers for it
+	if a, err := r.Lookup(t.Context(), Host{Name: "db"}); err != nil || a.Name != "db.corp.example" {
+		t.Errorf("the whole name of db: %+v, %v", a, err)
+	}
+	if a, err := r.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {
+		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+	}
+	if a, err := r.LookupPod(t.Context(), "db"); flow.ClassOf(err) != flow.NotFound {
+		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+	}
+	d.Resolvers = d.Resolvers[:1] // DNS over HTTPS alone
+	r.Follow()
+	lookup(t, r, "www.known", SourceBase, "192.0.2.9")
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	r, asked := bubble(t, Options{CacheSize: 10}, func(_ string, q *dns.Msg) *dns.Msg {
+		return records(q.Question[0].Name+" 60 IN A 10.0.0.1")("", q)
+	})
+	for range 2 {
+		for i := range 30 {
+			lookup(t, r, strconv.Itoa(i)+".corp.example", SourceMagicDNS, "10.0.0.1")
+		}
+	}
+	if n := r.cache.Len(); n != 10 || asked() != 60 {
+		t.Errorf("%d names are kept, %d were asked for; want 10, and all of them twice", n, asked())
+	}
+}
+
 // bubble returns a resolver whose only source is MagicDNS in this process, for
 // tests with a clock of their own, and the count of its lookups.
 func bubble(t *testing.T, o Options, a answer) (*Resolver, func() int) {
@@ -429,7 +551,7 @@ func TestCacheLifetime(t *testing.T) {
 		{"negative_soa_minimum", soa("3600", "4"), 4 * time.Second},
 		{"negative_soa_ttl", soa("5", "3600"), 5 * time.Second},
 		{"negative_ceiling", soa("3600", "3600"), negativeTTL},
-		{"failure_is_not_kept", rcode(dns.RcodeServerFailure), 0},
+		{"failure_is_kept_for_a_second", rcode(dns.RcodeServerFailure), failureTTL},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -486,6 +608,9 @@ func TestServesStale(t *testing.T) {
 		silent.Store(true)
 		time.Sleep(20 * time.Second)
 		ask("silent", staleAfter, 1)
+		if a, err := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); err != nil || a.TTL > staleTTL {
+			t.Errorf("a stale answer may be kept for %v, %v", a.TTL, err)
+		}
 		silent.Store(false)
 		time.Sleep(2 * staleTime)
 		lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "did not answer")
@@ -555,7 +680,7 @@ func TestBaseFiles(t *testing.T) {
 		check   func(*Resolver)
 	}{
 		{"nameserver 192.0.2.2\n", func(r *Resolver) { lookup(t, r, "svc", SourceBase, "10.0.0.9") }},
-		{"search example\n", func(r *Resolver) { lookupFails(t, r, "svc2", flow.ResolveFailed, "source: base") }},
+		{"search example\n", func(r *Resolver) { lookup(t, r, "svc", SourceBase, "10.0.0.9") }}, // no server: the last good one goes on
 		{"nameserver 192.0.2.1\n", func(r *Resolver) { lookup(t, r, "deep.name", SourceBase, "10.0.0.3") }},
 	} {
 		if err := os.WriteFile(conf, []byte(tc.content), 0o600); err != nil {
@@ -578,6 +703,10 @@ func TestBaseFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	lookupFails(t, newOne(), "deep.name", flow.ResolveFailed, "source: base")
+	if err := os.WriteFile(hosts, []byte("10.1.0.1 pod\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lookup(t, newOne(), "pod", SourceFile, "10.1.0.1") // also without any resolver
 }
 
 func FuzzRead(f *testing.F) {

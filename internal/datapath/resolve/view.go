@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"maps"
+	"net/netip"
 	"reflect"
 	"strings"
 	"sync"
@@ -13,11 +14,12 @@ import (
 type view struct {
 	TailnetDNS
 	zones map[string]Zone
+	hosts map[string][]netip.Addr // the host table
 }
 
 // view returns the current one, and false while the tailnet is not up.
 func (r *Resolver) view() (view, bool) {
-	v := view{zones: *r.zones.Load()}
+	v := view{zones: *r.zones.Load(), hosts: *r.hosts.Load()}
 	up := true
 	if r.opts.Tailnet != nil {
 		v.TailnetDNS, up = r.opts.Tailnet()
@@ -71,11 +73,21 @@ func (v view) notMagic(name string) string {
 	return "a zone is more specific"
 }
 
-// owns reports whether name has an owner: nobody else is asked for it, nor
-// believed.
-func (v view) owns(name string) bool {
+// owner returns the source that alone is asked for name, and believed; empty when
+// it has none.
+func (v view) owner(name string) string {
 	suffix, _, zoned := v.zone(name)
-	return zoned || len(v.Records[name]) > 0 || v.magic(name, suffix)
+	switch {
+	case len(lookupHosts(v.hosts, name)) > 0:
+		return SourceHosts
+	case len(v.Records[name]) > 0:
+		return SourceRecord
+	case v.magic(name, suffix):
+		return SourceMagicDNS
+	case zoned:
+		return SourceZone + suffix
+	}
+	return ""
 }
 
 // follow notices that others answer for some names now.
@@ -91,8 +103,8 @@ func (r *Resolver) SetZones(zones map[string]Zone) {
 	r.Follow()
 }
 
-// Follow forgets all answers when the zones or the tailnet's DNS configuration
-// have changed since it was last called.
+// Follow forgets all answers when the host table, the zones or the tailnet's DNS
+// configuration have changed since it was last called.
 func (r *Resolver) Follow() {
 	v, up := r.view()
 	if !up {

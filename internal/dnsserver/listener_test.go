@@ -1,0 +1,105 @@
+package dnsserver
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// CoreDNS gives up after 2 s, and what it says then helps nobody.
+func TestFleetBeforeCoreDNSGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, want := range map[string]int{"silent.corp.example.": dns.RcodeSuccess, "silent.real.corp.example.": dns.RcodeServerFailure} {
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), patient)
+			m := server().Answer(ctx, new(dns.Msg).SetQuestion(name, dns.TypeA))
+			cancel()
+			if took := time.Since(start); m.Rcode != want || want == dns.RcodeSuccess && (took >= 2*time.Second || len(m.Answer) != 1) {
+				t.Errorf("%s: %v after %v", name, m, took)
+			}
+		}
+	})
+}
+
+// broken is a listener that is out of descriptors, and then closed.
+type broken struct {
+	net.Listener
+	accepts, failures int
+}
+
+func (b *broken) Accept() (net.Conn, error) {
+	if b.accepts++; b.accepts <= b.failures {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return nil, net.ErrClosed
+}
+
+func TestAcceptDoesNotSpin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &broken{failures: 20}
+		start := time.Now()
+		if _, err := (&listener{Listener: b, ctx: t.Context(), server: server()}).Accept(); !errors.Is(err, net.ErrClosed) || b.accepts != 21 {
+			t.Errorf("%v after %d tries", err, b.accepts)
+		}
+		if took := time.Since(start); took < 10*time.Second {
+			t.Errorf("20 failures within %v", took)
+		}
+	})
+}
+
+// Clients over TCP count as those of the proxies do.
+func TestLimits(t *testing.T) {
+	s := server()
+	var in, out []netip.Addr
+	s.Enter = func(a netip.Addr) error {
+		if len(in) == 1 {
+			return errors.New("full")
+		}
+		in = append(in, a)
+		return nil
+	}
+	s.Leave = func(a netip.Addr) { out = append(out, a) }
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	accepted := make(chan net.Conn, 2)
+	l := &listener{Listener: ln, ctx: t.Context(), server: s}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	first, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	c := <-accepted
+	second, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	second.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := second.Read(make([]byte, 1)); err == nil || errors.Is(err, syscall.EAGAIN) {
+		t.Errorf("one client too many: %v", err)
+	}
+	c.Close()
+	c.Close()
+	if len(accepted) != 0 || len(out) != 1 || out[0] != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("in %v, out %v", in, out)
+	}
+}
