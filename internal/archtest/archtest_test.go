@@ -102,7 +102,7 @@ func TestForbiddenImports(t *testing.T) {
 			deny(isStage && slices.Contains(stages, stage) && inside && own != "internal/flow",
 				"stages of the data path share package flow and do not know one another")
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
-			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/testnet", "internal/fleet"}, f.pkg),
+			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/tailnet/scoped", "internal/testnet", "internal/fleet"}, f.pkg),
 				"only tailnet (testnet for its control server, fleet for its Kubernetes client) imports tailscale.com")
 			deny(strings.HasPrefix(path, "gvisor.dev/") && f.pkg != "internal/tailnet", "the userspace stack is tailnet's")
 			deny(own == "internal/tailnet" && !slices.Contains([]string{"internal/gateway", "internal/testnet"}, f.pkg),

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/demo"
 	"github.com/pandoproxy/pando/internal/gateway"
@@ -122,7 +123,13 @@ func checkCommand(env Env) *cobra.Command {
 	}
 	load, _ := configFlags(cmd.Flags(), env)
 	cmd.RunE = func(*cobra.Command, []string) error {
-		if _, err := load(); err != nil {
+		cfg, err := load()
+		if file := cfg.Auth.UsersFile; file != "" { // config can't: it knows no other room
+			if _, uerr := auth.Load(file); uerr != nil {
+				err = errors.Join(err, fmt.Errorf("auth.usersFile: %w", uerr))
+			}
+		}
+		if err != nil {
 			return err
 		}
 		fmt.Fprintln(env.Stdout, "the configuration is valid")

@@ -32,6 +32,7 @@ func TestCheck(t *testing.T) {
 	good := configFile(t, "listen: {proxy: ':3128'}\n")
 	negative := configFile(t, "drain: {timeout: -1s}\n")
 	many := configFile(t, "lisen: {}\ndrain: {timeout: -1s}\nlog: {level: loud}\n")
+	users, noUsers := configFile(t, "ann:secret\n"), configFile(t, "ann\n")
 	for _, tc := range []struct {
 		name string
 		env  []string
@@ -52,6 +53,9 @@ func TestCheck(t *testing.T) {
 		{"bad_bool_flag", nil, []string{"--tailnet-ephemeral=ja"}, []string{`--tailnet-ephemeral: "ja" is neither true nor false`}},
 		{"bool_flag_alone", nil, []string{"--tailnet-ephemeral", "--listen-reuse-port"}, nil},
 		{"bad_env", []string{"PANDO_TYPO=1"}, nil, []string{"PANDO_TYPO is no variable of pando"}},
+		{"users_file", nil, []string{"--auth-users-file", users}, nil},
+		{"missing_users_file", nil, []string{"--auth-users-file", "/nonexistent/users"}, []string{"auth.usersFile: users file: open /nonexistent/users: no such file"}},
+		{"malformed_users_file_beside_others", []string{"PANDO_AUTH_USERS_FILE=" + noUsers}, []string{"--config", many}, []string{many + " is not valid:", "drain.timeout: -1s is negative", "auth.usersFile: users file " + noUsers + ": line 1: want user:password"}},
 		{"list_flag", nil, []string{"--tailnet-tags", "tag:a,b"}, []string{`tailnet.tags[1]: "b" is no tag`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

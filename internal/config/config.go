@@ -128,12 +128,12 @@ type Policy struct {
 	Rules  []Rule `json:"rules" doc:"Rules in order; the first that matches decides. Without a match the request is allowed."`
 }
 
-// Rule is one line of the policy. Empty fields match everything.
+// Rule is one line of the policy. Fields that are left out match everything.
 type Rule struct {
 	Name     string   `json:"name" doc:"Name for the log. Empty means the rule's number."`
 	From     []string `json:"from" doc:"Client addresses: prefixes or single addresses."`
 	Names    []string `json:"names" doc:"Target names: exact, or *.suffix for all names below suffix."`
-	Prefixes []string `json:"prefixes" doc:"Target addresses: prefixes or single addresses."`
+	Prefixes []string `json:"prefixes" doc:"Target addresses: prefixes or single addresses. A rule that denies has those inside NAT64, 6to4 and 4via6 addresses too."`
 	Ports    []string `json:"ports" doc:"Target ports: 443 or 8000-8099."`
 	Action   string   `json:"action" doc:"allow or deny."`
 }

@@ -84,6 +84,71 @@ func TestFullFile(t *testing.T) {
 	}
 }
 
+func TestSameListen(t *testing.T) {
+	for _, c := range []struct {
+		name, a, b string
+		want       bool
+	}{
+		{"same", "127.0.0.1:1", "127.0.0.1:1", true},
+		{"another_port", "127.0.0.1:1", "127.0.0.1:2", false},
+		{"another_address", "127.0.0.1:1", "127.0.0.2:1", false},
+		{"another_family", "127.0.0.1:1", "[::1]:1", false},
+		{"localhost", "localhost:1", "127.0.0.1:1", true},
+		{"mapped", "[::ffff:127.0.0.1]:1", "127.0.0.1:1", true},
+		{"longer_spelling", "[0:0::1]:01", "[::1]:1", true},
+		{"no_host", ":1", "127.0.0.1:1", true},
+		{"no_host_last", "[::1]:1", ":1", true},
+		{"all_ipv4_takes_ipv6", "0.0.0.0:1", "[::1]:1", true},
+		{"all_twice", "0.0.0.0:1", "[::]:1", true},
+		{"all_another_port", ":1", ":2", false},
+		{"port_0", ":0", ":0", false},
+		{"no_address", "nowhere", "nowhere", false},
+		{"no_address_but_a_port", "nowhere:1", "nowhere:1", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := sameListen(c.a, c.b); got != c.want {
+				t.Errorf("%s and %s: %v, want %v", c.a, c.b, got, c.want)
+			}
+		})
+	}
+	c := Default() // adminAlso is not listened on without admin
+	c.Listen.Admin, c.Listen.AdminAlso = "", []string{c.Listen.Proxy}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	long := strings.Repeat("a.", 126)
+	for target, want := range map[string]bool{
+		"db.example.com:5432": true, "db.example.com.:5432": true, "DB_1:80": true, "-a-:80": true, "1.2:80": true,
+		"10.12.3.4:80": true, "[fd00::4]:80": true, "[fe80::4%eth0]:80": true,
+		strings.Repeat("a", 63) + ".b:80": true, strings.Repeat("a", 64) + ".b:80": false,
+		long + "a:80": true, long + "aa:80": false,
+		"foo bar_!:80": false, ".a:80": false, "a..b:80": false, "..:80": false, "a/b:80": false, "größe:80": false, "user@a:80": false, "a\n:80": false,
+		"a:0": false, "a:65536": false, "a:http": false, ":80": false, "a": false,
+	} {
+		c := Default()
+		c.Probe.Targets, c.Forward = []string{target}, []Pipe{{Listen: ":1", Target: target}}
+		err := c.Validate()
+		if (err == nil) != want || err != nil && strings.Count(err.Error(), "\n") != 1 {
+			t.Errorf("%q: %v, want it valid: %v, or a mistake for each of the two", target, err, want)
+		}
+	}
+}
+
+// What a rule leaves out, or has null, is nothing that was meant to say something.
+func TestEmptyLists(t *testing.T) {
+	c, err := Load(write(t, "policy: {rules: [{names: null, action: deny}]}\n"), nil, nil)
+	if err != nil || c.Policy.Rules[0].Names != nil {
+		t.Errorf("null: %#v, %v", c.Policy.Rules, err)
+	}
+	_, err = Load(write(t, "policy: {rules: [{names: [], from: [], prefixes: [], ports: [], action: deny}]}\n"), nil, nil)
+	if err == nil || strings.Count(err.Error(), "an empty list matches everything") != 4 {
+		t.Errorf("empty lists: %v", err)
+	}
+}
+
 func TestAllMistakesAtOnce(t *testing.T) {
 	file := write(t, "drain: {timeout: -1s, settel: 1s}\ntailnet: {port: x, tags: [a, tag:b, c]}\nlog: {level: loud}\n")
 	_, err := Load(file, []string{"PANDO_DIAL_TIMEOUT=soon", "PANDO_NO_SUCH=1"}, map[string]string{"http-max-header-bytes": "many"})

@@ -126,7 +126,7 @@ func init() { // stockVars refers to itself through FromStock
 		}
 	}
 	proxy := func(s *stock, v string) error {
-		if v != "" && !slices.Contains(s.proxies, v) {
+		if v != "" && !slices.ContainsFunc(s.proxies, func(p string) bool { return sameAddr(p, v) }) {
 			s.proxies = append(s.proxies, v)
 		}
 		return nil
@@ -366,6 +366,13 @@ func parseFlags(fs *flag.FlagSet, v string) error {
 // finish settles what depends on more than one variable.
 func (s *stock) finish() {
 	t := &s.Tailnet
+	if name := deviceName(t.Hostname); name == "" && t.Hostname != "" {
+		s.note("the device name %q has no letter and no digit: the host's name stands in for it", t.Hostname)
+		t.Hostname = ""
+	} else if name != t.Hostname {
+		s.note("the device name %q is made a valid one: %s", t.Hostname, name)
+		t.Hostname = name
+	}
 	if t.KubeSecret != "" {
 		t.StateDir = "" // the stock container keeps nothing of ours there then
 	}
@@ -379,13 +386,35 @@ func (s *stock) finish() {
 		s.errs = append(s.errs, errors.New("TS_HEALTHCHECK_ADDR_PORT: set together with TS_ENABLE_HEALTH_CHECK; keep that one, with TS_LOCAL_ADDR_PORT"))
 	case s.metrics || s.health:
 		s.Listen.Admin = s.localAddr()
-		if old != "" && old != s.Listen.Admin {
+		if old != "" && !sameAddr(old, s.Listen.Admin) {
 			s.Listen.AdminAlso = []string{old}
 		}
 	case old != "":
 		s.Listen.Admin = old
 	}
 }
+
+// deviceName makes a host name a device's name, by the rule of Tailscale
+// (tailscale.com/util/dnsname.SanitizeHostname), whose control server does it
+// for the stock container. Empty means that nothing was left of it.
+func deviceName(name string) string {
+	for _, suffix := range []string{".local", ".localdomain", ".lan"} {
+		name = strings.TrimSuffix(name, suffix)
+	}
+	name = name[:min(len(name), 63)]
+	ends := func(r rune) bool { return !strings.ContainsRune(alphanumeric, r) }
+	return strings.ToLower(strings.Map(func(r rune) rune {
+		switch {
+		case strings.ContainsRune(" .@_", r):
+			return '-'
+		case r != '-' && ends(r):
+			return -1
+		}
+		return r
+	}, strings.TrimFunc(name, ends)))
+}
+
+const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 // localAddr returns TS_LOCAL_ADDR_PORT. "$(POD_IP):9002" lacks the brackets
 // when the pod speaks IPv6.
@@ -400,6 +429,12 @@ func (s *stock) localAddr() string {
 		}
 	}
 	return a
+}
+
+// sameAddr reports whether two variables mean one listen address.
+func sameAddr(a, b string) bool {
+	x := listenAddr(a)
+	return a == b || x.IsValid() && x == listenAddr(b)
 }
 
 // list splits at commas; empty means none.

@@ -45,6 +45,9 @@ func TestStockVariables(t *testing.T) {
 		{"nothing", nil, func(c *Config) {}},
 		{"first_key", []string{"TS_AUTHKEY=first", "TS_AUTH_KEY=second"}, func(c *Config) { c.Tailnet.AuthKey = "first" }},
 		{"second_key", []string{"TS_AUTHKEY=", "TS_AUTH_KEY=second"}, func(c *Config) { c.Tailnet.AuthKey = "second" }},
+		{"hostname_dots", []string{"TS_HOSTNAME=egress.prod"}, func(c *Config) { c.Tailnet.Hostname = "egress-prod" }},
+		{"hostname_flag_underscore", []string{"TS_EXTRA_ARGS=--hostname=Egress_prod"}, func(c *Config) { c.Tailnet.Hostname = "egress-prod" }},
+		{"hostname_of_nothing", []string{"TS_HOSTNAME=___"}, func(c *Config) {}},
 		{"hostname_flag_wins", []string{"TS_HOSTNAME=env", "TS_EXTRA_ARGS=--hostname=flag"}, func(c *Config) { c.Tailnet.Hostname = "flag" }},
 		{"routes_flag_wins", []string{"TS_ROUTES=10.1.0.0/16", "TS_EXTRA_ARGS=--advertise-routes=10.2.0.0/16"}, func(c *Config) { c.Tailnet.AdvertiseRoutes = []string{"10.2.0.0/16"} }},
 		{"tun_flag_wins", []string{"TS_USERSPACE=false", "TS_TAILSCALED_EXTRA_ARGS=--tun=userspace-networking"}, func(c *Config) {}},
@@ -68,6 +71,8 @@ func TestStockVariables(t *testing.T) {
 		{"daemon", []string{"TS_TAILSCALED_EXTRA_ARGS=--port=41641 --tun ts0 --verbose=1 --no-logs-no-support --state=mem:", pod}, func(c *Config) {
 			c.Tailnet.Mode, c.Tailnet.Port, c.Tailnet.TUN, c.Log.Level = "kernel", 41641, "ts0", "debug"
 		}},
+		{"two_spellings_of_a_port", []string{"TS_OUTBOUND_HTTP_PROXY_LISTEN=:1066", "TS_SOCKS5_SERVER=0.0.0.0:1066"}, func(c *Config) { c.Listen.Proxy = ":1066" }},
+		{"two_spellings_of_a_health_check", []string{"TS_HEALTHCHECK_ADDR_PORT=:9002", "TS_ENABLE_METRICS=true"}, func(c *Config) { c.Listen.Admin = "[::]:9002" }},
 		{"metrics", []string{"TS_ENABLE_METRICS=1", "TS_LOCAL_ADDR_PORT=10.1.2.3:9003"}, func(c *Config) { c.Listen.Admin = "10.1.2.3:9003" }},
 		{"metrics_ipv6", []string{"TS_ENABLE_METRICS=1", "POD_IPS=10.1.2.3,fd00::3", "TS_LOCAL_ADDR_PORT=fd00::3:9003"}, func(c *Config) { c.Listen.Admin = "[fd00::3]:9003" }},
 		{"old_health_check", []string{"TS_HEALTHCHECK_ADDR_PORT=:9004"}, func(c *Config) { c.Listen.Admin = ":9004" }},
@@ -79,6 +84,11 @@ func TestStockVariables(t *testing.T) {
 			got, _, err := FromStock(c.env)
 			if err != nil {
 				t.Fatal(err)
+			}
+			for line := range strings.Lines(fmt.Sprint(got.Validate())) { // files and the rest are not there
+				if strings.Contains(line, "choose another port") || strings.Contains(line, "hostname") {
+					t.Error(line)
+				}
 			}
 			want := Default()
 			want.Listen.Admin, want.Policy.Direct = "", "public"
@@ -129,6 +139,48 @@ func TestStockRefusals(t *testing.T) {
 	text := strings.Join(notes, "\n")
 	if err != nil || !strings.Contains(text, "TS_NEW_THING is not known") || strings.Contains(text, "TS_DEBUG_MTU") || strings.Contains(text, "TS_PROXY") || !strings.Contains(text, "--netfilter-mode has no meaning") {
 		t.Errorf("notes %q, %v", notes, err)
+	}
+}
+
+// As tailscale.com/util/dnsname.SanitizeHostname does, and its tests say.
+func TestDeviceName(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"empty", "", ""},
+		{"space", " ", ""},
+		{"valid", "egress-0", "egress-0"},
+		{"upper", "OBERON", "oberon"},
+		{"mixed", "Avery's iPhone 4(SE)", "averys-iphone-4se"},
+		{"dotted", "mon.ipn.dev", "mon-ipn-dev"},
+		{"underscore", "egress_prod", "egress-prod"},
+		{"email", "admin@example.com", "admin-example-com"},
+		{"boundary", ".bound.ary.", "bound-ary"},
+		{"dashes", "-a-", "a"},
+		{"foreign_letters", "größe", "gre"},
+		{"no_text", "a\xffb", "ab"},
+		{"local", "computer.local", "computer"},
+		{"lan", "computer.lan", "computer"},
+		{"overlong", strings.Repeat("test.", 20), "test-test-test-test-test-test-test-test-test-test-test-test-tes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := deviceName(c.in)
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if got != "" && !labelForm.MatchString(got) {
+				t.Errorf("%q is no valid name", got)
+			}
+		})
+	}
+	for env, want := range map[string]string{
+		"TS_HOSTNAME=egress.prod":              `"egress.prod" is made a valid one: egress-prod`,
+		"TS_EXTRA_ARGS=--hostname=egress_prod": `"egress_prod" is made a valid one: egress-prod`,
+		"TS_HOSTNAME=...":                      `"..." has no letter and no digit`,
+		"TS_HOSTNAME=egress-0":                 "",
+	} {
+		_, notes, err := FromStock([]string{env})
+		if err != nil || strings.Contains(strings.Join(notes, "\n"), "device name") != (want != "") || !strings.Contains(strings.Join(notes, "\n"), want) {
+			t.Errorf("%s: notes %q, %v; want %q", env, notes, err, want)
+		}
 	}
 }
 

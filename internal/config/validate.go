@@ -17,16 +17,7 @@ import (
 // would be right; nil means that the gateway can run with it.
 func (c *Config) Validate() error {
 	v := &validator{}
-	v.listen("listen.proxy", c.Listen.Proxy)
-	for i, a := range c.Listen.Also {
-		v.listen(fmt.Sprintf("listen.also[%d]", i), a)
-	}
-	if c.Listen.Admin != "" {
-		v.listen("listen.admin", c.Listen.Admin)
-	}
-	for i, a := range c.Listen.AdminAlso {
-		v.listen(fmt.Sprintf("listen.adminAlso[%d]", i), a)
-	}
+	v.listeners(c)
 	v.tailnet(&c.Tailnet)
 	v.resolve(&c.Resolve)
 	v.dns(c)
@@ -61,22 +52,6 @@ type validator struct{ errs []error }
 
 func (v *validator) add(path, format string, args ...any) {
 	v.errs = append(v.errs, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
-}
-
-func (v *validator) listen(path, addr string) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		v.add(path, "%q is no listen address; write host:port or :port, such as :1055", addr)
-		return
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		v.add(path, "port %q is not between 1 and 65535", port)
-	}
-	if host != "" && host != "localhost" {
-		if _, err := netip.ParseAddr(host); err != nil {
-			v.add(path, "%q is no IP address; leave the host empty to listen on all of them", host)
-		}
-	}
 }
 
 var tagForm = regexp.MustCompile(`^tag:[a-zA-Z][a-zA-Z0-9-]*$`)
@@ -193,11 +168,8 @@ func (v *validator) resolve(r *Resolve) {
 }
 
 func (v *validator) dns(c *Config) {
-	if c.Listen.DNS != "" {
-		v.listen("listen.dns", c.Listen.DNS)
-		if len(c.DNS.Zones) == 0 {
-			v.add("dns.zones", "listen.dns is set, and there is no zone to answer for; add one such as {suffix: internal.example.com}")
-		}
+	if c.Listen.DNS != "" && len(c.DNS.Zones) == 0 {
+		v.add("dns.zones", "listen.dns is set, and there is no zone to answer for; add one such as {suffix: internal.example.com}")
 	}
 	v.positive("dns.ttl", c.DNS.TTL)
 	for i, z := range c.DNS.Zones {
@@ -223,25 +195,29 @@ func (v *validator) dns(c *Config) {
 func (v *validator) fronts(c *Config) {
 	for key, ports := range map[string][]Port{"sni": c.SNI, "web": c.Web} {
 		for i, p := range ports {
-			at := fmt.Sprintf("%s[%d].", key, i)
-			v.listen(at+"listen", p.Listen)
 			if p.Port < 0 || p.Port > 65535 {
-				v.add(at+"port", "%d is not between 0 and 65535", p.Port)
+				v.add(fmt.Sprintf("%s[%d].port", key, i), "%d is not between 0 and 65535", p.Port)
 			}
 		}
 	}
 	for i, p := range c.Forward {
-		at := fmt.Sprintf("forward[%d].", i)
-		v.listen(at+"listen", p.Listen)
-		v.target(at+"target", p.Target, "db.internal.example.com:5432")
+		v.target(fmt.Sprintf("forward[%d].target", i), p.Target, "db.internal.example.com:5432")
 	}
 }
+
+// hostForm is any name that a resolver may know. It is wider than nameForm, for
+// what has to work is a matter of who is asked.
+var hostForm = regexp.MustCompile(`^([a-zA-Z0-9_-]{1,63}\.)*[a-zA-Z0-9_-]{1,63}\.?$`)
 
 // target checks host:port.
 func (v *validator) target(path, target, example string) {
 	host, port, err := net.SplitHostPort(target)
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
 		v.add(path, "%q is no target; write host:port, such as %s", target, example)
+		return
+	}
+	if _, err := netip.ParseAddr(host); err != nil && (!hostForm.MatchString(host) || len(strings.TrimSuffix(host, ".")) > 253) {
+		v.add(path, "%q is neither a host name nor an address; write host:port, such as %s", host, example)
 	}
 }
 
@@ -251,6 +227,10 @@ func (v *validator) policy(p *Policy) {
 	for i, r := range p.Rules {
 		at := fmt.Sprintf("policy.rules[%d].", i)
 		v.oneOf(at+"action", r.Action, "allow", "deny")
+		v.notEmpty(at+"from", r.From)
+		v.notEmpty(at+"names", r.Names)
+		v.notEmpty(at+"prefixes", r.Prefixes)
+		v.notEmpty(at+"ports", r.Ports)
 		v.prefixes(at+"from", r.From)
 		v.prefixes(at+"prefixes", r.Prefixes)
 		for j, name := range r.Names {
@@ -261,6 +241,14 @@ func (v *validator) policy(p *Policy) {
 				v.add(fmt.Sprintf("%sports[%d]", at, j), "%v", err)
 			}
 		}
+	}
+}
+
+// notEmpty refuses a rule's list that is there and has nothing in it: a template
+// that rendered empty must neither open nor close everything.
+func (v *validator) notEmpty(path string, list []string) {
+	if list != nil && len(list) == 0 {
+		v.add(path, "an empty list matches everything; leave the key out if that is meant")
 	}
 }
 

@@ -33,9 +33,9 @@ type Road struct {
 	// go out directly because its routes are not known yet.
 	Ready    func(ctx context.Context) error
 	Resolver *resolve.Resolver
-	// Routes reports whether a peer carries the address. It may wait for a
-	// route that was there a moment ago.
-	Routes func(context.Context, netip.Addr) bool
+	// Routes reports of each address whether a peer carries it. When none is
+	// carried it may wait for a route that was there a moment ago.
+	Routes func(context.Context, []netip.Addr) []bool
 	Dialer *dial.Dialer
 	Relay  *relay.Relay
 	Limit  *limit.Gate
@@ -119,10 +119,12 @@ func (r *Road) judge(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.Ta
 		return nil, err
 	}
 
+	q.Also = answer.Name
 	var targets []flow.Target
 	var denied error
-	for _, a := range answer.Addrs {
-		v := p.Address(q, a, r.Routes(ctx, a))
+	routed := r.Routes(ctx, answer.Addrs)
+	for i, a := range answer.Addrs {
+		v := p.Address(q, a, routed[i])
 		t.judged(a, v)
 		if v.Final(p.Mode) {
 			if denied == nil {

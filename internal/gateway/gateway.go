@@ -72,6 +72,7 @@ type Gateway struct {
 
 	metrics  *metrics.Metrics
 	warm     chan struct{} // closed when the tailnet is up and its tunnels are warm
+	routed   chan struct{} // closed then, once the routes are there that should be, or were waited for
 	draining atomic.Bool
 
 	fleet     atomic.Pointer[fleetAddrs]
@@ -88,7 +89,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, log: opts.Log, joined: make(chan struct{}), warm: make(chan struct{})}
+	g := &Gateway{cfg: cfg, log: opts.Log, joined: make(chan struct{}), warm: make(chan struct{}), routed: make(chan struct{})}
 	g.opts, g.reload.applied, g.started = opts, cfg, time.Now()
 	g.reload.seen = fingerprint(g.watched())
 	g.sample.Store(int64(cfg.Log.Sample))
@@ -114,7 +115,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	g.limit.Set(limits(cfg.Limits))
 	g.road = &datapath.Road{
 		Ready:  g.ready,
-		Routes: func(ctx context.Context, a netip.Addr) bool { return g.node.AwaitRoute(ctx, a) },
+		Routes: func(ctx context.Context, list []netip.Addr) []bool { return g.node.AwaitRoutes(ctx, list) },
 		Resolver: resolve.New(resolve.Options{
 			Hosts:       hosts(cfg.Resolve),
 			Zones:       zones(cfg.Resolve),

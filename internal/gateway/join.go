@@ -94,21 +94,29 @@ func (g *Gateway) leave(ctx context.Context) error {
 // not keep the others from being used. It leaves room for a second handshake.
 const warmTime = 6 * time.Second
 
-// warmUp makes the first handshakes with the tailnet's routers.
+// warmUp makes the first handshakes with the tailnet's routers, and lets requests
+// pass.
 func (g *Gateway) warmUp(ctx context.Context) {
 	g.saveDevice()
 	if g.secret != nil && g.cfg.Tailnet.AuthOnce {
 		g.secret.DropAuthKey()
 	}
 	start := time.Now()
-	g.awaitResolvers(ctx)
+	g.handshake(ctx)
+	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
+	close(g.warm)
+	if g.awaitResolvers(ctx) {
+		g.handshake(ctx) // with those that have come
+	}
+	close(g.routed)
+}
+
+func (g *Gateway) handshake(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, warmTime)
 	defer cancel()
 	if err := g.node.Warm(ctx); err != nil {
 		g.log.Warn("tunnels are not all warm", "err", err)
 	}
-	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
-	close(g.warm)
 }
 
 // routeTime bounds the wait for the routes that a replica should find. A
@@ -117,19 +125,40 @@ const routeTime = time.Minute
 
 // awaitResolvers waits for routes to the private resolvers that the tailnet's
 // split DNS names: it means them to be there. A control server that has itself
-// just started may not know yet that the subnet router is.
-func (g *Gateway) awaitResolvers(ctx context.Context) {
+// just started may not know yet that the subnet router is. It reports whether it
+// had to wait. Meanwhile the replica is not ready, but serves who comes.
+func (g *Gateway) awaitResolvers(ctx context.Context) (waited bool) {
 	if !g.cfg.Tailnet.AcceptRoutes || !g.cfg.Resolve.Tailnet {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, routeTime)
 	defer cancel()
-	for missing := g.unroutedResolver(); missing.IsValid(); missing = g.unroutedResolver() {
-		if ctx.Err() != nil {
+	for {
+		missing := g.unroutedResolver()
+		switch {
+		case !missing.IsValid():
+			return waited
+		case ctx.Err() != nil:
 			g.log.Warn("no peer routes a resolver of the tailnet's split DNS", "resolver", missing.String())
-			return
+			return waited
+		case !waited:
+			g.log.Info("waiting for a route to a resolver of the tailnet's split DNS", "resolver", missing.String())
 		}
+		waited = true
 		sleep(ctx, 100*time.Millisecond)
+	}
+}
+
+// awaitRoute waits for a route to a resolver: one that was there a moment ago, and
+// just after the start one that should be.
+func (g *Gateway) awaitRoute(ctx context.Context, a netip.Addr) {
+	for routed := g.node.AwaitRoute(ctx, a); !routed && ctx.Err() == nil; routed = g.node.Routes(a) {
+		select {
+		case <-g.routed:
+			return // without one the dial says so
+		default:
+			sleep(ctx, 50*time.Millisecond)
+		}
 	}
 }
 
@@ -204,7 +233,7 @@ func (g *Gateway) queryMagicDNS(ctx context.Context, query []byte) ([]byte, erro
 
 // dialResolver connects to a resolver of the tailnet, through the tunnel alone.
 func (g *Gateway) dialResolver(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-	g.node.AwaitRoute(ctx, addr.Addr()) // without one the dial says so
+	g.awaitRoute(ctx, addr.Addr())
 	if strings.HasPrefix(network, "udp") {
 		return g.node.DialUDP(ctx, addr)
 	}

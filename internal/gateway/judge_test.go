@@ -134,6 +134,18 @@ func policyRules(t *testing.T, w *world) {
 	}
 }
 
+// A short name is judged by the whole name, too, that a search domain makes of it.
+func policyShortName(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Policy.Rules = []config.Rule{{Name: "no-devices", Names: []string{"*." + testnet.MagicSuffix}, Action: "deny"}}
+	})
+	for _, host := range []string{"cloud." + testnet.MagicSuffix, "cloud"} {
+		if out := w.curl(t, "-i", "-x", "http://"+r.addr, "http://"+host+":1/"); !strings.Contains(out, "HTTP/1.1 403") || !strings.Contains(out, "rule no-devices") {
+			t.Errorf("%s:\n%s", host, out)
+		}
+	}
+}
+
 func policyReport(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		c.Policy.Mode = "report"

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/testnet"
 )
 
 // An API server that takes connections and never answers delays nothing but
@@ -91,4 +93,34 @@ func TestSilentAPIServer(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("the boot time did not end it")
 	}
+}
+
+// A resolver of the tailnet that nobody routes (yet) keeps the replica from being
+// ready, but from nothing else.
+func TestRoutesThatComeLate(t *testing.T) {
+	w := &world{mode: "userspace", dir: t.TempDir()}
+	var err error
+	if w.net, err = testnet.Start(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	defer w.net.Close()
+	w.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}, "late.example": {"10.50.0.2"}})
+	if w.cloud, err = w.net.StartCloud(within(t, 20*time.Second), "cloud", nil); err != nil {
+		t.Fatal(err)
+	}
+	defer w.cloud.Close()
+	begin := time.Now()
+	r := w.start(t, withAdmin)
+	defer func() { r.kill(); r.wait() }() // before its tailnet
+	if out := w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/"); !strings.Contains(out, "private-api") {
+		t.Errorf("got %s", out)
+	}
+	t.Logf("serves after %v", time.Since(begin).Round(time.Millisecond))
+	if code, body := r.admin(t, "/readyz"); code != 503 || !strings.Contains(body, "[-]routes failed: no peer routes 10.50.0.2, a resolver") {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+	if err := w.net.ApproveRoutes("cloud", testnet.Network, testnet.Network6, netip.MustParsePrefix("10.50.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
 }

@@ -83,7 +83,7 @@ func (g *Gateway) serveAdmin() (stop func()) {
 // checks are the conditions under which the replica should be sent clients.
 // The control server is none of them: traffic goes on without it.
 func (g *Gateway) checks() []admin.Check {
-	list := []admin.Check{{Name: admin.OnTailnet, Err: g.tailnetErr()}, {Name: "tunnels"}, {Name: admin.NotDraining}, {Name: "configuration", Note: g.configState()}}
+	list := []admin.Check{{Name: admin.OnTailnet, Err: g.tailnetErr()}, {Name: "tunnels"}, {Name: admin.NotDraining}, {Name: "configuration", Note: g.configState()}, {Name: "routes", Note: g.missingRoute()}}
 	if list[0].Err == nil && !g.node.Status().Control {
 		list[0].Note = "the control server is away; what is known goes on"
 	}
@@ -92,10 +92,31 @@ func (g *Gateway) checks() []admin.Check {
 	default:
 		list[1].Err = errors.New("not warm yet")
 	}
+	select {
+	case <-g.routed:
+	default: // it is waited for
+		if routes := &list[4]; list[1].Err == nil && routes.Note != "" {
+			routes.Err = errors.New(routes.Note)
+		} else if list[1].Err == nil {
+			list[1].Err = errors.New("not warm yet: routes came late")
+		}
+	}
 	if g.draining.Load() {
 		list[2].Err = errors.New("the replica is leaving")
 	}
 	return append(list, g.probeChecks()...)
+}
+
+// missingRoute says which resolver of the tailnet nobody routes; empty when each
+// is routed.
+func (g *Gateway) missingRoute() string {
+	if !g.onTailnet() || !g.cfg.Tailnet.AcceptRoutes || !g.cfg.Resolve.Tailnet {
+		return ""
+	}
+	if a := g.unroutedResolver(); a.IsValid() {
+		return fmt.Sprintf("no peer routes %v, a resolver of the tailnet's split DNS", a)
+	}
+	return ""
 }
 
 func (g *Gateway) isReady() bool {

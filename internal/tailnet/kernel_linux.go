@@ -17,6 +17,7 @@ import (
 	"tailscale.com/wgengine"
 
 	"github.com/pandoproxy/pando/internal/keepalive"
+	"github.com/pandoproxy/pando/internal/tailnet/scoped"
 )
 
 // tunPath is where the kernel's TUN driver is opened.
@@ -35,7 +36,7 @@ func (n *Node) useKernel(conf *wgengine.Config) error {
 	if err != nil {
 		return fmt.Errorf("TUN device %q: %w (kernel mode needs the capability NET_ADMIN; without it use tailnet.mode: userspace)", n.opts.TUNName, err)
 	}
-	r := &scopedRouter{tun: name, log: n.log}
+	r := scoped.New(name)
 	if err := r.Up(); err != nil {
 		dev.Close()
 		return err

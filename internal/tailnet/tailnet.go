@@ -496,30 +496,45 @@ const (
 	routesKept  = 4096            // addresses remembered
 )
 
-// AwaitRoute is Routes, except that it waits a moment for a route which addr
-// had in the last minute and has lost.
+// AwaitRoute is AwaitRoutes for one address.
 func (n *Node) AwaitRoute(ctx context.Context, addr netip.Addr) bool {
-	addr = addr.Unmap()
-	last, known := n.routed.Get(addr)
-	if n.routes(addr) {
+	return n.AwaitRoutes(ctx, []netip.Addr{addr})[0]
+}
+
+// AwaitRoutes is Routes for each of addrs, except that it waits a moment, when
+// none is routed, for a route which one had in the last minute and has lost.
+func (n *Node) AwaitRoutes(ctx context.Context, addrs []netip.Addr) []bool {
+	routed, any, lost := n.routesOf(addrs)
+	if any || !lost {
+		return routed
+	}
+	n.log.Debug("a route is gone; waiting for it", "addrs", addrs)
+	ctx, cancel := context.WithTimeout(ctx, routeWait)
+	defer cancel()
+	for !any && ctx.Err() == nil {
+		tstime.Sleep(ctx, 50*time.Millisecond)
+		routed, any, _ = n.routesOf(addrs)
+	}
+	return routed
+}
+
+// routesOf looks at each of addrs, and remembers those that are routed. any says
+// that one is, lost that one was not long ago.
+func (n *Node) routesOf(addrs []netip.Addr) (routed []bool, any, lost bool) {
+	routed = make([]bool, len(addrs))
+	for i, addr := range addrs {
+		addr = addr.Unmap()
+		last, known := n.routed.Get(addr)
+		if routed[i] = n.routes(addr); !routed[i] {
+			lost = lost || known && time.Since(last) <= routeMemory
+			continue
+		}
+		any = true
 		if time.Since(last) > routeMemory/4 {
 			n.routed.Add(addr, time.Now())
 		}
-		return true
 	}
-	if !known || time.Since(last) > routeMemory {
-		return false
-	}
-	n.log.Debug("a route is gone; waiting for it", "addr", addr.String())
-	ctx, cancel := context.WithTimeout(ctx, routeWait)
-	defer cancel()
-	for ctx.Err() == nil {
-		tstime.Sleep(ctx, 50*time.Millisecond)
-		if n.routes(addr) {
-			return true
-		}
-	}
-	return false
+	return routed, any, lost
 }
 
 // source returns the node's own address of dst's family, or why dst can't be

@@ -13,6 +13,7 @@ var neverAllowed = prefixes(
 	"255.255.255.255/32",     // limited broadcast, RFC 919
 	"100.100.100.100/32",     // Tailscale's own service address on every node
 	"100.100.100.200/32",     // metadata of Alibaba Cloud
+	"168.63.129.16/32",       // WireServer of Azure: a virtual machine's configuration and keys
 	"192.0.0.192/32",         // metadata of Oracle Cloud
 	"::/128",                 // unspecified, RFC 4291
 	"::1/128",                // loopback, RFC 4291
@@ -66,6 +67,7 @@ var embeddings = []embedding{
 	{localNAT64, [4]int{9, 10, 11, 12}},                        // section 2.2
 	{netip.MustParsePrefix("2002::/16"), [4]int{2, 3, 4, 5}},   // 6to4, RFC 3056
 	{netip.MustParsePrefix("::/96"), last32},                   // IPv4-compatible, RFC 4291
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), last32},         // IPv4-translated, RFC 2765 and 7915
 	{netip.MustParsePrefix("fd7a:115c:a1e0:b1a::/64"), last32}, // Tailscale's 4via6
 }
 
@@ -74,7 +76,7 @@ func (e embedding) inside(a netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte{b[e.at[0]], b[e.at[1]], b[e.at[2]], b[e.at[3]]})
 }
 
-// spellings returns a and the IPv4 addresses that it carries inside.
+// spellings returns a, first, and the IPv4 addresses that it carries inside.
 func spellings(a netip.Addr) []netip.Addr {
 	a = a.Unmap().WithZone("")
 	list := []netip.Addr{a}
@@ -91,13 +93,13 @@ func spellings(a netip.Addr) []netip.Addr {
 	return list
 }
 
-// forbidden reports whether a, in whatever spelling, is never allowed: in
-// itself, or as one of the gateway's own listeners.
-func (p *Policy) forbidden(a netip.Addr, port uint16) bool {
-	if !a.IsValid() {
+// forbidden reports whether an address, given by its spellings, is never
+// allowed: in itself, or as one of the gateway's own listeners.
+func (p *Policy) forbidden(all []netip.Addr, port uint16) bool {
+	if !all[0].IsValid() {
 		return true
 	}
-	for _, s := range spellings(a) {
+	for _, s := range all {
 		if matchAny(neverAllowed, s) || p.Own != nil && p.Own(netip.AddrPortFrom(s, port)) {
 			return true
 		}

@@ -12,6 +12,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -36,6 +37,11 @@ const (
 
 // Rule is one line of the list. An empty field matches everything; a rule
 // matches when all of its fields do.
+//
+// A rule that denies looks inside IPv6 addresses that carry an IPv4 address
+// (NAT64, 6to4, 4via6 and the like): it matches when its Prefixes have either.
+// One that allows goes by the address itself, for what is inside may be a
+// different host on the other side of a translator.
 type Rule struct {
 	Name     string         // for the log; empty means its number
 	From     []netip.Prefix // the client's address
@@ -64,6 +70,7 @@ type Policy struct {
 type Query struct {
 	Client netip.Addr
 	Name   string // lower case, no trailing dot; empty when the client gave an address
+	Also   string // the name that search domains made of it; empty when it is the same, and until it is known
 	Port   uint16
 }
 
@@ -141,13 +148,14 @@ func (p *Policy) NobodyMay(name string) bool {
 func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 	v := Verdict{Tailnet: routed}
 	addr = addr.Unmap().WithZone("") // no prefix contains an address with a zone
-	if p.forbidden(addr, q.Port) {
+	all := spellings(addr)
+	if p.forbidden(all, q.Port) {
 		v.Deny, v.Reason = true, Forbidden
 		return v
 	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if !r.matchesRequest(q) || !r.matchesAddress(addr) {
+		if !r.matchesRequest(q) || !r.matchesAddress(all) {
 			continue
 		}
 		v.Rule = p.label(i)
@@ -183,10 +191,17 @@ func (p *Policy) label(i int) string {
 // matchesRequest reports whether the rule fits all that is known before the
 // target's address is.
 func (r *Rule) matchesRequest(q Query) bool {
-	return matchPrefix(r.From, q.Client.Unmap().WithZone("")) && matchName(r.Names, q.Name) && matchPort(r.Ports, q.Port)
+	return matchPrefix(r.From, q.Client.Unmap().WithZone("")) && (matchName(r.Names, q.Name) || matchName(r.Names, q.Also)) && matchPort(r.Ports, q.Port)
 }
 
-func (r *Rule) matchesAddress(a netip.Addr) bool { return matchPrefix(r.Prefixes, a) }
+// matchesAddress reports whether the rule fits an address, given by its
+// spellings.
+func (r *Rule) matchesAddress(all []netip.Addr) bool {
+	if r.Allow {
+		all = all[:1]
+	}
+	return slices.ContainsFunc(all, func(a netip.Addr) bool { return matchPrefix(r.Prefixes, a) })
+}
 
 func matchPrefix(list []netip.Prefix, a netip.Addr) bool {
 	if len(list) == 0 {

@@ -55,12 +55,25 @@ func TestAddressRules(t *testing.T) {
 		{name: "name_suffix_not_its_dot", rules: deny(Rule{Names: []string{"*.corp.example"}}), q: Query{Name: ".corp.example"}, want: allow},
 		{name: "name_suffix_whole_labels", rules: deny(Rule{Names: []string{"*.corp.example"}}), q: Query{Name: "api.notcorp.example"}, want: allow},
 		{name: "name_second_pattern", rules: deny(Rule{Names: []string{"db.corp.example", "*.corp.example"}}), q: Query{Name: name}, want: byRule("#1")},
+		{name: "name_by_search_domain", rules: deny(Rule{Names: []string{"*.corp.example"}}), q: Query{Name: "api", Also: name}, want: byRule("#1")},
+		{name: "name_as_given_beside_search_domain", rules: deny(Rule{Names: []string{"api"}}), q: Query{Name: "api", Also: name}, want: byRule("#1")},
+		{name: "name_by_search_domain_allows", rules: []Rule{{Names: []string{name}, Allow: true}, {}}, q: Query{Name: "api", Also: name}, want: allowedBy("#1")},
+		{name: "name_by_another_search_domain", rules: deny(Rule{Names: []string{name}}), q: Query{Name: "api", Also: "api.other.example"}, want: allow},
 		{name: "names_do_not_match_an_address", rules: deny(Rule{Names: []string{target, "*.9"}}), want: allow},
 
 		{name: "prefix_inside", rules: deny(Rule{Prefixes: prefixes("100.64.0.0/16")}), want: byRule("#1")},
 		{name: "prefix_outside", rules: deny(Rule{Prefixes: prefixes("100.65.0.0/16", "fd00::/8")}), want: allow},
 		{name: "prefix_ipv4_mapped_target", rules: deny(Rule{Prefixes: prefixes("100.64.0.0/16")}), target: "::ffff:100.64.0.9", want: byRule("#1")},
 		{name: "prefix_target_with_zone", rules: deny(Rule{Prefixes: prefixes("fd00::/8")}), target: "fd00::1%eth0", want: byRule("#1")},
+
+		{name: "prefix_inside_nat64", rules: deny(Rule{Prefixes: prefixes("8.8.8.8/32")}), target: "64:ff9b::808:808", want: byRule("#1")},
+		{name: "prefix_inside_nat64_of_another", rules: deny(Rule{Prefixes: prefixes("8.8.4.4/32")}), target: "64:ff9b::808:808", want: allow},
+		{name: "prefix_inside_nat64_local", rules: deny(Rule{Prefixes: prefixes("10.12.0.0/16")}), target: "64:ff9b:1::10.12.3.4", want: byRule("#1")},
+		{name: "prefix_inside_4via6", rules: deny(Rule{Prefixes: prefixes("10.12.0.0/16")}), target: "fd7a:115c:a1e0:b1a:0:7:a0c:304", want: byRule("#1")},
+		{name: "prefix_inside_6to4", rules: deny(Rule{Prefixes: prefixes("10.12.0.0/16")}), target: "2002:a0c:304::1", want: byRule("#1")},
+		{name: "prefix_inside_translated", rules: deny(Rule{Prefixes: prefixes("10.12.0.0/16")}), target: "::ffff:0:10.12.3.4", want: byRule("#1")},
+		{name: "prefix_around_4via6", rules: deny(Rule{Prefixes: prefixes("fd7a:115c:a1e0:b1a::/64")}), target: "fd7a:115c:a1e0:b1a:0:7:a0c:304", want: byRule("#1")},
+		{name: "prefix_inside_does_not_allow", rules: []Rule{{Prefixes: prefixes("10.12.0.0/16"), Allow: true}, {}}, target: "fd7a:115c:a1e0:b1a:0:7:a0c:304", want: byRule("#2")},
 
 		{name: "port_first_of_range", rules: deny(Rule{Ports: []PortRange{{443, 500}}}), want: byRule("#1")},
 		{name: "port_last_of_range", rules: deny(Rule{Ports: []PortRange{{22, 22}, {1, 443}}}), want: byRule("#1")},
@@ -191,6 +204,8 @@ func TestForbidden(t *testing.T) {
 		{"tailscale_service_ipv6", "fd7a:115c:a1e0::53"},
 		{"metadata_alibaba", "100.100.100.200"},
 		{"metadata_oracle", "192.0.0.192"},
+		{"wireserver_azure", "168.63.129.16"},
+		{"wireserver_azure_nat64", "64:ff9b::168.63.129.16"},
 		{"metadata_aws_ipv6", "fd00:ec2::254"},
 		{"metadata_gcp_ipv6", "fd20:ce::254"},
 		{"unspecified_ipv6", "::"},
@@ -203,6 +218,7 @@ func TestForbidden(t *testing.T) {
 		{"loopback_mapped", "::ffff:127.0.0.1"},
 		{"loopback_mapped_with_zone", "::ffff:127.0.0.1%eth0"},
 		{"loopback_compatible", "::127.0.0.1"},
+		{"loopback_translated", "::ffff:0:127.0.0.1"},
 		{"loopback_nat64", "64:ff9b::127.0.0.1"},
 		{"loopback_nat64_local", "64:ff9b:1::127.0.0.1"},
 		{"metadata_nat64_local_48", "64:ff9b:1:a9fe:a9:fe00::"},
@@ -212,6 +228,7 @@ func TestForbidden(t *testing.T) {
 		{"loopback_4via6", "fd7a:115c:a1e0:b1a:0:1:7f00:1"},
 		{"metadata_mapped", "::ffff:169.254.169.254"},
 		{"metadata_compatible", "::169.254.169.254"},
+		{"metadata_translated", "::ffff:0:a9fe:a9fe"},
 		{"metadata_nat64", "64:ff9b::a9fe:a9fe"},
 		{"metadata_nat64_with_zone", "64:ff9b::a9fe:a9fe%eth0"},
 		{"metadata_6to4", "2002:a9fe:a9fe::"},
@@ -225,7 +242,7 @@ func TestForbidden(t *testing.T) {
 					t.Errorf("routed %v: got %+v, want forbidden", routed, v)
 				}
 			}
-			if Public(addr) && !new(Policy).forbidden(addr, 80) {
+			if Public(addr) && !new(Policy).forbidden(spellings(addr), 80) {
 				t.Error("counts as public")
 			}
 		})
@@ -237,7 +254,9 @@ func TestForbidden(t *testing.T) {
 	})
 	for _, c := range []struct{ name, addr string }{
 		{"neighbour_of_tailscale_service", "100.100.100.101"},
+		{"neighbour_of_wireserver_azure", "168.63.129.17"},
 		{"private_compatible", "::10.0.0.1"},
+		{"private_translated", "::ffff:0:10.0.0.1"},
 		{"private_nat64", "64:ff9b::10.0.0.1"},
 		{"private_nat64_local", "64:ff9b:1::10.0.0.1"},
 		{"private_4via6", "fd7a:115c:a1e0:b1a:0:7:a00:1"},

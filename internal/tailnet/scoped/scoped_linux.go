@@ -1,9 +1,17 @@
-package tailnet
+// Package scoped programs the kernel for a tailnet node's own sockets alone: its
+// addresses on the TUN device, the tailnet's routes in a table of their own,
+// and two rules for each address: "from it, look up that table", and "from it,
+// else unreachable", for what the tailnet does not route any more must not go
+// out in clear by the host's own network. Nothing else of the host is captured:
+// replies to clients, probes and cluster DNS stay as they were, whatever routes
+// are accepted. It needs NET_ADMIN, and neither a firewall nor a sysctl.
+//
+// Without Linux there is none.
+package scoped
 
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -25,16 +33,9 @@ const (
 	refusePriority = lookupPriority + 1
 )
 
-// scopedRouter programs the kernel for this node's own sockets alone: its
-// addresses on the TUN device, the tailnet's routes in a table of their own,
-// and two rules for each address: "from it, look up that table", and "from it,
-// else unreachable", for what the tailnet does not route any more must not go
-// out in clear by the host's own network. Nothing else of the host is captured:
-// replies to clients, probes and cluster DNS stay as they were, whatever routes
-// are accepted. It needs NET_ADMIN, and neither a firewall nor a sysctl.
-type scopedRouter struct {
-	tun string
-	log *slog.Logger
+// Router is the engine's router.Router.
+type Router struct {
+	tun string // name of the device
 
 	mu     sync.Mutex
 	table  int // set by Up
@@ -42,9 +43,12 @@ type scopedRouter struct {
 	routes map[netip.Prefix]bool
 }
 
+// New returns a router for the TUN device called tun, which is there already.
+func New(tun string) *Router { return &Router{tun: tun} }
+
 // Up brings the device up, takes a table, and removes rules that a killed
 // predecessor left.
-func (r *scopedRouter) Up() error {
+func (r *Router) Up() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := dropOrphans(); err != nil {
@@ -72,7 +76,7 @@ func (r *scopedRouter) Up() error {
 }
 
 // Set makes the kernel's state equal to cfg; nil means nothing at all.
-func (r *scopedRouter) Set(cfg *router.Config) error {
+func (r *Router) Set(cfg *router.Config) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if cfg == nil {
@@ -93,7 +97,7 @@ func (r *scopedRouter) Set(cfg *router.Config) error {
 }
 
 // Close removes the addresses and their rules. The routes go with the device.
-func (r *scopedRouter) Close() error {
+func (r *Router) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	link, err := netlink.LinkByName(r.tun)
@@ -141,7 +145,7 @@ func haveIPv6() bool {
 	return true
 }
 
-func (r *scopedRouter) addAddr(link netlink.Link, p netip.Prefix) error {
+func (r *Router) addAddr(link netlink.Link, p netip.Prefix) error {
 	for _, rule := range r.rules(p) { // before there is an address to send from
 		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
@@ -150,7 +154,7 @@ func (r *scopedRouter) addAddr(link netlink.Link, p netip.Prefix) error {
 	return netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD})
 }
 
-func (r *scopedRouter) delAddr(link netlink.Link, p netip.Prefix) error {
+func (r *Router) delAddr(link netlink.Link, p netip.Prefix) error {
 	errs := []error{netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(p)})}
 	for _, rule := range r.rules(p) {
 		if err := netlink.RuleDel(rule); !errors.Is(err, unix.ENOENT) {
@@ -161,7 +165,7 @@ func (r *scopedRouter) delAddr(link netlink.Link, p netip.Prefix) error {
 }
 
 // rules are those of the node's own address p.
-func (r *scopedRouter) rules(p netip.Prefix) []*netlink.Rule {
+func (r *Router) rules(p netip.Prefix) []*netlink.Rule {
 	family := netlink.FAMILY_V4
 	if p.Addr().Is6() {
 		family = netlink.FAMILY_V6
@@ -207,7 +211,7 @@ func dropOrphans() error {
 	return errors.Join(errs...)
 }
 
-func (r *scopedRouter) route(link netlink.Link, p netip.Prefix) *netlink.Route {
+func (r *Router) route(link netlink.Link, p netip.Prefix) *netlink.Route {
 	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(p), Table: r.table, Scope: netlink.SCOPE_LINK}
 }
 
