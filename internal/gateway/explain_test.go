@@ -91,7 +91,7 @@ func explained(t *testing.T, w *world) {
 	api := "https://" + testnet.APIName + "/x"
 	r.wants(t, []string{"--ca", w.ca(), api}, 0,
 		"on gateway."+testnet.MagicSuffix, testnet.APIAddr.String()+" from zone "+testnet.Zone, "good for", "record: no entry", "resolver "+testnet.DNSAddr.String(), "NOERROR",
-		"the name has an owner", "cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct 127.0.0.1:", "last handshake", testnet.APIAddr.String()+":443 answered",
+		"the name has an owner", "cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct ", "last handshake", testnet.APIAddr.String()+":443 answered",
 		"TLS 1.3, for "+testnet.APIName, "expires 20", ", verified", "HTTP/1.1 200 OK", "Nothing is in the way.")
 	r.wants(t, []string{api}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
 	eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, "remembered") })

@@ -45,6 +45,7 @@ var oneGateway = []testCase{
 var ownGateway = []testCase{
 	{"one_line_per_flow", oneLinePerFlow},
 	{"policy_rules", policyRules},
+	{"policy_short_name", policyShortName},
 	{"policy_report", policyReport},
 	{"policy_direct_and_own_listener", policyDirect},
 	{"host_table", hostTable},
@@ -66,6 +67,7 @@ var ownGateway = []testCase{
 	{"postgresql_through_forward", postgreSQL},
 	{"dns_answerer", dnsAnswerer},
 	{"names_follow_the_netmap", namesFollow},
+	{"resolver_faults", resolverFaults},
 	{"explain", explained},
 	{"explain_the_replica", explainedReplica},
 	{"drain", drain},

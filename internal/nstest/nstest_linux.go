@@ -11,19 +11,23 @@ package nstest
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +37,9 @@ const (
 	HereAddr   = "10.12.5.1"
 	ClientAddr = "10.12.5.5"
 )
+
+// Lie is the address that ServeLies has every name stand for.
+const Lie = "6.6.6.6"
 
 const (
 	envStage  = "PANDO_NSTEST_STAGE" // "setup", "client" or "inside"
@@ -97,6 +104,37 @@ func DialFromClient(addr string) (*net.UnixConn, error) {
 	}
 	c.SetDeadline(time.Time{})
 	return c.(*net.UnixConn), nil
+}
+
+// ServeLies makes the client a host of the pod network with the address of
+// addr, whose DNS server there answers every name with Lie. Packets for that
+// address go to it unless a route says otherwise, and its answers find the
+// way back to whatever address of ours has asked, as behind a node that
+// masquerades. More such servers may be added.
+func ServeLies(addr netip.AddrPort) error {
+	if out, err := tell("lie " + addr.String()); err != nil || out != "" {
+		return fmt.Errorf("lies at %s: %w", addr, cmp.Or(err, errors.New(out)))
+	}
+	return addRoute("veth-here", netip.PrefixFrom(addr.Addr(), 32).String(), ClientAddr)
+}
+
+// Lies returns what the servers of ServeLies were asked, and by whom.
+func Lies() ([]string, error) {
+	out, err := tell("lies")
+	return strings.FieldsFunc(out, func(c rune) bool { return c == '\n' }), err
+}
+
+// tell gives the client's process an order and returns what it says to it.
+func tell(order string) (string, error) {
+	c, err := net.Dial("unix", os.Getenv(envClient))
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintln(c, order)
+	out, err := io.ReadAll(c)
+	return string(out), err
 }
 
 // setup prepares the namespace that this process was born in, and becomes the
@@ -177,7 +215,7 @@ func startClient() (alive *os.File, err error) {
 }
 
 // client is the process in the second namespace: it connects for whoever asks
-// at its socket. It ends with its standard input.
+// at its socket, and lies. It ends with its standard input.
 func client() error {
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
@@ -201,23 +239,35 @@ func client() error {
 		return err
 	}
 	fmt.Println("ready")
+	var l liar
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return err
 		}
-		go serveClient(c.(*net.UnixConn))
+		go serveClient(c.(*net.UnixConn), &l)
 	}
 }
 
-func serveClient(c *net.UnixConn) {
+func serveClient(c *net.UnixConn, l *liar) {
 	defer c.Close()
 	br := bufio.NewReaderSize(c, 256)
-	addr, err := br.ReadString('\n')
+	order, err := br.ReadString('\n')
 	if err != nil {
 		return
 	}
-	target, err := net.DialTimeout("tcp", strings.TrimSpace(addr), 10*time.Second)
+	order = strings.TrimSpace(order)
+	if addr, ok := strings.CutPrefix(order, "lie "); ok {
+		if err := l.serve(addr); err != nil {
+			fmt.Fprintln(c, err)
+		}
+		return
+	}
+	if order == "lies" {
+		io.WriteString(c, l.seen())
+		return
+	}
+	target, err := net.DialTimeout("tcp", order, 10*time.Second)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "nstest client:", err)
 		return
@@ -230,6 +280,75 @@ func serveClient(c *net.UnixConn) {
 	}()
 	io.Copy(c, target)
 	c.CloseWrite()
+}
+
+// liar is a DNS server that answers every name with Lie.
+type liar struct {
+	mu    sync.Mutex
+	asked []string
+}
+
+// serve starts the server, which ends with the process, and gives it its
+// address.
+func (l *liar) serve(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if err := linkUp("lo", host+"/32"); err != nil {
+		return err
+	}
+	// The way to the tailnet's addresses, which such a network does not know.
+	if err := addRoute("veth-client", "100.64.0.0/10", HereAddr); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	pc, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	go (&dns.Server{Listener: ln, Handler: l}).ActivateAndServe()
+	go (&dns.Server{PacketConn: pc, Handler: l}).ActivateAndServe()
+	return nil
+}
+
+// ServeDNS is a dns.Handler.
+func (l *liar) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	l.mu.Lock()
+	l.asked = append(l.asked, fmt.Sprintf("%s from %s over %s", strings.ReplaceAll(q.Question[0].String(), "\t", " "), w.RemoteAddr(), w.RemoteAddr().Network()))
+	l.mu.Unlock()
+	m := new(dns.Msg).SetReply(q)
+	if q.Question[0].Qtype == dns.TypeA {
+		h := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}
+		m.Answer = []dns.RR{&dns.A{Hdr: h, A: net.ParseIP(Lie)}}
+	}
+	w.WriteMsg(m)
+}
+
+// seen returns what the server was asked, a line each.
+func (l *liar) seen() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.asked, "\n")
+}
+
+// addRoute leads prefix through the link called name, to the router via.
+func addRoute(name, prefix, via string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	dst, err := netlink.ParseIPNet(prefix)
+	if err != nil {
+		return err
+	}
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: net.ParseIP(via)}); err != nil {
+		return fmt.Errorf("route to %s: %w", prefix, err)
+	}
+	return nil
 }
 
 func linkUp(name, addr string) error {

@@ -5,6 +5,7 @@ package nstest
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 )
@@ -14,6 +15,9 @@ const (
 	HereAddr   = "10.12.5.1"
 	ClientAddr = "10.12.5.5"
 )
+
+// Lie is the address that ServeLies has every name stand for.
+const Lie = "6.6.6.6"
 
 // Main is the TestMain of packages that use Inside.
 func Main(m *testing.M) { os.Exit(m.Run()) }
@@ -26,3 +30,9 @@ func Inside(t *testing.T) bool {
 
 // DialFromClient fails: network namespaces need Linux.
 func DialFromClient(string) (*net.UnixConn, error) { return nil, errors.ErrUnsupported }
+
+// ServeLies fails: network namespaces need Linux.
+func ServeLies(netip.AddrPort) error { return errors.ErrUnsupported }
+
+// Lies fails: network namespaces need Linux.
+func Lies() ([]string, error) { return nil, errors.ErrUnsupported }

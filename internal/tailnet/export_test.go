@@ -8,3 +8,6 @@ func (n *Node) Tun() *tstun.Wrapper { return n.sys.Tun.Get() }
 // Freeze takes n off the network at once and without a word, as a lost power
 // supply does. It is of no use then but for Close.
 func Freeze(n *Node) { n.sys.MagicSock.Get().Close() }
+
+// CachedPeer is what the names of cached peers begin with.
+const CachedPeer = cachedPeer

@@ -1,6 +1,7 @@
 package tailnet
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,4 +52,26 @@ func DirStore(dir string) (Store, error) {
 		return nil, fmt.Errorf("state directory %s: %w", dir, err)
 	}
 	return s, nil
+}
+
+// cachedPeer is what the names of the files begin with in which the engine caches
+// the peers of a network map: "peer-", in hexadecimal.
+const cachedPeer = "706565722d"
+
+// dropEmptyCache removes from dir cached network maps without peers. The engine
+// (v1.102.5, ipnlocal.onHomeDERPUpdateLocked) writes such a map when its home
+// relay changes, also when the control server has not granted that maps are
+// cached; and it would start from it, up, and with nobody to talk to.
+func dropEmptyCache(dir string) error {
+	caches, err := filepath.Glob(filepath.Join(dir, "*", "*", "netmap-cache"))
+	if err != nil {
+		return fmt.Errorf("cache directory %s: %w", dir, err)
+	}
+	var errs []error
+	for _, cache := range caches {
+		if peers, _ := filepath.Glob(filepath.Join(cache, cachedPeer+"*")); len(peers) == 0 {
+			errs = append(errs, os.RemoveAll(cache))
+		}
+	}
+	return errors.Join(errs...)
 }

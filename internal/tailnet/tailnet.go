@@ -258,6 +258,9 @@ func (n *Node) startEngine() error {
 		return err
 	}
 	if n.opts.CacheDir != "" {
+		if err := dropEmptyCache(n.opts.CacheDir); err != nil {
+			return err
+		}
 		n.lb.SetVarRoot(n.opts.CacheDir)
 	}
 	if err := n.ns.Start(n.lb); err != nil {

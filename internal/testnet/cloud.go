@@ -45,12 +45,17 @@ type Cloud struct {
 
 	mu       sync.Mutex
 	tcp      map[netip.AddrPort]func(net.Conn)
+	dns      map[netip.AddrPort]AnswerDNS
 	records  map[string][]netip.Addr
 	queries  map[string]int
 	listener []*inbox
 	servers  []io.Closer
 	live     map[net.Conn]bool
 }
+
+// AnswerDNS answers a query that came over network, "udp" or "tcp", as a good
+// server does or a broken one. Nil means that it stays silent.
+type AnswerDNS func(network string, q *dns.Msg) *dns.Msg
 
 // StartCloud joins a cloud node called hostname, has its routes approved and
 // waits until it is up. One that was closed and is started again is the same
@@ -61,7 +66,7 @@ func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logg
 		return nil, err
 	}
 	c := &Cloud{
-		CA: ca, tcp: map[netip.AddrPort]func(net.Conn){}, queries: map[string]int{}, live: map[net.Conn]bool{},
+		CA: ca, tcp: map[netip.AddrPort]func(net.Conn){}, dns: map[netip.AddrPort]AnswerDNS{}, queries: map[string]int{}, live: map[net.Conn]bool{},
 		records: map[string][]netip.Addr{
 			APIName + ".":          {APIAddr},
 			"dual." + Zone + ".":   {APIAddr, APIAddr6},
@@ -72,8 +77,7 @@ func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logg
 		c.serveHTTP(c.Listen(netip.AddrPortFrom(a, 80)), nil)
 		c.serveHTTP(c.Listen(netip.AddrPortFrom(a, 443)), &tls.Config{Certificates: []tls.Certificate{cert}})
 	}
-	tcpDNS := &dns.Server{Listener: c.Listen(netip.AddrPortFrom(DNSAddr, 53)), Handler: dns.HandlerFunc(c.serveDNS)}
-	go tcpDNS.ActivateAndServe() // ends with its listener
+	c.ServeDNS(netip.AddrPortFrom(DNSAddr, 53), nil)
 	n.mu.Lock()
 	if n.state[hostname] == nil {
 		n.state[hostname] = tailnet.MemoryStore()
@@ -100,6 +104,19 @@ func (c *Cloud) Handle(addr netip.AddrPort, h func(net.Conn)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tcp[addr] = h
+}
+
+// ServeDNS has h answer the queries to addr, over UDP and TCP, in place of who
+// answered there. Nil is the private DNS server, which stands at port 53 of
+// DNSAddr from the start.
+func (c *Cloud) ServeDNS(addr netip.AddrPort, h AnswerDNS) {
+	if h == nil {
+		h = c.answer
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dns[addr] = h
+	c.tcp[addr] = func(conn net.Conn) { c.serveDNS(conn, "tcp", addr) }
 }
 
 // SetRecord makes the private DNS server answer name, without a trailing dot,
@@ -171,35 +188,39 @@ func (c *Cloud) tcpHandler(src, dst netip.AddrPort) (func(net.Conn), bool) {
 	}, true
 }
 
+// udpHandler is tcpHandler for UDP, where nobody is told of a refusal: what
+// nobody serves gets no answer.
 func (c *Cloud) udpHandler(_, dst netip.AddrPort) (func(net.Conn), bool) {
-	if dst != netip.AddrPortFrom(DNSAddr, 53) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dns[dst] == nil {
 		return nil, Network.Contains(dst.Addr())
 	}
-	return func(conn net.Conn) {
-		defer conn.Close()
-		buf := make([]byte, dns.MaxMsgSize)
-		for {
-			conn.SetReadDeadline(time.Now().Add(30 * time.Second))
-			n, err := conn.Read(buf)
-			if err != nil {
-				return
-			}
-			q := new(dns.Msg)
-			if q.Unpack(buf[:n]) != nil {
-				continue
-			}
-			if out, err := c.answer(q).Pack(); err == nil {
-				conn.Write(out)
-			}
-		}
-	}, true
+	return func(conn net.Conn) { c.serveDNS(conn, "udp", dst) }, true
 }
 
-func (c *Cloud) serveDNS(w dns.ResponseWriter, q *dns.Msg) { w.WriteMsg(c.answer(q)) }
+// serveDNS answers one client's queries to addr, until it is quiet for long.
+func (c *Cloud) serveDNS(conn net.Conn, network string, addr netip.AddrPort) {
+	defer conn.Close()
+	dc := &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize}
+	for {
+		conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+		q, err := dc.ReadMsg()
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		h := c.dns[addr]
+		c.mu.Unlock()
+		if m := h(network, q); m != nil {
+			dc.WriteMsg(m)
+		}
+	}
+}
 
 // answer is the private DNS server: authoritative for Zone, and for what else
 // SetRecord has given it.
-func (c *Cloud) answer(q *dns.Msg) *dns.Msg {
+func (c *Cloud) answer(_ string, q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg).SetReply(q)
 	if len(q.Question) != 1 {
 		return m.SetRcode(q, dns.RcodeFormatError)

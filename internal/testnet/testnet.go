@@ -286,15 +286,19 @@ func resolvers(routes map[string][]string) map[string][]*dnstype.Resolver {
 	return m
 }
 
-// SendDNSRoutes gives the device called hostname other split-DNS routes, at
-// once. The device hears of no other changes from then on.
-func (n *Net) SendDNSRoutes(hostname string, routes map[string][]string) error {
+// SendDNSRoutes gives the device called hostname other split-DNS routes, and
+// resolvers for all other names if any are given, at once. The device hears of
+// no other changes from then on.
+func (n *Net) SendDNSRoutes(hostname string, routes map[string][]string, global ...string) error {
 	node, err := n.device(hostname)
 	if err != nil {
 		return err
 	}
 	conf := n.ctl.DNSConfig.Clone()
 	conf.Routes = resolvers(routes)
+	for _, a := range global {
+		conf.Resolvers = append(conf.Resolvers, &dnstype.Resolver{Addr: a})
+	}
 	if !n.ctl.AddRawMapResponse(node.Key, &tailcfg.MapResponse{DNSConfig: conf}) {
 		return fmt.Errorf("testnet: %s is not connected", hostname)
 	}
