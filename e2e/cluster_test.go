@@ -116,17 +116,18 @@ type report struct {
 	Transfers, Concurrent int
 	Broken                int
 	BrokenWhy             []string
+	Endless, Cut          int
 }
 
 func (r *report) String() string {
-	return fmt.Sprintf("%d new connections, %.0f/s, %d failed, %d over 1 s, p50 %v p99 %v max %v, over %d devices; %d transfers, %d at a time, %d broken",
+	return fmt.Sprintf("%d new connections, %.0f/s, %d failed, %d over 1 s, p50 %v p99 %v max %v, over %d devices; %d transfers, %d at a time, %d broken; %d endless tunnels ended, %d of them cut by a drain",
 		r.New, r.Rate, r.Failed, r.Slow, r.P50.Round(100*time.Microsecond), r.P99.Round(100*time.Microsecond), r.Max.Round(time.Millisecond), len(r.Devices),
-		r.Transfers, r.Concurrent, r.Broken)
+		r.Transfers, r.Concurrent, r.Broken, r.Endless, r.Cut)
 }
 
 // under runs f while the client pod loads proxy, and for a moment before and
-// after, and returns what the client measured.
-func under(t *testing.T, proxy string, rate, transfers int, f func()) *report {
+// after, and returns what the client measured. more are flags of lab load.
+func under(t *testing.T, proxy string, rate, transfers int, f func(), more ...string) *report {
 	t.Helper()
 	until := fmt.Sprintf("/tmp/end-%d", time.Now().UnixNano())
 	type result struct {
@@ -135,7 +136,7 @@ func under(t *testing.T, proxy string, rate, transfers int, f func()) *report {
 	}
 	done := make(chan result, 1)
 	go func() {
-		out, err := client(t, "load", "-proxy", proxy, "-tunnel", "-url", "http://"+apiName+"/", "-rate", fmt.Sprint(rate), "-transfers", fmt.Sprint(transfers), "-until", until)
+		out, err := client(t, append([]string{"load", "-proxy", proxy, "-tunnel", "-url", "http://" + apiName + "/", "-rate", fmt.Sprint(rate), "-transfers", fmt.Sprint(transfers), "-until", until}, more...)...)
 		done <- result{out, err}
 	}()
 	const moment = 3 * time.Second // of load before and after, which is measured too

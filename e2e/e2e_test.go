@@ -112,7 +112,11 @@ func dropIn(t *testing.T, key string) {
 		`[{"op":"remove","path":"/spec/template/spec/hostAliases"},{"op":"remove","path":"/spec/template/spec/initContainers"}]`)
 	rollout(t, ns, name)
 	works(t, proxy)
-	restartUnderLoad(t, ns, name, proxy)
+	// Settle and drain take 25 s here, of which settling 10 at most: what lives longer
+	// is cut then, and nothing else.
+	if r := restartUnderLoad(t, ns, name, proxy, "-endless", "10", "-drain", "15s"); r.Cut == 0 {
+		t.Errorf("no endless tunnel was cut: %v", r)
+	}
 	killOne(t, ns, name+"-1", proxy)
 	rollout(t, ns, name)
 
@@ -184,7 +188,7 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	dir := env("E2E_CHART", "../charts/pando")
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	// Without a public network, a device's home relay is reached over plain HTTP.
-	text := fmt.Sprintf("image: {repository: lab.invalid/pando, tag: e2e}\nmode: %s\ntailnet: {controlURL: %q, authKey: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n", mode, control, key)
+	text := fmt.Sprintf("image: {repository: lab.invalid/pando, tag: e2e}\nmode: %s\ntailnet: {controlURL: %q, authKey: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n%s", mode, control, key, noProxyValues)
 	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -202,6 +206,8 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	}
 	memory(t, ns, name, "idle")
 	works(t, proxy)
+	noProxy(t, ns, name)
+	explains(t, ns, name)
 	restartUnderLoad(t, ns, name, proxy)
 	memory(t, ns, name, "after the load")
 	expire(t, ns, name+"-1")
@@ -345,7 +351,7 @@ func works(t *testing.T, proxy string) {
 
 // restartUnderLoad restarts every replica, in order, while 200 new connections
 // a second (or E2E_RATE) are made and 100 transfers run.
-func restartUnderLoad(t *testing.T, ns, name, proxy string) {
+func restartUnderLoad(t *testing.T, ns, name, proxy string, more ...string) *report {
 	t.Helper()
 	rate, err := strconv.Atoi(env("E2E_RATE", "200"))
 	if err != nil {
@@ -354,11 +360,12 @@ func restartUnderLoad(t *testing.T, ns, name, proxy string) {
 	r := under(t, proxy, rate, 100, func() {
 		kubectl(t, "-n", ns, "rollout", "restart", "statefulset/"+name)
 		rollout(t, ns, name)
-	})
+	}, more...)
 	unharmed(t, r)
 	if r.Rate < 0.99*float64(rate) {
 		t.Errorf("%.0f new connections a second, want %d", r.Rate, rate)
 	}
+	return r
 }
 
 // killOne ends a replica without warning, under load, and tells what it cost.
@@ -368,7 +375,7 @@ func killOne(t *testing.T, ns, pod, proxy string) {
 		kubectl(t, "-n", ns, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
 		rollout(t, ns, strings.TrimRight(pod, "-0123456789"))
 	})
-	if r.Failed*2 > r.New { // two of three replicas are there
+	if r.Failed*20 > r.New { // a stock fleet loses one in a hundred
 		t.Errorf("a killed replica cost %d of %d connections", r.Failed, r.New)
 	}
 }

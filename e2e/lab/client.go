@@ -33,7 +33,7 @@ type target struct {
 }
 
 func (t *target) flags(fs *flag.FlagSet) {
-	fs.StringVar(&t.proxy, "proxy", "", "http://HOST:PORT or socks5h://HOST:PORT")
+	fs.StringVar(&t.proxy, "proxy", "", "http://HOST:PORT or socks5h://HOST:PORT; empty goes to the URL's host itself")
 	fs.StringVar(&t.url, "url", "https://"+apiName+"/", "what to ask for")
 	fs.StringVar(&t.ca, "ca", siteSecret+"/ca.crt", "certificate authority of the private API")
 	fs.BoolVar(&t.tunnel, "tunnel", false, "open a tunnel for http:// too")
@@ -55,6 +55,9 @@ func (t *target) client() (*http.Client, error) {
 	pool.AppendCertsFromPEM(pem)
 	u.Scheme = strings.TrimSuffix(u.Scheme, "h") // net/http's socks5 is socks5h
 	tr := &http.Transport{Proxy: http.ProxyURL(u), DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}
+	if t.proxy == "" {
+		tr.Proxy = nil
+	}
 	if t.tunnel {
 		tr.Proxy = nil
 		tr.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return connect(ctx, u.Host, addr) }
@@ -104,6 +107,18 @@ func get(ctx context.Context, args []string) error {
 	return nil
 }
 
+// lookup asks the pod's resolver for name, as it is, and prints its first address.
+func lookup(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name+".")
+	if err != nil {
+		return err
+	}
+	fmt.Println(addrs[0].Unmap())
+	return nil
+}
+
 func ask(ctx context.Context, c *http.Client, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -121,8 +136,8 @@ func ask(ctx context.Context, c *http.Client, url string) ([]byte, error) {
 	return b, err
 }
 
-// halfClose sends bytes through SOCKS5, ends its direction, and prints the
-// answer that comes after that.
+// halfClose sends bytes through SOCKS5, or straight to where the API's name leads,
+// ends its direction, and prints the answer that comes after that.
 func halfClose(ctx context.Context, args []string) error {
 	var t target
 	fs := flag.NewFlagSet("half-close", flag.ContinueOnError)
@@ -130,22 +145,26 @@ func halfClose(ctx context.Context, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	u, err := url.Parse(t.proxy)
-	if err != nil {
-		return err
-	}
 	var socket net.Conn // the library's wrapper can't half-close
-	d, err := proxy.SOCKS5("tcp", u.Host, nil, dialerFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d proxy.ContextDialer = dialerFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		var err error
 		socket, err = new(net.Dialer).DialContext(ctx, network, addr)
 		return socket, err
-	}))
-	if err != nil {
-		return err
+	})
+	if t.proxy != "" {
+		u, err := url.Parse(t.proxy)
+		if err != nil {
+			return err
+		}
+		socks, err := proxy.SOCKS5("tcp", u.Host, nil, d.(dialerFunc))
+		if err != nil {
+			return err
+		}
+		d = socks.(proxy.ContextDialer)
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	c, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", net.JoinHostPort(apiName, echoPort))
+	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(apiName, echoPort))
 	if err != nil {
 		return err
 	}
@@ -186,6 +205,8 @@ type Report struct {
 	Broken     int            // of these, cut or with a wrong hash
 	BrokenWhy  []string       // the first few
 	Concurrent int            // long transfers at a time
+	Endless    int            // tunnels that were to outlive a drain, and ended
+	Cut        int            // of these, cut when they had lived for its time; sooner is Broken
 }
 
 // load makes new connections at a steady rate, whatever becomes of them, and
@@ -199,6 +220,8 @@ func load(ctx context.Context, args []string) error {
 	until := fs.String("until", "", "end when this file exists, instead")
 	transfers := fs.Int("transfers", 0, "long transfers at a time")
 	longest := fs.Duration("longest", 10*time.Second, "the longest of them")
+	endless := fs.Int("endless", 0, "tunnels at a time that outlive a drain")
+	drain := fs.Duration("drain", 15*time.Second, "how long a drain leaves a tunnel at least, also one that is opened while it settles")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -223,6 +246,30 @@ func load(ctx context.Context, args []string) error {
 				mu.Lock()
 				rep.Transfers++
 				if err != nil {
+					rep.Broken++
+					rep.BrokenWhy = first(rep.BrokenWhy, err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	rest, stop := context.WithCancel(ctx) // of the endless ones
+	defer stop()
+	for range *endless {
+		wg.Go(func() {
+			for rest.Err() == nil {
+				begin := time.Now()
+				err := transfer(rest, c, t.url, 100*time.Second, 2*time.Minute)
+				if rest.Err() != nil {
+					return
+				}
+				mu.Lock()
+				rep.Endless++
+				switch {
+				case err == nil:
+				case time.Since(begin) >= *drain:
+					rep.Cut++
+				default:
 					rep.Broken++
 					rep.BrokenWhy = first(rep.BrokenWhy, err)
 				}
@@ -269,6 +316,7 @@ func load(ctx context.Context, args []string) error {
 		})
 	}
 	close(over)
+	stop()
 	rep.Rate = math.Round(float64(launched) / time.Since(start).Seconds())
 	wg.Wait()
 	slices.Sort(took)

@@ -24,13 +24,15 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("wants a command: site, get, half-close, load, sysctl, supervise, touch, rm or sleep")
+		return errors.New("wants a command: site, get, lookup, half-close, load, sysctl, supervise, touch, rm or sleep")
 	}
 	switch args[0] {
 	case "site":
 		return site(ctx)
 	case "get":
 		return get(ctx, args[1:])
+	case "lookup":
+		return lookup(ctx, args[1])
 	case "half-close":
 		return halfClose(ctx, args[1:])
 	case "load":
