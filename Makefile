@@ -21,6 +21,16 @@ SOAK ?= 5m
 soak: ## load a gateway for SOAK while it is reloaded and its router restarts
 	$(GO) test -tags soak -count=1 -timeout 60m -v -run TestSoak ./internal/gateway -args -soak $(SOAK)
 
+.PHONY: bench
+bench: ## measure, as ratios (bench/README.md)
+	$(GO) test -run '^$$' -bench . -benchtime 3000x ./bench
+	$(GO) test -run '^$$' -bench Cached ./internal/datapath/resolve
+
+# What must hold on any machine, however busy, again and again.
+.PHONY: again
+again: ## drain, reload and limits, 50 times with the race detector
+	$(RACE_ENV) $(GO) test $(RACE) -count=50 -timeout 60m -run 'TestUserspace/^(drain.*|reload.*|limits|transparent_drain|transparent_limits)$$' ./internal/gateway
+
 .PHONY: build
 build: ## build bin/pando
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pando
