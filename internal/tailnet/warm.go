@@ -19,6 +19,9 @@ import (
 const (
 	pingEvery = 250 * time.Millisecond // how long one ping has before the next
 	settle    = 150 * time.Millisecond // before discovery, and between it and the handshake
+	// handshakeTime is how long one handshake may take: two round trips half around
+	// the world by way of a relay. WireGuard itself tries again after 5 s.
+	handshakeTime = 2 * time.Second
 )
 
 // Warm makes a WireGuard handshake with every peer that is online and carries
@@ -47,13 +50,28 @@ func (n *Node) Warm(ctx context.Context) error {
 			// learned of us answers discovery a moment before its WireGuard
 			// knows our key.
 			tstime.Sleep(ctx, settle)
-			if err := n.ping(ctx, addr, tailcfg.PingTSMP); err != nil {
+			if err := n.handshake(ctx, addr); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer the WireGuard handshake: %w", name, addr, err)
 			}
 			return nil
 		})
 	}
 	return g.Wait()
+}
+
+// handshake pings addr inside of WireGuard until it answers. A handshake whose
+// message was lost all the same is begun anew sooner than WireGuard does.
+func (n *Node) handshake(ctx context.Context, addr netip.Addr) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, handshakeTime)
+		err := n.ping(try, addr, tailcfg.PingTSMP)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		n.log.Debug("no answer in WireGuard: its handshake is begun anew", "peer", addr.String())
+		n.ResetSession(addr)
+	}
 }
 
 // ping sends pings until one is answered.

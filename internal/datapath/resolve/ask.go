@@ -38,12 +38,15 @@ func (r *Resolver) askCompleted(ctx context.Context, v view, name string) (res r
 		if res, source = r.askPrivate(ctx, v, whole); source == "" {
 			res, source = r.askGlobal(ctx, v, whole)
 		}
-		if source != "" && (res.err != nil || res.found()) {
+		if res.found() && res.err == nil || res.err != nil && source != SourceGlobal { // an owner that fails is the owner still
 			return res, source, whole
 		}
 	}
 	return result{}, "", ""
 }
+
+// errUnknownZone says that cluster DNS forwards a zone to us that nobody is known for.
+var errUnknownZone = errors.New("no resolver")
 
 // askOne asks for name as it is; the pod's resolver also with the pod's search
 // domains, and then returns the whole name.
@@ -53,7 +56,7 @@ func (r *Resolver) askOne(ctx context.Context, v view, name string) (res result,
 		return res, source, ""
 	}
 	if slices.ContainsFunc(r.opts.Served, func(suffix string) bool { return under(name, suffix) }) {
-		return result{err: errors.New("this gateway is asked for the zone, and knows no resolver of it: give the tailnet a split-DNS route for it, or set resolve.zones")}, SourceServed, ""
+		return result{err: errUnknownZone}, SourceServed, ""
 	}
 	if res, source = r.askGlobal(ctx, v, name); source != "" {
 		note(ctx, SourceBase, name, "not asked: the tailnet has resolvers for such names")

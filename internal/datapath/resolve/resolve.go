@@ -345,7 +345,11 @@ func unanswered(name, source string, err error) error {
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		class = flow.Timeout
 	}
-	return fail(class, name, "the resolvers responsible for this name did not answer; source: "+source, err)
+	hint := "no resolver that is responsible for this name gave an answer of use; source: " + source
+	if errors.Is(err, errUnknownZone) {
+		hint = "this gateway is asked for the zone, and knows no resolver of it: give the tailnet a split-DNS route for it, or set resolve.zones"
+	}
+	return fail(class, name, hint, err)
 }
 
 func notFound(name, source string, res result) error {

@@ -613,7 +613,7 @@ func TestServesStale(t *testing.T) {
 		}
 		silent.Store(false)
 		time.Sleep(2 * staleTime)
-		lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "did not answer")
+		lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "answer of use")
 	})
 }
 
