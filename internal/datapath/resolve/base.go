@@ -35,9 +35,10 @@ func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, v view, 
 			candidates = append(candidates, name+"."+d)
 		}
 	}
-	if !strings.Contains(name, ".") && len(candidates) > 1 {
-		candidates = append(candidates[1:], name) // a short name is completed first
+	if (!strings.Contains(name, ".") || under(name, "svc")) && len(candidates) > 1 {
+		candidates = append(candidates[1:], name) // a name that is not whole is completed first
 	}
+	var failed result
 	for _, c := range candidates {
 		var listed []netip.Addr
 		if c != name { // which was looked for there before
@@ -50,14 +51,21 @@ func (r *Resolver) askBase(ctx context.Context, conf *dns.ClientConfig, v view, 
 		} else {
 			res, source = r.askServers(ctx, v, SourceBase, r.dialBase, servers, c), SourceBase
 		}
-		if res.err != nil || res.found() {
-			if c != name {
-				whole = c
-			}
-			break
+		if res.err == nil && !res.found() {
+			continue
 		}
+		if c != name {
+			whole = c
+		}
+		if res.found() && res.err == nil || source != SourceBase || timedOut(res.err) {
+			return res, source, whole
+		}
+		failed = res // a cluster's DNS may refuse what is not the cluster's, and know the next
 	}
-	return res, source, whole
+	if failed.err != nil {
+		return failed, SourceBase, ""
+	}
+	return res, source, ""
 }
 
 // ofCluster reports whether name is the cluster's: a single label, or a name of

@@ -342,7 +342,7 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 
 func unanswered(name, source string, err error) error {
 	class := flow.ResolveFailed
-	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+	if timedOut(err) {
 		class = flow.Timeout
 	}
 	hint := "no resolver that is responsible for this name gave an answer of use; source: " + source
@@ -350,6 +350,11 @@ func unanswered(name, source string, err error) error {
 		hint = "this gateway is asked for the zone, and knows no resolver of it: give the tailnet a split-DNS route for it, or set resolve.zones"
 	}
 	return fail(class, name, hint, err)
+}
+
+func timedOut(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
 }
 
 func notFound(name, source string, res result) error {

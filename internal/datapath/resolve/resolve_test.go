@@ -499,6 +499,20 @@ func TestNamesOfTheCluster(t *testing.T) {
 	if a, err := r.LookupPod(t.Context(), "db"); flow.ClassOf(err) != flow.NotFound {
 		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
 	}
+	// A cluster's DNS that forwards nothing answers SERVFAIL to what is not its own.
+	alone := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		if strings.HasSuffix(q.Question[0].Name, ".cluster.local.") {
+			return records("pando.pando.svc.cluster.local. 60 IN A 10.96.0.7", "web.ns.cluster.local. 60 IN A 10.96.0.8")(n, q)
+		}
+		return rcode(dns.RcodeServerFailure)(n, q)
+	})
+	strict := newResolver(t, Options{ResolvConf: o.ResolvConf}, map[string]*server{base: alone})
+	lookup(t, strict, "pando.pando.svc", SourceBase, "10.96.0.7")
+	lookup(t, strict, "web.ns", SourceBase, "10.96.0.8") // asked as it is first, and failed
+	lookupFails(t, strict, "www.known", flow.ResolveFailed, "source: base")
+	if a, err := strict.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {
+		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+	}
 	d.Resolvers = d.Resolvers[:1] // DNS over HTTPS alone
 	r.Follow()
 	lookup(t, r, "www.known", SourceBase, "192.0.2.9")
