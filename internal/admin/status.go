@@ -1,9 +1,7 @@
 package admin
 
 import (
-	"embed"
 	"encoding/json"
-	"html/template"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -99,18 +97,6 @@ func (c Check) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-//go:embed status.html
-var pages embed.FS
-
-var page = template.Must(template.New("status.html").Funcs(template.FuncMap{
-	"ago": func(t *time.Time) string {
-		if t == nil {
-			return "never"
-		}
-		return time.Since(*t).Round(time.Second).String() + " ago"
-	},
-}).ParseFS(pages, "status.html"))
-
 // defaultFlows is how many flows a status shows unless ?flows says otherwise.
 const defaultFlows = 100
 
@@ -128,7 +114,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	st := s.Status(flows)
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		page.Execute(w, st)
+		writePage(w, st)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -112,6 +112,7 @@ func TestForbiddenImports(t *testing.T) {
 			deny(f.pkg == "internal/config" && inside, "config knows no other room")
 			deny(path == "testing" && f.pkg != "internal/nstest", "testing is for tests")
 			deny(path == "net/http/httputil" && f.pkg != "internal/datapath/httpproxy", "proxying is httpproxy's")
+			deny(path == "html/template" || path == "text/template", "a template has the linker keep every method: 7 MiB")
 			deny(path == "log", "log with log/slog, passed in") // testnet silences servers with it
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,9 +20,10 @@ import (
 const (
 	pingEvery = 250 * time.Millisecond // how long one ping has before the next
 	settle    = 150 * time.Millisecond // before discovery, and between it and the handshake
-	// handshakeTime is how long one handshake may take: two round trips half around
-	// the world by way of a relay. WireGuard itself tries again after 5 s.
-	handshakeTime = 2 * time.Second
+	// handshakeTime is how long one handshake may take, and a ping in it: half around
+	// the world and back by way of a relay, twice. WireGuard itself tries again
+	// after 5 s.
+	handshakeTime = 1200 * time.Millisecond
 )
 
 // Warm makes a WireGuard handshake with every peer that is online and carries
@@ -35,6 +37,7 @@ func (n *Node) Warm(ctx context.Context) error {
 	}
 	defer n.spoken.Store(true)
 	var g errgroup.Group
+	forgetPaths := sync.OnceFunc(n.sys.MagicSock.Get().Rebind)
 	for _, p := range n.routers() {
 		addr, name := p.Addresses().At(0).Addr(), p.ComputedName()
 		g.Go(func() error {
@@ -50,7 +53,7 @@ func (n *Node) Warm(ctx context.Context) error {
 			// learned of us answers discovery a moment before its WireGuard
 			// knows our key.
 			tstime.Sleep(ctx, settle)
-			if err := n.handshake(ctx, addr); err != nil {
+			if err := n.handshake(ctx, addr, p.Key(), forgetPaths); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer the WireGuard handshake: %w", name, addr, err)
 			}
 			return nil
@@ -59,9 +62,12 @@ func (n *Node) Warm(ctx context.Context) error {
 	return g.Wait()
 }
 
-// handshake pings addr inside of WireGuard until it answers. A handshake whose
-// message was lost all the same is begun anew sooner than WireGuard does.
-func (n *Node) handshake(ctx context.Context, addr netip.Addr) error {
+// handshake pings a peer inside of WireGuard until it answers. One that does not
+// may still trust the address that this device had before a restart: it did not
+// know us yet when it was told to look for a new one. So it is told again, for which
+// the engine has to forget the paths that it knows (once, for they are those to all
+// peers), and the handshake is begun anew.
+func (n *Node) handshake(ctx context.Context, addr netip.Addr, peer key.NodePublic, forgetPaths func()) error {
 	for {
 		try, cancel := context.WithTimeout(ctx, handshakeTime)
 		err := n.ping(try, addr, tailcfg.PingTSMP)
@@ -69,8 +75,11 @@ func (n *Node) handshake(ctx context.Context, addr netip.Addr) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		n.log.Debug("no answer in WireGuard: its handshake is begun anew", "peer", addr.String())
+		n.log.Debug("no answer in WireGuard: paths and handshake are begun anew", "peer", addr.String())
+		forgetPaths()
+		n.callMeMaybe(peer)
 		n.ResetSession(addr)
+		tstime.Sleep(ctx, settle)
 	}
 }
 
