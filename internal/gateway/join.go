@@ -104,6 +104,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 	start := time.Now()
 	g.handshake(ctx)
 	g.log.Info("on the tailnet", "name", g.node.Name(), "addrs", g.node.Addrs(), "warm_ms", time.Since(start).Milliseconds())
+	g.road.Resolver.Follow() // from here on, so that the first change is one
 	close(g.warm)
 	if g.awaitResolvers(ctx) {
 		g.handshake(ctx) // with those that have come

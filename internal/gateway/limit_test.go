@@ -2,12 +2,15 @@ package gateway_test
 
 import (
 	"bufio"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,6 +85,76 @@ func limits(t *testing.T, w *world) {
 	if f := r.flows.find(t, silentAddr.String()); f["class"] != "ok" && f["class"] != "canceled" {
 		t.Errorf("flow line %v", f)
 	}
+}
+
+// transparentLimits: clients that know of no proxy are counted and turned away,
+// each in its own protocol.
+func transparentLimits(t *testing.T, w *world) {
+	o := newOrigin(t, w.cloud.Listen(netip.AddrPortFrom(testnet.APIAddr, 7211)))
+	const host = testnet.APIName + ":7211"
+	f, pipe := newFronts(t), countBytes(w, 7212)
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		f.serve(c, pipe)
+		c.Limits = config.Limits{Connections: 3}
+	})
+	secure := w.securePage(t, f.sni)
+	secure.ask(testnet.APIName, "/")
+	secure.answer(t, 200)
+	busy := plainPage(t, f.web)
+	busy.ask(host, "/hold")
+	<-o.held
+	tunnel := dialPort(t, f.forward)
+	moves := func(what string, want map[string]float64) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			m := scrape(t, r)
+			for name, v := range want {
+				if m[name] != v {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	active := func(n float64) map[string]float64 {
+		return map[string]float64{`pando_flows_active{front="sni"}`: n, `pando_flows_active{front="host"}`: n, `pando_flows_active{front="forward"}`: n, "pando_connections": 3 * n}
+	}
+	moves("one flow of each front", active(1))
+
+	late := tls.Client(dialPort(t, f.sni), &tls.Config{ServerName: testnet.APIName})
+	if err := late.Handshake(); err == nil || !strings.Contains(err.Error(), "user canceled") {
+		t.Errorf("sni, over the limit: %v", err)
+	}
+	refused := plainPage(t, f.web)
+	refused.ask(host, "/echo")
+	if resp, _ := refused.answer(t, 503); resp.Header.Get("Retry-After") == "" || !resp.Close {
+		t.Errorf("web, over the limit: %v", resp)
+	}
+	if _, err := dialPort(t, f.forward).Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("forward, over the limit: %v, want a reset", err)
+	}
+	moves("the refusals to be counted", map[string]float64{
+		`pando_limit_refusals_total{limit="connections"}`:        3,
+		`pando_flows_total{class="overloaded",front="sni"}`:     1,
+		`pando_flows_total{class="overloaded",front="host"}`:    1,
+		`pando_flows_total{class="overloaded",front="forward"}`: 1,
+	})
+
+	close(o.hold)
+	busy.answer(t, 200)
+	busy.conn.Close()
+	secure.conn.Close()
+	counted(t, tunnel, 5)
+	moves("the good ones to be counted", map[string]float64{
+		`pando_flows_total{class="ok",front="sni"}`:     1,
+		`pando_flows_total{class="ok",front="host"}`:    1,
+		`pando_flows_total{class="ok",front="forward"}`: 1,
+	})
+	moves("room", active(0))
+	again := w.securePage(t, f.sni)
+	again.ask(testnet.APIName, "/")
+	again.answer(t, 200)
 }
 
 // nobody returns an address that a peer carries and where nothing answers.

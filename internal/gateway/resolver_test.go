@@ -340,21 +340,7 @@ var (
 )
 
 func sameAddress(t *testing.T, mode string) {
-	ctx := within(t, time.Minute)
-	w := &world{mode: mode, dir: t.TempDir()}
-	var err error
-	if w.net, err = testnet.Start(ctx, nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.net.Close() })
-	w.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}})
-	if w.cloud, err = w.net.StartCloud(ctx, "cloud", nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.cloud.Close() })
-	if err := os.WriteFile(w.ca(), w.cloud.CA, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	w := newWorld(t, mode, nil)
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(conf, []byte("nameserver "+testnet.DNSAddr.String()+"\n"), 0o644); err != nil {
 		t.Fatal(err)

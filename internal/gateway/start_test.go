@@ -98,20 +98,9 @@ func TestSilentAPIServer(t *testing.T) {
 // A resolver of the tailnet that nobody routes (yet) keeps the replica from being
 // ready, but from nothing else.
 func TestRoutesThatComeLate(t *testing.T) {
-	w := &world{mode: "userspace", dir: t.TempDir()}
-	var err error
-	if w.net, err = testnet.Start(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	defer w.net.Close()
-	w.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}, "late.example": {"10.50.0.2"}})
-	if w.cloud, err = w.net.StartCloud(within(t, 20*time.Second), "cloud", nil); err != nil {
-		t.Fatal(err)
-	}
-	defer w.cloud.Close()
+	w := newWorld(t, "userspace", map[string][]string{"late.example": {"10.50.0.2"}})
 	begin := time.Now()
 	r := w.start(t, withAdmin)
-	defer func() { r.kill(); r.wait() }() // before its tailnet
 	if out := w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/"); !strings.Contains(out, "private-api") {
 		t.Errorf("got %s", out)
 	}

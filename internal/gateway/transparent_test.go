@@ -1,13 +1,20 @@
 package gateway_test
 
 import (
+	"bufio"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,6 +116,257 @@ func transparent(t *testing.T, w *world) {
 	}
 	if f := r.flows.find(t, "none."+testnet.Zone); f["front"] != "forward" || f["class"] != "not_found" {
 		t.Errorf("forward: flow line %v", f)
+	}
+}
+
+// fronts are where clients that know of no proxy find a replica.
+type fronts struct{ sni, web, forward, dns string }
+
+func newFronts(t *testing.T) fronts {
+	t.Helper()
+	p := freePorts(t, 4)
+	return fronts{p[0], p[1], p[2], p[3]}
+}
+
+// serve has c listen there; what comes to forward is for target.
+func (f fronts) serve(c *config.Config, target string) {
+	c.SNI, c.Web = []config.Port{{Listen: f.sni}}, []config.Port{{Listen: f.web}}
+	c.Forward = []config.Pipe{{Listen: f.forward, Target: target}}
+	c.Listen.DNS, c.DNS.Fleet, c.DNS.Zones = f.dns, []string{"10.96.0.7"}, []config.ServedZone{{Suffix: testnet.Zone}}
+}
+
+// dialPort opens a connection to one of a replica's ports.
+func dialPort(t *testing.T, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c.(*net.TCPConn)
+}
+
+// page is a client's HTTP connection, which it keeps.
+type page struct {
+	conn net.Conn
+	br   *bufio.Reader
+}
+
+// plainPage opens one to addr, and securePage one over TLS to the private API,
+// whose certificate is verified.
+func plainPage(t *testing.T, addr string) page {
+	t.Helper()
+	c := dialPort(t, addr)
+	return page{c, bufio.NewReader(c)}
+}
+
+func (w *world) securePage(t *testing.T, addr string) page {
+	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(w.cloud.CA)
+	c := tls.Client(dialPort(t, addr), &tls.Config{ServerName: testnet.APIName, RootCAs: roots})
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return page{c, bufio.NewReader(c)}
+}
+
+func (p page) ask(host, path string) {
+	fmt.Fprintf(p.conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, host)
+}
+
+// answer reads a response, which must have the given status, and its body.
+func (p page) answer(t *testing.T, status int) (*http.Response, string) {
+	t.Helper()
+	resp, err := http.ReadResponse(p.br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != status {
+		t.Fatalf("%s, want %d: %q, %v", resp.Status, status, b, err)
+	}
+	return resp, string(b)
+}
+
+// counted sends n bytes to a target of countBytes, and ends well.
+func counted(t *testing.T, c *net.TCPConn, n int) {
+	t.Helper()
+	c.Write(make([]byte, n))
+	c.CloseWrite()
+	if b, err := io.ReadAll(c); err != nil || string(b) != fmt.Sprint("got ", n) {
+		t.Errorf("forward: %q, %v; want got %d", b, err, n)
+	}
+}
+
+// transparentDrain: clients that know of no proxy are let go as those of the
+// proxies are.
+func transparentDrain(t *testing.T, w *world) {
+	t.Run("work_ends", func(t *testing.T) {
+		o := newOrigin(t, w.cloud.Listen(netip.AddrPortFrom(testnet.APIAddr, 7280)))
+		const host = testnet.APIName + ":7280"
+		f, pipe := newFronts(t), countBytes(w, 7281)
+		r := w.start(t, func(c *config.Config) {
+			f.serve(c, pipe)
+			c.Drain = config.Drain{Settle: config.Duration(time.Second), Timeout: config.Duration(10 * time.Second)}
+		})
+		says := func(what string) {
+			t.Helper()
+			eventually(t, what, func() bool {
+				r.flows.mu.Lock()
+				defer r.flows.mu.Unlock()
+				return strings.Contains(r.flows.all.String(), `"msg":"`+what)
+			})
+		}
+		secure := w.securePage(t, f.sni)
+		secure.ask(testnet.APIName, "/before")
+		secure.answer(t, 200)
+		tunnel := dialPort(t, f.forward)
+		busy := plainPage(t, f.web)
+		busy.ask(host, "/hold")
+		<-o.held
+		silent := dialPort(t, f.sni)
+		idle := plainPage(t, f.web)
+		idle.ask(host, "/echo")
+		if resp, _ := idle.answer(t, 200); resp.Close {
+			t.Error("web: Connection: close before the drain")
+		}
+
+		r.drain()
+		says("draining")
+		late := w.securePage(t, f.sni) // still served while it settles; and silent, which came before it, is in
+		late.ask(testnet.APIName, "/late")
+		late.answer(t, 200)
+		late.conn.Close()
+		counted(t, dialPort(t, f.forward), 1)
+		leaving := plainPage(t, f.web)
+		leaving.ask(host, "/echo")
+		if resp, _ := leaving.answer(t, 200); !resp.Close {
+			t.Error("web: no Connection: close while it settles")
+		}
+		for _, network := range []string{"udp", "tcp"} {
+			if m := ask(t, f.dns, network, testnet.APIName, dns.TypeA); len(m.Answer) != 1 {
+				t.Errorf("dns over %s: %v", network, m)
+			}
+		}
+
+		says("port closed")
+		for _, addr := range []string{f.sni, f.web, f.forward, f.dns} {
+			if c, err := net.Dial("tcp", addr); err == nil {
+				c.Close()
+				t.Errorf("%s is still open", addr)
+			}
+		}
+		if m, _, err := (&dns.Client{}).Exchange(new(dns.Msg).SetQuestion(testnet.APIName+".", dns.TypeA), f.dns); err == nil {
+			t.Errorf("dns over udp still answers: %v", m)
+		}
+		for what, c := range map[string]net.Conn{"idle": idle.conn, "silent": silent} {
+			if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+				t.Errorf("the %s connection: %q, %v; want it closed", what, b, err)
+			}
+		}
+		secure.ask(testnet.APIName, "/after")
+		if _, body := secure.answer(t, 200); !strings.Contains(body, `"path":"/after"`) {
+			t.Errorf("sni: %s", body)
+		}
+		secure.conn.Close()
+		counted(t, tunnel, half)
+		close(o.hold)
+		if resp, body := busy.answer(t, 200); !resp.Close || body != "held" {
+			t.Errorf("web: %q, %v; want Connection: close", body, resp)
+		}
+		if err := r.wait(); err != nil {
+			t.Error(err)
+		}
+		got := map[string]int{}
+		for _, f := range r.flows.matching("") {
+			got[fmt.Sprint(f["front"], " ", f["class"])]++
+		}
+		if want := map[string]int{"sni ok": 2, "host ok": 3, "forward ok": 2}; !maps.Equal(got, want) {
+			t.Errorf("flow lines %v, want %v", got, want)
+		}
+	})
+	t.Run("time_ends", func(t *testing.T) {
+		o := newOrigin(t, w.cloud.Listen(netip.AddrPortFrom(testnet.APIAddr, 7282)))
+		defer close(o.hold)
+		f, pipe := newFronts(t), countBytes(w, 7283)
+		r := w.start(t, func(c *config.Config) {
+			withAdmin(c)
+			f.serve(c, pipe)
+			c.Drain = config.Drain{Timeout: config.Duration(200 * time.Millisecond)}
+		})
+		secure := w.securePage(t, f.sni)
+		secure.ask(testnet.APIName, "/")
+		secure.answer(t, 200)
+		tunnel := dialPort(t, f.forward)
+		tunnel.Write([]byte("x"))
+		eventually(t, "both tunnels", func() bool { return value(t, r, "pando_tunnels") == 2 })
+		busy := plainPage(t, f.web)
+		busy.ask(testnet.APIName+":7282", "/hold")
+		<-o.held
+		r.drain()
+		for front, c := range map[string]net.Conn{"sni": secure.conn, "forward": tunnel, "host": busy.conn} {
+			if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: %q, %v; want a reset", front, b, err)
+			}
+		}
+		if err := r.wait(); err != nil {
+			t.Error(err)
+		}
+		for front, target := range map[string]string{"sni": ":443", "forward": ":7283", "host": ":7282"} {
+			if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"]), "drain time is over") {
+				t.Errorf("%s: flow line %v", front, f)
+			}
+		}
+	})
+}
+
+// leadsBack: a name that stands for Pando itself, or for the fleet, is told so
+// by an alert, and goes round in no circle.
+func leadsBack(t *testing.T, w *world) {
+	const fleet = "10.96.0.7"
+	host := hostAddr(t, w)
+	everywhere, there := freePorts(t, 1)[0], freePorts(t, 1)[0]
+	here := func(listen, port string) config.Port { // its target's port is its own
+		_, n, _ := net.SplitHostPort(port)
+		number, _ := strconv.Atoi(n)
+		return config.Port{Listen: net.JoinHostPort(listen, n), Port: number}
+	}
+	r := w.start(t, func(c *config.Config) {
+		c.Policy.Direct = "any"
+		c.DNS.Fleet = []string{fleet}
+		c.SNI = []config.Port{here("0.0.0.0", everywhere), here(host, there)}
+	})
+	there = net.JoinHostPort(host, there[strings.LastIndexByte(there, ':')+1:])
+	for _, c := range []struct{ name, addr, port string }{
+		{"the_fleet", fleet, everywhere},
+		{"a_port_of_all_addresses", host, everywhere},
+		{"a_port_of_one_address", host, there},
+		{"its_tailnet_address", r.gw.Node().Addrs()[0].String(), everywhere},
+		{"its_tailnet_address_in_ipv6", r.gw.Node().Addrs()[1].String(), everywhere},
+		{"an_ipv6_spelling_of_it", "64:ff9b::" + host, everywhere},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			name := strings.ReplaceAll(c.name, "_", "-") + "." + testnet.Zone
+			w.cloud.SetRecord(name, netip.MustParseAddr(c.addr))
+			defer w.cloud.SetRecord(name)
+			err := tls.Client(dialPort(t, c.port), &tls.Config{ServerName: name}).Handshake()
+			if err == nil || !strings.Contains(err.Error(), "access denied") {
+				t.Errorf("the client saw %v", err)
+			}
+			f := r.flows.find(t, name)
+			if f["front"] != "sni" || f["class"] != "denied" || !strings.Contains(fmt.Sprint(f["err"]), "forbidden address") || f["dial_ms"] != nil {
+				t.Errorf("flow line %v", f)
+			}
+		})
+	}
+	r.kill()
+	if err := r.wait(); err != nil { // no line is written after that
+		t.Error(err)
+	}
+	if n := r.flows.count(); n != 6 {
+		t.Errorf("%d flow lines, want one for each client", n)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -61,7 +62,10 @@ type replica struct {
 	ended chan error // gets Run's error
 }
 
-func bothModes(t *testing.T, mode string) {
+// newWorld starts a tailnet with a cloud node, without an origin or a gateway, that
+// ends with the test. more are split-DNS routes beside that of the private zone.
+func newWorld(t *testing.T, mode string, more map[string][]string) *world {
+	t.Helper()
 	ctx := within(t, 60*time.Second)
 	w := &world{mode: mode, dir: t.TempDir()}
 	var err error
@@ -69,7 +73,9 @@ func bothModes(t *testing.T, mode string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.net.Close() })
-	w.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}})
+	routes := map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}}
+	maps.Copy(routes, more)
+	w.net.SetDNSRoutes(routes)
 	if w.cloud, err = w.net.StartCloud(ctx, "cloud", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +83,11 @@ func bothModes(t *testing.T, mode string) {
 	if err := os.WriteFile(w.ca(), w.cloud.CA, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return w
+}
+
+func bothModes(t *testing.T, mode string) {
+	w := newWorld(t, mode, nil)
 	w.origin = newOrigin(t, w.cloud.Listen(originAddr))
 	t.Run("one_gateway", func(t *testing.T) {
 		w.replica = w.start(t, nil)
