@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -63,7 +64,9 @@ func explainCommand(env Env) *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				q.Target = args[0]
+				if q.Target = args[0]; q.Target == "" {
+					return errors.New("the target is empty; leave it out to check the replica itself")
+				}
 			}
 			if ca != "" {
 				pem, err := os.ReadFile(ca)
@@ -114,6 +117,9 @@ type report struct {
 }
 
 func askExplain(ctx context.Context, address string, q explain.Request) ([]byte, error) {
+	if err := checkAdmin(address); err != nil {
+		return nil, err
+	}
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
@@ -122,7 +128,7 @@ func askExplain(ctx context.Context, address string, q explain.Request) ([]byte,
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/explain", bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("--admin %s: write host:port", address)
+		return nil, fmt.Errorf("--admin: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	return askAdmin(req, address)
@@ -154,7 +160,11 @@ func printReport(w io.Writer, r *explain.Report) {
 	}
 	t.Flush()
 	if r.Class == flow.OK.String() {
-		fmt.Fprintln(w, "\nNothing is in the way.")
+		end := "Nothing is in the way."
+		if slices.ContainsFunc(r.Stages, func(s explain.Stage) bool { return s.Status == explain.Warn }) {
+			end = "Nothing is in the way, but see what is marked WARN."
+		}
+		fmt.Fprintln(w, "\n"+end)
 		return
 	}
 	fmt.Fprintf(w, "\nclass: %s\n", r.Class)

@@ -49,6 +49,9 @@ func TestExplainMistakes(t *testing.T) {
 	}{
 		{"nobody_there", "does a replica run there, with listen.admin set?", []string{"--admin", "127.0.0.1:1", "x:1"}},
 		{"bad_admin", "write host:port", []string{"--admin", "a b", "x:1"}},
+		{"admin_url", "write host:port", []string{"--admin", "http://127.0.0.1:9002", "x:1"}},
+		{"admin_without_port", "write host:port", []string{"--admin", "localhost", "x:1"}},
+		{"empty_target", "leave it out to check the replica itself", []string{""}},
 		{"no_ca", "--ca: open /nonexistent", []string{"--ca", "/nonexistent", "x:1"}},
 		{"two_targets", "accepts at most 1 arg", []string{"x:1", "y:1"}},
 	} {

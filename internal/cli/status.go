@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -59,12 +61,24 @@ func askCommand(env Env, name, short string, flows int, show func(io.Writer, *st
 	return cmd
 }
 
+// checkAdmin reports an address that is none.
+func checkAdmin(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || strings.ContainsAny(host, "/ ") {
+		return fmt.Errorf("--admin: %q is no address of an admin port; write host:port, such as 127.0.0.1:9002", address)
+	}
+	return nil
+}
+
 func fetchStatus(ctx context.Context, address string, flows int) ([]byte, error) {
+	if err := checkAdmin(address); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/status?flows=%d", address, flows), nil)
 	if err != nil {
-		return nil, fmt.Errorf("--admin %s: write host:port", address)
+		return nil, fmt.Errorf("--admin: %w", err)
 	}
 	return askAdmin(req, address)
 }
@@ -111,7 +125,7 @@ func printStatus(w io.Writer, st *status) {
 			if i > 0 {
 				fmt.Fprint(t, "\t")
 			}
-			fmt.Fprint(t, c)
+			fmt.Fprint(t, strings.ReplaceAll(fmt.Sprint(c), "\n", "; "))
 		}
 		fmt.Fprintln(t)
 	}
@@ -141,7 +155,11 @@ func printStatus(w io.Writer, st *status) {
 		row("router", p.Name, join(p.Routes), map[bool]string{true: "online", false: "OFFLINE"}[p.Online], orNone(p.Path), handshake)
 	}
 	for _, z := range st.Zones {
-		row("zone", z.Suffix, strings.Join(z.Resolvers, " "))
+		resolvers := strings.Join(z.Resolvers, " ")
+		if resolvers == "" {
+			resolvers = "no resolver: its names do not exist, but for the tailnet's own"
+		}
+		row("zone", z.Suffix, resolvers)
 	}
 	for _, r := range st.Resolvers {
 		says := "answers"

@@ -16,13 +16,19 @@ import (
 const (
 	expirySoon = 14 * 24 * time.Hour // a key that expires so soon is worth a look
 	clockOff   = time.Minute         // certificates and keys are judged by the clock
+	// relaySilent is how long a relay that works says nothing at most: it sends a
+	// frame a minute.
+	relaySilent = 90 * time.Second
 )
 
 // check looks at the replica itself.
 func (w *walk) check(ctx context.Context) {
 	st := w.Status(0)
+	w.keyExpiry(st.Tailnet) // before the login, whose failure may be due to it
 	w.login(st)
-	w.keyExpiry(st.Tailnet)
+	for _, h := range st.Tailnet.Health {
+		w.add("health", Warn, 0, h)
+	}
 	w.relay(st.Tailnet)
 	w.routers(st)
 	if st.Tailnet.Up {
@@ -60,15 +66,15 @@ func (w *walk) login(st admin.Status) {
 				err = c.Err
 			}
 		}
-		w.fail("login", 0, &flow.Error{Class: flow.NotReady, Op: "tailnet", Err: err, Hint: "look at the auth key (is it expired, used up, for the right tags?), at tailnet.controlURL, and at whether the control server can be reached"}, t.Health...)
+		w.fail("login", 0, &flow.Error{Class: flow.NotReady, Op: "tailnet", Err: err, Hint: "look at the auth key (is it expired, used up, for the right tags?), at tailnet.controlURL, and at whether the control server can be reached"})
 		return
 	}
 	says := fmt.Sprintf("%s %v, state %s", t.Name, t.Addrs, t.State)
 	if !t.ControlConnected {
-		w.add("login", Warn, 0, says+"; the control server is away: what is known goes on", t.Health...)
+		w.add("login", Warn, 0, says+"; the control server is away: what is known goes on")
 		return
 	}
-	w.add("login", OK, 0, says+", control server connected", t.Health...)
+	w.add("login", OK, 0, says+", control server connected")
 }
 
 func (w *walk) keyExpiry(t admin.Tailnet) {
@@ -94,7 +100,11 @@ func (w *walk) relay(t admin.Tailnet) {
 	case t.HomeHeard == nil:
 		w.add("relay", Warn, 0, "home region "+t.HomeRelay+", which has said nothing yet")
 	default:
-		w.add("relay", OK, 0, "home region "+t.HomeRelay+", last heard "+time.Since(*t.HomeHeard).Round(time.Second).String()+" ago")
+		status := OK
+		if time.Since(*t.HomeHeard) > relaySilent {
+			status = Warn
+		}
+		w.add("relay", status, 0, "home region "+t.HomeRelay+", last heard "+time.Since(*t.HomeHeard).Round(time.Second).String()+" ago")
 	}
 }
 
@@ -106,6 +116,10 @@ func (w *walk) routers(st admin.Status) {
 	}
 	online := map[string]bool{}
 	for _, p := range st.Peers {
+		if len(p.Routes) > 0 && !w.AcceptRoutes {
+			w.add("route", Warn, 0, p.Name+" carries "+words(p.Routes)+", which is not used: tailnet.acceptRoutes is off")
+			continue
+		}
 		for _, r := range p.Routes {
 			online[r.String()] = online[r.String()] || p.Online
 			w.add("route", OK, 0, Carrier{Addr: r.Addr(), Kind: "router", Route: r, Peer: p}.String())
@@ -114,8 +128,8 @@ func (w *walk) routers(st admin.Status) {
 			}
 		}
 	}
-	if len(online) == 0 {
-		w.add("route", Warn, 0, "no peer carries a route: only the peers themselves can be reached; are the routes advertised and approved, and is tailnet.acceptRoutes on?")
+	if len(online) == 0 && w.AcceptRoutes {
+		w.add("route", Warn, 0, "no peer carries a route: only the peers themselves can be reached; are the routes advertised and approved?")
 	}
 	for _, r := range slices.Sorted(maps.Keys(online)) {
 		if !online[r] {
@@ -140,12 +154,20 @@ func (w *walk) zones(ctx context.Context) {
 	}
 	for _, suffix := range slices.Sorted(maps.Keys(answers)) {
 		if !answers[suffix] {
-			w.fail("dns", 0, &flow.Error{Class: flow.ResolveFailed, Op: "resolve", Err: fmt.Errorf("no resolver of %s answers: %w", suffix, why[suffix]), Hint: "are the zone's resolvers up, and routed by a peer that is online?"})
+			w.fail("dns", 0, &flow.Error{Class: flow.ResolveFailed, Op: "resolve", Err: fmt.Errorf("no resolver of %s answers: %w", suffix, why[suffix]), Hint: w.unlessRoutesAreOff("are the zone's resolvers up, and routed by a peer that is online?")})
 		}
 	}
 	if len(answers) == 0 {
 		w.add("dns", OK, 0, "no zone has resolvers of its own")
 	}
+}
+
+// unlessRoutesAreOff is hint, or what comes before it.
+func (w *walk) unlessRoutesAreOff(hint string) string {
+	if !w.AcceptRoutes {
+		return "tailnet.acceptRoutes is off: switch it on, for nothing behind a subnet router can be reached without"
+	}
+	return hint
 }
 
 func (w *walk) clock(t admin.Tailnet) {

@@ -6,7 +6,9 @@
 package explain
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -94,6 +96,8 @@ type Explainer struct {
 	Password func(user, password string) bool
 	// Carrier returns the peer that carries an address, and its route.
 	Carrier func(netip.Addr) (admin.Peer, netip.Prefix, bool)
+	// AcceptRoutes says that the routes of peers are used.
+	AcceptRoutes bool
 	// Status is the replica's own state, with at most so many flows.
 	Status func(flows int) admin.Status
 }
@@ -143,7 +147,15 @@ func (w *walk) fail(name string, took time.Duration, err error, detail ...string
 	}
 	w.add(name, Fail, took, says, detail...)
 	if w.Class == flow.OK.String() {
-		w.Class, w.Hint = flow.ClassOf(err).String(), flow.HintOf(err)
+		w.blame(err)
+	}
+}
+
+// blame makes err the end of the walk.
+func (w *walk) blame(err error) {
+	w.Class, w.Hint = flow.ClassOf(err).String(), flow.HintOf(err)
+	if w.Class == flow.NoRoute.String() {
+		w.Hint = w.unlessRoutesAreOff(w.Hint)
 	}
 }
 
@@ -164,11 +176,19 @@ func (w *walk) parse() error {
 	}
 	w.Client = client.String()
 	w.rec.Client, w.rec.Front = netip.AddrPortFrom(client, 0), flow.Connect
+	if q.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(q.CA)) {
+		return bad("give authorities in PEM: -----BEGIN CERTIFICATE-----", errors.New("the CA holds no certificate"))
+	}
+	const form = "write a URL such as https://api.example.com/, or host:port"
+	if strings.ContainsAny(q.Target, " \t\r\n") {
+		return bad(form, errors.New("the target has white space in it"))
+	}
 	host, port, err := net.SplitHostPort(q.Target)
 	if strings.Contains(q.Target, "://") {
 		if w.url, err = url.Parse(q.Target); err != nil {
-			return bad("write a URL such as https://api.example.com/, or host:port", err)
+			return bad(form, err)
 		}
+		w.Target = w.url.Redacted()
 		host, port = w.url.Hostname(), w.url.Port()
 		def := map[string]string{"http": "80", "https": "443"}[w.url.Scheme]
 		if def == "" {
@@ -181,8 +201,8 @@ func (w *walk) parse() error {
 		if w.rec.Front = flow.HTTP; w.request.TLS {
 			w.rec.Front = flow.Connect
 		}
-	} else if err != nil {
-		return bad("write a URL such as https://api.example.com/, or host:port", err)
+	} else if err != nil || strings.Contains(q.Target, "/") {
+		return bad(form, cmp.Or(err, errors.New("it is neither")))
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
@@ -224,7 +244,7 @@ func (w *walk) road(ctx context.Context) {
 		w.fail("policy (name)", 0, err)
 		return
 	}
-	w.add("policy (name)", OK, 0, verdict(*t.Name, "nothing denies it before its address is known"))
+	w.judged("policy (name)", "", *t.Name, "nothing denies it before its address is known")
 	if t.Answer == nil {
 		w.fail("tailnet", 0, err)
 		return
@@ -240,13 +260,13 @@ func (w *walk) road(ctx context.Context) {
 		if a.Final(w.Road.Policy().Mode) {
 			w.add("policy (address)", denied, 0, a.Addr.String()+": denied: "+verdict(a.Verdict, "no rule matches"))
 		} else {
-			w.add("policy (address)", OK, 0, a.Addr.String()+": "+verdict(a.Verdict, "no rule matches, so it is allowed"))
+			w.judged("policy (address)", a.Addr.String()+": ", a.Verdict, "no rule matches, so it is allowed")
 			w.carried(a)
 		}
 	}
 	switch {
 	case !w.rec.Addr.IsValid(): // all were denied
-		w.Class, w.Hint = flow.ClassOf(err).String(), flow.HintOf(err)
+		w.blame(err)
 		return
 	case err != nil:
 		w.fail("connect", w.rec.Dial, err)
@@ -258,6 +278,15 @@ func (w *walk) road(ctx context.Context) {
 	w.rec.Total = time.Since(w.rec.Start)
 }
 
+// judged tells of a verdict that lets pass, or would not but for report mode.
+func (w *walk) judged(stage, what string, v policy.Verdict, none string) {
+	if v.Deny {
+		w.add(stage, Warn, 0, what+verdict(v, none)+": it would be denied, but policy.mode is report")
+		return
+	}
+	w.add(stage, OK, 0, what+verdict(v, none))
+}
+
 // verdict says what a pass of the policy found.
 func verdict(v policy.Verdict, none string) string {
 	switch {
@@ -266,7 +295,7 @@ func verdict(v policy.Verdict, none string) string {
 	case v.Reason == policy.NotRouted:
 		return "no peer of the tailnet routes it, and policy.direct does not let it go directly"
 	case v.Deny:
-		return "rule " + v.Rule + " denies it" // in report mode only so to speak
+		return "rule " + v.Rule + " denies it"
 	case v.Rule != "":
 		return "rule " + v.Rule + " allows it"
 	}
@@ -289,12 +318,12 @@ func (w *walk) resolved(ctx context.Context, a *resolve.Answer, err error) bool 
 	}
 	if len(a.Addrs) == 0 {
 		if a.Cached && ferr == nil {
-			detail = append(detail, "clients are told what was true a moment ago; they will soon get "+addrs(fresh.Addrs))
+			detail = append(detail, "clients are told what was true a moment ago; they will soon get "+words(fresh.Addrs))
 		}
 		w.fail("resolve", w.rec.Resolve, err, detail...)
 		return false
 	}
-	says := addrs(a.Addrs) + " from " + a.Source
+	says := words(a.Addrs) + " from " + a.Source
 	if a.TTL > 0 {
 		says += ", good for " + a.TTL.Round(time.Second).String()
 	}
@@ -305,20 +334,20 @@ func (w *walk) resolved(ctx context.Context, a *resolve.Answer, err error) bool 
 		case ferr != nil:
 			status = Warn
 			detail = append(detail, "its source does not say so any more: "+ferr.Error())
-		case addrs(fresh.Addrs) != addrs(a.Addrs):
-			detail = append(detail, "its source now says "+addrs(fresh.Addrs))
+		case words(fresh.Addrs) != words(a.Addrs):
+			detail = append(detail, "its source now says "+words(fresh.Addrs))
 		}
 	}
 	w.add("resolve", status, w.rec.Resolve, says, detail...)
 	return true
 }
 
-func addrs(list []netip.Addr) string {
-	words := make([]string, len(list))
-	for i, a := range list {
-		words[i] = a.String()
+func words[T fmt.Stringer](list []T) string {
+	all := make([]string, len(list))
+	for i, e := range list {
+		all[i] = e.String()
 	}
-	return strings.Join(words, " ")
+	return strings.Join(all, " ")
 }
 
 // carried tells who carries an address.

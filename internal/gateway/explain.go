@@ -11,7 +11,7 @@ import (
 
 // explainer answers why something fails here.
 func (g *Gateway) explainer() *explain.Explainer {
-	e := &explain.Explainer{Road: g.road, Admits: g.admits, Carrier: g.carrier, Status: g.status}
+	e := &explain.Explainer{Road: g.road, Admits: g.admits, Carrier: g.carrier, AcceptRoutes: g.cfg.Tailnet.AcceptRoutes, Status: g.status}
 	if g.users.Load() != nil {
 		e.Password = g.http.Authenticate
 	}

@@ -73,9 +73,20 @@ func explained(t *testing.T, w *world) {
 		io.Copy(io.Discard, c)
 	})
 	port(7301, func(c net.Conn) { c.Close() })
+	port(7303, func(c net.Conn) { // wants a client's certificate
+		defer c.Close()
+		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
+	})
+	port(7304, func(c net.Conn) { // an answer before the answer, and one without an end
+		defer c.Close()
+		io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+		io.Copy(io.Discard, c)
+	})
 	port(7302, func(c net.Conn) { defer c.Close(); io.WriteString(c, "220 mail\r\n"); io.Copy(io.Discard, c) })
 	w.cloud.SetRecord("both."+testnet.Zone, testnet.APIAddr, testnet.APIAddr6)
 	defer w.cloud.SetRecord("both." + testnet.Zone)
+	w.cloud.SetRecord("other."+testnet.Zone, testnet.APIAddr)
+	defer w.cloud.SetRecord("other." + testnet.Zone)
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Policy.Direct = "any"
@@ -97,6 +108,16 @@ func explained(t *testing.T, w *world) {
 	eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, "remembered") })
 	r.wants(t, []string{"http://typed.example/"}, 0, "from hosts", "hosts: "+testnet.APIAddr.String())
 	r.wants(t, []string{testnet.APIAddr6.String() + ":80"}, 11, "too many colons")
+	r.wants(t, []string{"https:/" + testnet.APIName}, 11, "write a URL such as")
+	r.wants(t, []string{"http://" + testnet.APIName + "/a b"}, 11, "white space")
+	r.wants(t, []string{"[fe80::1%eth0]:80"}, 11, "one of the client's own links")
+	r.wants(t, []string{"cloud:1"}, 17, "magicdns: 100.64.", "(cloud."+testnet.MagicSuffix+")", "a search domain of the tailnet completes the name")
+	r.wants(t, []string{"--ca", "/dev/null", api}, 0, "WARN  tls") // as if none were given
+	junk := filepath.Join(t.TempDir(), "junk")
+	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.wants(t, []string{"--ca", junk, api}, 11, "class: bad_request", "authorities in PEM")
 	r.wants(t, []string{"[" + testnet.APIAddr6.String() + "]:80"}, 13, "rule no-ipv6 denies it")
 	r.wants(t, []string{"both." + testnet.Zone + ":80"}, 0, "WARN  policy (address)", testnet.APIAddr.String()+":80 answered")
 	r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "from magicdns", ", peer, direct")
@@ -105,6 +126,8 @@ func explained(t *testing.T, w *world) {
 	r.wants(t, []string{"https://" + testnet.APIName + ":7301/"}, 20, "class: reset", "FAIL  tls", "load balancer")
 	r.wants(t, []string{"--tls", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  tls", "speaks something else")
 	r.wants(t, []string{"--http", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  http")
+	r.wants(t, []string{"https://other." + testnet.Zone + ":7303/"}, 21, "class: bad_response", "the target wants a client's certificate")
+	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + ":7304/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "see what is marked WARN")
 	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")
 	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `"ftp" is not known`)
 	r.wants(t, []string{"--client", "me", api}, 11, "write the client's address")
@@ -181,7 +204,7 @@ func explainedReplica(t *testing.T, w *world) {
 			c.Tailnet.Hostname = "explained" // a name of its own at the control server
 		})
 		r.wants(t, nil, 0, "ok    login", "explained."+testnet.MagicSuffix, "control server connected", "home region loop", "last heard",
-			"cloud."+testnet.MagicSuffix+", router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "Nothing is in the way.")
+			"cloud."+testnet.MagicSuffix+", router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "Nothing is in the way, but")
 		if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
@@ -197,6 +220,21 @@ func explainedReplica(t *testing.T, w *world) {
 		}
 		eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
 		r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s off")
+	})
+	t.Run("routes_off", func(t *testing.T) {
+		r := w.start(t, func(c *config.Config) {
+			withAdmin(c)
+			c.Tailnet.AcceptRoutes = false
+		})
+		r.wants(t, nil, 15, "carries 10.12.0.0/16 fd12:cafe::/64, which is not used: tailnet.acceptRoutes is off", "what to do: tailnet.acceptRoutes is off")
+		r.wants(t, []string{testnet.APIAddr.String() + ":80"}, 16, "what to do: tailnet.acceptRoutes is off")
+	})
+	t.Run("report_mode", func(t *testing.T) {
+		r := w.start(t, func(c *config.Config) {
+			withAdmin(c)
+			c.Policy.Mode, c.Policy.Rules = "report", []config.Rule{{Name: "not-it", Names: []string{"cloud." + testnet.MagicSuffix}, Action: "deny"}}
+		})
+		r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "WARN  policy (name)", "it would be denied, but policy.mode is report")
 	})
 	t.Run("resolver_gone", func(t *testing.T) {
 		r := w.start(t, func(c *config.Config) {

@@ -16,6 +16,7 @@ func (r *Resolver) listed(ctx context.Context, name string) ([]netip.Addr, strin
 	a := lookupHosts(*r.hosts.Load(), name)
 	note(ctx, SourceHosts, name, "%s", orNoEntry(a))
 	if len(a) > 0 {
+		note(ctx, SourceFile, name, "not asked, and nobody else: the host table comes first")
 		return a, SourceHosts
 	}
 	hosts, _, _ := r.base.load()
@@ -37,6 +38,9 @@ func (r *Resolver) askCompleted(ctx context.Context, v view, name string) (res r
 		}
 		if res, source = r.askPrivate(ctx, v, whole); source == "" {
 			res, source = r.askGlobal(ctx, v, whole)
+		}
+		if source != "" {
+			noteResult(ctx, source, whole, res)
 		}
 		if res.found() && res.err == nil || res.err != nil && source != SourceGlobal { // an owner that fails is the owner still
 			return res, source, whole

@@ -63,8 +63,10 @@ func noteResult(ctx context.Context, source, name string, res result) {
 		note(ctx, source, name, "%s, for %v", orNoEntry(res.addrs), res.ttl)
 	case res.alias != "":
 		note(ctx, source, name, "is an alias of %s", res.alias)
+	case res.nx:
+		note(ctx, source, name, "does not exist")
 	default:
-		note(ctx, source, name, "has no address")
+		note(ctx, source, name, "exists, without an address")
 	}
 }
 

@@ -23,7 +23,11 @@ type Host struct {
 // error is a *flow.Error of class BadRequest.
 func ParseHost(host string) (Host, error) {
 	if a, ok, err := parseLiteral(host); err != nil {
-		return Host{}, fail(flow.BadRequest, host, "write the address in dotted form, such as 10.12.3.4", err)
+		hint := "write the address in dotted form, such as 10.12.3.4"
+		if strings.Contains(host, "%") {
+			hint = "an address with a zone is one of the client's own links; it can't be reached through the gateway"
+		}
+		return Host{}, fail(flow.BadRequest, host, hint, err)
 	} else if ok {
 		return Host{Addr: a}, nil
 	}

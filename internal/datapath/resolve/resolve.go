@@ -22,6 +22,7 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -323,9 +324,11 @@ func (r *Resolver) lookup(ctx context.Context, name string, aliases int) (Answer
 	res, source, whole := r.askCompleted(ctx, v, name)
 	if source == "" {
 		res, source, whole = r.askOne(ctx, v, name)
+		noteResult(ctx, source, cmp.Or(whole, name), res)
+	} else {
+		note(ctx, SourceBase, name, "not asked, nor anybody else: a search domain of the tailnet completes the name")
 	}
 	answer := Answer{Source: source, Name: whole}
-	noteResult(ctx, source, name, res)
 	switch {
 	case res.err != nil:
 		return answer, 0, unanswered(name, source, res.err)
