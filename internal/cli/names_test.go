@@ -86,7 +86,14 @@ stubDomains: |
 	if err != nil || stdout != want {
 		t.Errorf("got %s, %v; want %s", stdout, err, want)
 	}
+	// Of a file that is meant for a pod, only the zones have to be right here.
+	pods := configFile(t, "tailnet: {authKeyFile: /etc/pando/key/authkey}\nlisten: {dns: ':1053'}\ndns: {zones: [{suffix: internal.example.com}]}\n")
+	if stdout, _, err := run(t, nil, "coredns", "--config", pods, "--address", "10.96.0.7"); err != nil || !strings.Contains(stdout, "forward . 10.96.0.7:53") {
+		t.Errorf("a pod's file: %s, %v", stdout, err)
+	}
+	wrong := configFile(t, "dns: {fleet: [10.96.0.7], zones: [{suffix: 'not a zone'}]}\n")
 	for name, args := range map[string][]string{
+		"dns.zones[0].suffix": {"--config", wrong},
 		"--address: the Service's cluster IP is needed": {"--config", conf},
 		"no address":         {"--config", conf, "--address", "pando"},
 		"dns.zones is empty": nil,
