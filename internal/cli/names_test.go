@@ -93,7 +93,7 @@ stubDomains: |
 	}
 	wrong := configFile(t, "dns: {fleet: [10.96.0.7], zones: [{suffix: 'not a zone'}]}\n")
 	for name, args := range map[string][]string{
-		"dns.zones[0].suffix": {"--config", wrong},
+		"dns.zones[0].suffix":                           {"--config", wrong},
 		"--address: the Service's cluster IP is needed": {"--config", conf},
 		"no address":         {"--config", conf, "--address", "pando"},
 		"dns.zones is empty": nil,
