@@ -172,3 +172,63 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// sent is a client who asked over a network, and keeps what it is told.
+type sent struct {
+	dns.ResponseWriter
+	local net.Addr
+	m     *dns.Msg
+}
+
+func (w *sent) LocalAddr() net.Addr       { return w.local }
+func (w *sent) RemoteAddr() net.Addr      { return w.local }
+func (w *sent) WriteMsg(m *dns.Msg) error { w.m = m; return nil }
+
+// FuzzServe: whatever is asked, what is sent fits what the client takes.
+func FuzzServe(f *testing.F) {
+	for _, name := range []string{"api.real.corp.example.", "none.corp.example.", "."} {
+		for _, size := range []uint16{0, 1, 1232, 65535} {
+			q := new(dns.Msg).SetQuestion(name, dns.TypeA)
+			if size > 0 {
+				q.SetEdns0(size, true)
+			}
+			b, _ := q.Pack()
+			f.Add(b)
+		}
+	}
+	s := server()
+	s.slots = make(chan struct{}, most)
+	known := s.Lookup
+	s.Lookup = func(ctx context.Context, name string) (list []netip.Addr, ttl time.Duration, err error) {
+		if !strings.HasPrefix(name, "api.") {
+			return known(ctx, name)
+		}
+		for i := range 200 { // more than UDP takes
+			list = append(list, netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))
+		}
+		return list, time.Minute, nil
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q := new(dns.Msg)
+		if q.Unpack(b) != nil {
+			return
+		}
+		takes := dns.MinMsgSize
+		if o := q.IsEdns0(); o != nil {
+			takes = max(takes, int(o.UDPSize()))
+		}
+		for _, c := range []struct {
+			local net.Addr
+			takes int
+		}{{&net.UDPAddr{}, takes}, {&net.TCPAddr{}, dns.MaxMsgSize}} {
+			w := &sent{local: c.local}
+			s.serve(t.Context(), w, q)
+			if w.m == nil || w.m.Id != q.Id {
+				t.Fatalf("%s: %v for %v", c.local.Network(), w.m, q)
+			}
+			if packed, err := w.m.Pack(); err != nil || len(packed) > c.takes {
+				t.Fatalf("%s: %d bytes for %d: %v", c.local.Network(), len(packed), c.takes, err)
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -54,15 +55,6 @@ func abuse(t *testing.T, w *world) {
 	if _, err := get(); err != nil {
 		t.Fatal(err)
 	}
-	heap := func() float64 {
-		var m runtime.MemStats
-		for range 3 { // pools are emptied at the second one, stacks shrink
-			debug.FreeOSMemory()
-			time.Sleep(50 * time.Millisecond) // the collector tells nobody when it is through
-		}
-		runtime.ReadMemStats(&m)
-		return float64(m.HeapAlloc+m.StackInuse) / (1 << 10)
-	}
 	// The clients live in this process too, and so do the origin and its tailnet
 	// node: what is measured is all of them.
 	for _, c := range []struct {
@@ -85,7 +77,7 @@ func abuse(t *testing.T, w *world) {
 			io.WriteString(c, "GET http://"+originHost+"/ HTTP/1.1\r\nHost: x\r\nX-Bomb: "+strings.Repeat("b", 60<<10))
 		}},
 	} {
-		before := heap()
+		before := inUse()
 		conns := make([]net.Conn, c.n)
 		var failed atomic.Int32
 		var wg sync.WaitGroup
@@ -107,7 +99,7 @@ func abuse(t *testing.T, w *world) {
 			t.Errorf("%s: %d of %d could not connect", c.name, n, c.n)
 		}
 		eventually(t, c.name+" to be inside", func() bool { return value(t, r, "pando_connections") >= float64(c.n) })
-		each := (heap() - before) / float64(c.n)
+		each := (inUse() - before) / float64(c.n)
 		var slowest time.Duration
 		for range 20 {
 			took, err := get()
@@ -132,6 +124,22 @@ func abuse(t *testing.T, w *world) {
 	if _, err := get(); err != nil {
 		t.Errorf("after it all: %v", err)
 	}
+	r.kill() // kernel mode has room for one
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	hellos(t, w)
+}
+
+// inUse is the memory that is really in use, in KiB.
+func inUse() float64 {
+	var m runtime.MemStats
+	for range 3 { // pools are emptied at the second one, stacks shrink
+		debug.FreeOSMemory()
+		time.Sleep(50 * time.Millisecond) // the collector tells nobody when it is through
+	}
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc+m.StackInuse) / (1 << 10)
 }
 
 // resets has clients reset their connections at every state, from every front.
@@ -168,4 +176,88 @@ func resets(t *testing.T, w *world, r *replica) {
 	wg.Wait()
 	eventually(t, "the resets to be over", func() bool { m := scrape(t, r); return m["pando_connections"] <= 1 && m["pando_tunnels"] == 0 })
 	t.Logf("MEASURED %d resets in every state: nothing is left of them", rounds)
+}
+
+// hellos has TLS clients whose ClientHello is never complete, all at the same
+// time: they end when its time is over, whatever they do, and meanwhile others are
+// served at the same port. (Clients that say nothing at all are the mux's,
+// at every port.)
+func hellos(t *testing.T, w *world) {
+	const n, patience = 300, 6 * time.Second
+	port := freePorts(t, 1)[0]
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Limits.PerClient = 0
+		c.HTTP.HeaderTimeout = config.Duration(patience)
+		c.SNI = []config.Port{{Listen: port}}
+	})
+	get := func() time.Duration {
+		begin := time.Now()
+		p := w.securePage(t, port)
+		p.ask(testnet.APIName, "/")
+		p.answer(t, 200)
+		p.conn.Close()
+		return time.Since(begin)
+	}
+	get()
+	part := append([]byte{22, 3, 1, 0, 100}, make([]byte, 100)...) // a record of a hello that goes on
+	huge := append([]byte{22, 3, 1, 0, 4, 1, 0, 160, 0}, bytes.Repeat(part, 300)...)
+	var writers, readers sync.WaitGroup
+	inside, slowest := 0, atomic.Int64{}
+	for _, c := range []struct {
+		name string
+		most float64 // KiB each
+		send func(c net.Conn)
+	}{
+		{"hello_that_stops", 40, func(c net.Conn) { c.Write(part[:1]) }},
+		{"hello_byte_by_byte", 72, func(c net.Conn) {
+			c.Write(part[:1])
+			writers.Go(func() { // ends with the connection, or with the record
+				for i := 1; i < len(part)-1; i++ {
+					time.Sleep(100 * time.Millisecond) // the pace of what is slow
+					if _, err := c.Write(part[i : i+1]); err != nil {
+						return
+					}
+				}
+			})
+		}},
+		{"huge_hello_in_fragments", 220, func(c net.Conn) { c.Write(huge) }},
+	} {
+		before := inUse()
+		for range n {
+			conn := dialPort(t, port)
+			begin := time.Now()
+			c.send(conn)
+			readers.Go(func() { // ends with the connection
+				io.Copy(io.Discard, conn)
+				for took := int64(time.Since(begin)); ; {
+					if old := slowest.Load(); took <= old || slowest.CompareAndSwap(old, took) {
+						return
+					}
+				}
+			})
+		}
+		inside += n
+		eventually(t, c.name+" to be inside", func() bool { return value(t, r, "pando_connections") >= float64(inside) })
+		each := (inUse() - before) / n
+		t.Logf("MEASURED %s: %d connections, %.1f KiB each, clients included", c.name, n, each)
+		if each > c.most {
+			t.Errorf("%s: %.1f KiB each, want at most %.0f", c.name, each, c.most)
+		}
+	}
+	var others time.Duration
+	for range 20 {
+		others = max(others, get())
+	}
+	t.Logf("MEASURED with %v of %d such hellos inside: 20 other clients of their port were served, the slowest in %v", value(t, r, "pando_connections"), inside, others.Round(time.Millisecond))
+	readers.Wait()
+	writers.Wait()
+	t.Logf("MEASURED the last of them was gone %v after it came; http.headerTimeout was %v", time.Duration(slowest.Load()).Round(10*time.Millisecond), patience)
+	if took := time.Duration(slowest.Load()); took > patience+4*time.Second {
+		t.Errorf("one lasted %v, want %v", took, patience)
+	}
+	eventually(t, "all to be counted", func() bool {
+		m := scrape(t, r)
+		return m["pando_connections"] == 0 && m[`pando_flows_total{class="timeout",front="sni"}`] == float64(inside) && m[`pando_flows_total{class="ok",front="sni"}`] == 21
+	})
 }

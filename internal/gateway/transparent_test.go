@@ -315,7 +315,7 @@ func transparentDrain(t *testing.T, w *world) {
 			t.Error(err)
 		}
 		for front, target := range map[string]string{"sni": ":443", "forward": ":7283", "host": ":7282"} {
-			if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"]), "drain time is over") {
+			if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"], f["hint"]), "shutting down and the drain time") {
 				t.Errorf("%s: flow line %v", front, f)
 			}
 		}
