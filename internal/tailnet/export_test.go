@@ -1,6 +1,10 @@
 package tailnet
 
-import "tailscale.com/net/tstun"
+import (
+	"time"
+
+	"tailscale.com/net/tstun"
+)
 
 // Tun gives tests the node's packets.
 func (n *Node) Tun() *tstun.Wrapper { return n.sys.Tun.Get() }
@@ -11,3 +15,6 @@ func Freeze(n *Node) { n.sys.MagicSock.Get().Close() }
 
 // CachedPeer is what the names of cached peers begin with.
 const CachedPeer = cachedPeer
+
+// Patience is how long n waits for a lost route now.
+func Patience(n *Node) time.Duration { return n.patience() }

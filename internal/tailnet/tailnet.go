@@ -135,6 +135,7 @@ type Node struct {
 	loginURL    atomic.Pointer[string]
 
 	clockAhead     atomic.Pointer[time.Duration] // the control server's clock before ours
+	controlBack    atomic.Pointer[time.Time]     // when we were last back at the control server; nil means never
 	suspects       chan netip.Addr
 	sessionsMended atomic.Int64
 
@@ -177,6 +178,7 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 	}
 	go n.watch()
 	n.workers.Go(n.lookAfter)
+	n.workers.Go(n.watchControl)
 	if err := n.login(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tailnet: login: %w", err), n.Close())
 	}
@@ -397,6 +399,30 @@ func (n *Node) watch() {
 	})
 }
 
+// watchControl notes when the control server is back, until the node is closed. The
+// engine tells nobody.
+func (n *Node) watchControl() {
+	health, connected, before := n.sys.HealthTracker.Get(), false, false
+	for t := time.NewTicker(controlEvery); ; {
+		select {
+		case <-n.ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		was := connected
+		if connected = health.GetInPollNetMap(); connected && !was && before {
+			now := time.Now()
+			n.controlBack.Store(&now)
+		}
+		before = before || connected
+	}
+}
+
+// controlEvery is how often it is looked whether the control server is there: often
+// enough for those who wait for a route that has gone with its return.
+const controlEvery = 500 * time.Millisecond
+
 // needsLogin begins to log in anew, if it must and may and doesn't already.
 func (n *Node) needsLogin(must bool) {
 	if must && n.opts.NextKey != nil && n.reloggingIn.CompareAndSwap(false, true) {
@@ -497,6 +523,10 @@ const (
 	routeMemory = time.Minute     // how long a lost route is hoped for
 	routeWait   = 5 * time.Second // how long one caller waits for it
 	routesKept  = 4096            // addresses remembered
+
+	// routeWaitBack is routeWait when we are back at the control server for less than
+	// routeMemory: a subnet router looks for one that was away every half minute.
+	routeWaitBack = 30 * time.Second
 )
 
 // AwaitRoute is AwaitRoutes for one address.
@@ -512,13 +542,19 @@ func (n *Node) AwaitRoutes(ctx context.Context, addrs []netip.Addr) []bool {
 		return routed
 	}
 	n.log.Debug("a route is gone; waiting for it", "addrs", addrs)
-	ctx, cancel := context.WithTimeout(ctx, routeWait)
-	defer cancel()
-	for !any && ctx.Err() == nil {
+	for begin := time.Now(); !any && time.Since(begin) < n.patience() && ctx.Err() == nil; {
 		tstime.Sleep(ctx, 50*time.Millisecond)
 		routed, any, _ = n.routesOf(addrs)
 	}
 	return routed
+}
+
+// patience is how long a lost route is waited for now.
+func (n *Node) patience() time.Duration {
+	if back := n.controlBack.Load(); back != nil && time.Since(*back) < routeMemory {
+		return routeWaitBack
+	}
+	return routeWait
 }
 
 // routesOf looks at each of addrs, and remembers those that are routed. any says
