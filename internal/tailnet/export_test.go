@@ -18,3 +18,6 @@ const CachedPeer = cachedPeer
 
 // Patience is how long n waits for a lost route now.
 func Patience(n *Node) time.Duration { return n.patience() }
+
+// SeesControl reports whether n saw the control server when it looked last.
+func SeesControl(n *Node) bool { return n.control.Load() }

@@ -308,6 +308,7 @@ func controlOutage(t *testing.T, w *world) {
 		t.Error("the node counts as down in a control-plane outage")
 	}
 	usual := tailnet.Patience(n)
+	eventually(t, "the outage to be noticed", func() bool { return !tailnet.SeesControl(n) })
 	if err := w.net.StartControl(); err != nil {
 		t.Fatal(err)
 	}

@@ -135,6 +135,7 @@ type Node struct {
 	loginURL    atomic.Pointer[string]
 
 	clockAhead     atomic.Pointer[time.Duration] // the control server's clock before ours
+	control        atomic.Bool                   // the control server was there when watchControl looked
 	controlBack    atomic.Pointer[time.Time]     // when we were last back at the control server; nil means never
 	suspects       chan netip.Addr
 	sessionsMended atomic.Int64
@@ -402,7 +403,7 @@ func (n *Node) watch() {
 // watchControl notes when the control server is back, until the node is closed. The
 // engine tells nobody.
 func (n *Node) watchControl() {
-	health, connected, before := n.sys.HealthTracker.Get(), false, false
+	health, before := n.sys.HealthTracker.Get(), false
 	for t := time.NewTicker(controlEvery); ; {
 		select {
 		case <-n.ctx.Done():
@@ -410,8 +411,8 @@ func (n *Node) watchControl() {
 			return
 		case <-t.C:
 		}
-		was := connected
-		if connected = health.GetInPollNetMap(); connected && !was && before {
+		connected := health.GetInPollNetMap()
+		if was := n.control.Swap(connected); connected && !was && before {
 			now := time.Now()
 			n.controlBack.Store(&now)
 		}
@@ -421,7 +422,7 @@ func (n *Node) watchControl() {
 
 // controlEvery is how often it is looked whether the control server is there: often
 // enough for those who wait for a route that has gone with its return.
-const controlEvery = 500 * time.Millisecond
+const controlEvery = 200 * time.Millisecond
 
 // needsLogin begins to log in anew, if it must and may and doesn't already.
 func (n *Node) needsLogin(must bool) {

@@ -42,7 +42,9 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 		timeout = DefaultTimeout
 	}
 	c.SetReadDeadline(time.Now().Add(timeout))
+	cut := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	name, hello, err := readHello(c)
+	cut()
 	c.SetReadDeadline(time.Time{})
 	if err != nil {
 		s.end(c, rec, err)

@@ -183,6 +183,33 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// Half a hello holds nobody up when all is to end.
+func TestEndsInTheHello(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Write(hello(t, "api.corp.example")[:50])
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := road{make(chan *flow.Record, 1)}
+	start := time.Now()
+	(&Server{Road: r, Port: 443, Timeout: time.Minute}).Serve(ctx, conn.(*net.TCPConn))
+	if took := time.Since(start); took > 10*time.Second || (<-r.ended).Err == nil {
+		t.Errorf("ended after %v", took)
+	}
+}
+
 // silent is a connection on which writes go nowhere.
 type silent struct{ net.Conn }
 
