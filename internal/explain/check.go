@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/admin"
@@ -37,7 +36,7 @@ func (w *walk) check(ctx context.Context) {
 	w.clock(st.Tailnet)
 	for _, c := range st.Checks {
 		switch {
-		case c.Err != nil && c.Name != "tailnet": // login has told of that
+		case c.Err != nil && c.Name != admin.OnTailnet: // login has told of that
 			w.fail(c.Name, 0, readiness(c))
 		case c.Err == nil && c.Note != "":
 			w.add(c.Name, Warn, 0, c.Note)
@@ -122,10 +121,11 @@ func (w *walk) routers(st admin.Status) {
 		}
 		for _, r := range p.Routes {
 			online[r.String()] = online[r.String()] || p.Online
-			w.add("route", OK, 0, Carrier{Addr: r.Addr(), Kind: "router", Route: r, Peer: p}.String())
+			status := OK
 			if !p.Online {
-				w.Stages[len(w.Stages)-1].Status = Warn
+				status = Warn
 			}
+			w.add("route", status, 0, Carrier{Addr: r.Addr(), Kind: "router", Route: r, Peer: p}.String())
 		}
 	}
 	if len(online) == 0 && w.AcceptRoutes {
@@ -178,6 +178,6 @@ func (w *walk) clock(t admin.Tailnet) {
 		w.fail("clock", 0, &flow.Error{Class: flow.NotReady, Op: "clock", Hint: "set the node's clock: certificates and keys are judged by it",
 			Err: fmt.Errorf("this machine's clock is %v off: the control server's is ahead by so much", time.Duration(*t.ClockAhead*float64(time.Second)).Round(time.Second))})
 	default:
-		w.add("clock", OK, 0, strings.TrimPrefix(fmt.Sprintf("within %.1f s of the control server's", max(*t.ClockAhead, -*t.ClockAhead)), "-"))
+		w.add("clock", OK, 0, fmt.Sprintf("within %.1f s of the control server's", max(*t.ClockAhead, -*t.ClockAhead)))
 	}
 }
