@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,10 @@ type drainParts struct {
 	closeAdmin   func()
 	failed       bool // a part could not go on
 }
+
+// cutTime is how long work that was cut may take to end, of the 5 s beside settle
+// and timeout that the chart gives a pod.
+const cutTime = 4 * time.Second
 
 // progressEvery is how often a drain says how it goes.
 const progressEvery = 5 * time.Second
@@ -60,7 +65,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	waitErr := errors.Join(g.mux.Wait(patience), g.relay.Wait(patience))
 	stopTelling()
 	// 4. Cut what is left, and say why.
-	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
 	defer cancelEnd()
 	if waitErr != nil {
 		why := "the gateway is shutting down and the drain time is over"
@@ -76,7 +81,9 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 		parts.stop()
 		g.log.Warn("work was cut", "why", why, "tunnels", tunnels, "requests", requests)
 	}
-	waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end))
+	if waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end)); waitErr != nil {
+		waitErr = fmt.Errorf("work that was cut had not ended %v later: %d tunnels are left", cutTime, g.relay.Active())
+	}
 	for _, f := range fronts {
 		f.Close()
 	}

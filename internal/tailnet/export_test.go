@@ -1,8 +1,10 @@
 package tailnet
 
 import (
+	"net/netip"
 	"time"
 
+	"tailscale.com/net/packet"
 	"tailscale.com/net/tstun"
 )
 
@@ -21,3 +23,20 @@ func Patience(n *Node) time.Duration { return n.patience() }
 
 // SeesControl reports whether n saw the control server when it looked last.
 func SeesControl(n *Node) bool { return n.control.Load() }
+
+// Suspect has n check the session with the peer that carries addr.
+func Suspect(n *Node, addr netip.Addr) { n.suspect(addr) }
+
+// Lose has n lose the packets from its peers that which picks; nil ends that.
+func Lose(n *Node, which func(*packet.Parsed) bool) {
+	if which == nil {
+		n.sys.Engine.Get().InstallCaptureHook(nil)
+		return
+	}
+	n.sys.Engine.Get().InstallCaptureHook(func(path packet.CapturePath, _ time.Time, b []byte, _ packet.CaptureMeta) {
+		var p packet.Parsed
+		if p.Decode(b); path == packet.FromPeer && which(&p) {
+			clear(b) // what is no packet gets no answer
+		}
+	})
+}

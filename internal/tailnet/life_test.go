@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"tailscale.com/envknob"
+	"tailscale.com/net/packet"
+	"tailscale.com/types/ipproto"
 
+	"github.com/pandoproxy/pando/internal/keepalive"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
@@ -289,6 +292,71 @@ func lostSession(t *testing.T, w *world) {
 		t.Error("nothing was mended: did the peer lose anything?")
 	}
 	pingPong(t, open)
+}
+
+// busySession: pings within the session get no answer, but bytes come. It is
+// left alone until they don't.
+func busySession(t *testing.T, w *world) {
+	n := w.join(t, "busy", tailnet.Options{})
+	target := netip.AddrPortFrom(testnet.APIAddr, 7071)
+	quiet := make(chan struct{})
+	w.cloud.Handle(target, func(c net.Conn) {
+		defer c.Close()
+		for {
+			if _, err := c.Write([]byte("x")); err != nil {
+				return
+			}
+			select {
+			case <-quiet:
+				io.Copy(io.Discard, c)
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	c := dial(t, n, target)
+	go io.Copy(io.Discard, c) // ends with c
+	tailnet.Lose(w.cloud.Node, func(p *packet.Parsed) bool { return p.IPProto == ipproto.TSMP })
+	defer tailnet.Lose(w.cloud.Node, nil)
+	tailnet.Suspect(n, target.Addr())
+	time.Sleep(5 * time.Second) // two checks are over
+	if got := n.SessionsMended(); got != 0 {
+		t.Errorf("%d sessions were ended in which bytes came", got)
+	}
+	close(quiet)
+	eventually(t, "the check of a silent session", func() bool {
+		tailnet.Suspect(n, target.Addr())
+		return n.SessionsMended() > 0
+	})
+}
+
+// outageEnds: what was to be sent in an outage of the network goes out soon after
+// it, in a connection that was open before. TCP alone doubles its patience with
+// each try: after one at 12.6 s the next would be at 25.4 s.
+func outageEnds(t *testing.T, w *world) {
+	n := w.join(t, "cutoff", tailnet.Options{PeerTimeout: time.Minute})
+	target := netip.AddrPortFrom(testnet.APIAddr, 7072)
+	w.cloud.Handle(target, echo)
+	c := dial(t, n, target)
+	pingPong(t, c)
+	tailnet.Lose(w.cloud.Node, func(p *packet.Parsed) bool { return p.Dst == target })
+	defer tailnet.Lose(w.cloud.Node, nil)
+	lasts := time.After(13 * time.Second)
+	if _, err := c.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	<-lasts
+	tailnet.Lose(w.cloud.Node, nil)
+	start := time.Now()
+	c.SetReadDeadline(start.Add(time.Minute))
+	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	t.Logf("answered %v after the outage", took.Round(time.Millisecond))
+	if took > keepalive.RTOMax+4*time.Second && boundsRTO(t, c) {
+		t.Errorf("the answer took %v", took)
+	}
 }
 
 func controlOutage(t *testing.T, w *world) {

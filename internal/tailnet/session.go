@@ -35,15 +35,28 @@ func (n *Node) suspect(addr netip.Addr) {
 	}
 }
 
+// check pings the peer within its session, and beside it. A ping within waits
+// behind what else is sent, so on a full path it can go unanswered; what was
+// received meanwhile shows that the session is well, and a new one would lose
+// all that is on its way.
 func (n *Node) check(ctx context.Context, peer tailcfg.NodeView) {
-	addr := peer.Addresses().At(0).Addr()
-	if n.answers(ctx, addr, tailcfg.PingTSMP) || !n.answers(ctx, addr, tailcfg.PingDisco) || ctx.Err() != nil {
+	addr, before := peer.Addresses().At(0).Addr(), n.received(peer.Key())
+	if n.answers(ctx, addr, tailcfg.PingTSMP) || !n.answers(ctx, addr, tailcfg.PingDisco) || n.received(peer.Key()) != before || ctx.Err() != nil {
 		return // well, or not there at all: nothing that a new session would mend
 	}
 	n.log.Warn("a peer is there but lost its WireGuard session: a new one is begun", "peer", trimDot(peer.Name()))
 	n.sessionsMended.Add(1)
 	n.ResetSession(addr)
 	n.answers(ctx, addr, tailcfg.PingTSMP) // begins it
+}
+
+// received returns the bytes that WireGuard has had from a peer, all of them
+// authenticated.
+func (n *Node) received(peer key.NodePublic) uint64 {
+	if p, ok := n.sys.Engine.Get().PeerByKey(peer); ok {
+		return p.RxBytes()
+	}
+	return 0
 }
 
 // ResetSession forgets the WireGuard session with the peer that carries addr.

@@ -234,7 +234,10 @@ func (n *Node) startEngine() error {
 		eng.Close()
 		return fmt.Errorf("netstack: %w", err)
 	}
-	if n.stack, err = stackOf(n.ns); err != nil {
+	if n.stack, err = stackOf(n.ns); err == nil {
+		err = boundRTO(n.ns)
+	}
+	if err != nil {
 		eng.Close()
 		return err
 	}

@@ -77,6 +77,8 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"expired_key_logs_in_again", expiredKey},
 		{"stored_preferences_are_the_stock_containers", plainPreferences},
 		{"lost_session_is_mended", lostSession},
+		{"busy_session_is_left_alone", busySession},
+		{"outage_is_over_when_it_is_over", outageEnds},
 		{"closes_with_2000_tunnels", closesWithTunnels},
 		{"leaves_nothing_behind", leavesNothing},
 	} {

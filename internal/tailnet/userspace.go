@@ -213,6 +213,19 @@ func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
 	return a, nil
 }
 
+// boundRTO gives the stack keepalive.RTOMax. It has as many more tries for it, so
+// that connections for which no PeerTimeout is set live as long as before.
+func boundRTO(ns *netstack.Impl) error {
+	longest, tries := tcpip.TCPMaxRTOOption(keepalive.RTOMax), tcpip.TCPMaxRetriesOption(16*time.Minute/keepalive.RTOMax)
+	if terr := ns.SetTransportProtocolOption(tcp.ProtocolNumber, &longest); terr != nil {
+		return errno(terr)
+	}
+	if terr := ns.SetTransportProtocolOption(tcp.ProtocolNumber, &tries); terr != nil {
+		return errno(terr)
+	}
+	return nil
+}
+
 // keepAlive has a peer that vanished found out, with the times of kernel mode.
 // Netstack's own are two hours for an idle one, and two minutes for data that
 // is not acknowledged. Unlike the kernel it never gives up on a peer that

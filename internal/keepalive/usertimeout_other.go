@@ -1,7 +1,0 @@
-//go:build !linux
-
-package keepalive
-
-import "time"
-
-func setUserTimeout(uintptr, time.Duration) error { return nil }
