@@ -196,7 +196,7 @@ func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 // zone finds the most specific zone of name.
 func (s *Server) zone(name string) (best Zone, ok bool) {
 	for _, z := range s.Zones {
-		if (name == z.Suffix || strings.HasSuffix(name, "."+z.Suffix)) && (!ok || len(z.Suffix) > len(best.Suffix)) {
+		if dns.IsSubDomain(dns.Fqdn(z.Suffix), dns.Fqdn(name)) && (!ok || len(z.Suffix) > len(best.Suffix)) {
 			best, ok = z, true
 		}
 	}

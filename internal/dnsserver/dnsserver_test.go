@@ -68,6 +68,7 @@ func TestAnswer(t *testing.T) {
 		{"the_zone_itself", "corp.example.", dns.TypeA, dns.RcodeSuccess, nil, 0},
 		{"other_zone", "example.", dns.TypeA, dns.RcodeRefused, nil, 0},
 		{"name_that_ends_alike", "notcorp.example.", dns.TypeA, dns.RcodeRefused, nil, 0},
+		{"dot_within_a_label", `api\.corp.example.`, dns.TypeA, dns.RcodeRefused, nil, 0},
 		{"root", ".", dns.TypeNS, dns.RcodeRefused, nil, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

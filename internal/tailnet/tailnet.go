@@ -30,10 +30,8 @@ import (
 	"tailscale.com/net/netns"
 	"tailscale.com/net/tsdial"
 	"tailscale.com/tsd"
-	"tailscale.com/tstime"
 	"tailscale.com/types/logid"
 	"tailscale.com/types/nettype"
-	"tailscale.com/types/preftype"
 	"tailscale.com/util/eventbus"
 	"tailscale.com/wgengine"
 	"tailscale.com/wgengine/netstack"
@@ -144,9 +142,6 @@ type Node struct {
 	status   Status // as it was at statusAt
 	statusAt time.Time
 }
-
-// dialFunc opens a TCP connection from src, one of the node's own addresses.
-type dialFunc func(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error)
 
 // Start brings up the engine and begins to log in; it doesn't wait for the
 // login. The Node runs until Close: ctx lends it values alone.
@@ -277,18 +272,6 @@ func (n *Node) startEngine() error {
 	return nil
 }
 
-// controlEpoch is the time before which no control server tells the truth about
-// it: the library ignores such times too, and its test server tells one.
-var controlEpoch = time.Date(2023, 6, 1, 0, 0, 0, 0, time.UTC)
-
-// noteClock compares the control server's clock with ours.
-func (n *Node) noteClock(t controlclient.ControlTime) {
-	if t.Value.After(controlEpoch) {
-		ahead := time.Until(t.Value)
-		n.clockAhead.Store(&ahead)
-	}
-}
-
 // serve installs the in-process handlers for the advertised routes.
 //
 // Netstack's wrapper takes a routed address off the stack as soon as no
@@ -308,138 +291,6 @@ func (n *Node) serve() {
 			}
 			return func(c nettype.ConnPacketConn) { handler(c) }, ok
 		}
-	}
-}
-
-// login hands the preferences to the engine. A stored login is used as it is,
-// and then the auth key is not looked at.
-func (n *Node) login() error {
-	prefs := ipn.NewPrefs()
-	prefs.WantRunning = true
-	prefs.ControlURL = n.opts.ControlURL
-	prefs.Hostname = n.opts.Hostname
-	prefs.AdvertiseTags = n.opts.Tags
-	prefs.AdvertiseRoutes = n.opts.AdvertiseRoutes
-	prefs.RouteAll = !n.opts.IgnoreRoutes
-	prefs.CorpDNS = true
-	prefs.ShieldsUp = n.opts.ShieldsUp
-	prefs.NetfilterMode = preftype.NetfilterOff
-	if err := n.lb.Start(ipn.Options{UpdatePrefs: prefs, AuthKey: n.opts.AuthKey}); err != nil {
-		return err
-	}
-	if n.lb.State() == ipn.NeedsLogin && (n.opts.NextKey == nil || n.opts.AuthKey != "") {
-		return n.lb.StartLoginInteractive(n.ctx)
-	}
-	return nil
-}
-
-// loginTime is how long a login with a key may take before another key is
-// tried.
-const loginTime = 30 * time.Second
-
-// relogin logs in with the next key. It goes on trying until the node is up or
-// closed.
-func (n *Node) relogin() {
-	defer n.reloggingIn.Store(false)
-	for wait := time.Second; n.ctx.Err() == nil; wait = min(2*wait, time.Minute) {
-		err := n.loginWith(n.opts.NextKey)
-		if err == nil {
-			return
-		}
-		why := err.Error()
-		n.loginErr.Store(&why)
-		n.log.Warn("no login yet", "err", err, "retry_in", wait.String())
-		tstime.Sleep(n.ctx, wait)
-	}
-}
-
-func (n *Node) loginWith(nextKey func(context.Context) (string, error)) error {
-	key, err := nextKey(n.ctx)
-	if err != nil {
-		return err
-	}
-	n.loginErr.Store(nil)
-	if err := n.lb.Start(ipn.Options{AuthKey: key}); err != nil {
-		return err
-	}
-	if err := n.lb.StartLoginInteractive(n.ctx); err != nil {
-		return err
-	}
-	for range loginTime / (100 * time.Millisecond) {
-		if n.Up() || n.ctx.Err() != nil {
-			return nil
-		}
-		if why := n.loginErr.Load(); why != nil {
-			return errors.New(*why)
-		}
-		tstime.Sleep(n.ctx, 100*time.Millisecond)
-	}
-	return fmt.Errorf("no answer to the login within %v", loginTime)
-}
-
-// watch follows the engine's notifications until the node is closed.
-func (n *Node) watch() {
-	defer close(n.watchDone)
-	n.lb.WatchNotifications(n.ctx, ipn.NotifyInitialState, nil, func(m *ipn.Notify) bool {
-		if m.ErrMessage != nil {
-			n.loginErr.Store(m.ErrMessage)
-			n.log.Warn("tailnet error", "err", *m.ErrMessage)
-			n.needsLogin(!n.Up())
-		}
-		if m.BrowseToURL != nil && *m.BrowseToURL != "" {
-			n.loginURL.Store(m.BrowseToURL)
-			n.log.Warn("tailnet needs a login: open the URL, or set an auth key", "url", *m.BrowseToURL)
-		}
-		if m.State != nil {
-			n.log.Info("tailnet state", "state", m.State.String())
-			n.needsLogin(*m.State == ipn.NeedsLogin && (n.opts.AuthKey == "" || n.wasUp()))
-			if *m.State == ipn.Running {
-				n.loginErr.Store(nil)
-				n.loginURL.Store(nil)
-				n.upOnce.Do(func() { close(n.up) })
-			}
-		}
-		return true
-	})
-}
-
-// watchControl notes when the control server is back, until the node is closed. The
-// engine tells nobody.
-func (n *Node) watchControl() {
-	health, before := n.sys.HealthTracker.Get(), false
-	for t := time.NewTicker(controlEvery); ; {
-		select {
-		case <-n.ctx.Done():
-			t.Stop()
-			return
-		case <-t.C:
-		}
-		connected := health.GetInPollNetMap()
-		if was := n.control.Swap(connected); connected && !was && before {
-			now := time.Now()
-			n.controlBack.Store(&now)
-		}
-		before = before || connected
-	}
-}
-
-// controlEvery is how often it is looked whether the control server is there: often
-// enough for those who wait for a route that has gone with its return.
-const controlEvery = 200 * time.Millisecond
-
-// needsLogin begins to log in anew, if it must and may and doesn't already.
-func (n *Node) needsLogin(must bool) {
-	if must && n.opts.NextKey != nil && n.reloggingIn.CompareAndSwap(false, true) {
-		n.workers.Go(n.relogin)
-	}
-}
-
-func (n *Node) wasUp() bool {
-	select {
-	case <-n.up:
-		return true
-	default:
-		return false
 	}
 }
 
@@ -511,138 +362,6 @@ func (n *Node) ID() string {
 		return ""
 	}
 	return string(nm.SelfNode.StableID())
-}
-
-// Routes reports whether a peer of the tailnet carries addr.
-func (n *Node) Routes(addr netip.Addr) bool { return n.routes(addr.Unmap()) }
-
-func (n *Node) routes(addr netip.Addr) bool {
-	p, ok := n.lb.PeerForIP(addr)
-	return ok && !p.IsSelf
-}
-
-// A route that vanishes often comes back: a control server that restarts knows
-// a subnet router as offline until that has found it again.
-const (
-	routeMemory = time.Minute     // how long a lost route is hoped for
-	routeWait   = 5 * time.Second // how long one caller waits for it
-	routesKept  = 4096            // addresses remembered
-
-	// routeWaitBack is routeWait when we are back at the control server for less than
-	// routeMemory: a subnet router looks for one that was away every half minute.
-	routeWaitBack = 30 * time.Second
-)
-
-// AwaitRoute is AwaitRoutes for one address.
-func (n *Node) AwaitRoute(ctx context.Context, addr netip.Addr) bool {
-	return n.AwaitRoutes(ctx, []netip.Addr{addr})[0]
-}
-
-// AwaitRoutes is Routes for each of addrs, except that it waits a moment, when
-// none is routed, for a route which one had in the last minute and has lost.
-func (n *Node) AwaitRoutes(ctx context.Context, addrs []netip.Addr) []bool {
-	routed, any, lost := n.routesOf(addrs)
-	if any || !lost {
-		return routed
-	}
-	n.log.Debug("a route is gone; waiting for it", "addrs", addrs)
-	for begin := time.Now(); !any && time.Since(begin) < n.patience() && ctx.Err() == nil; {
-		tstime.Sleep(ctx, 50*time.Millisecond)
-		routed, any, _ = n.routesOf(addrs)
-	}
-	return routed
-}
-
-// patience is how long a lost route is waited for now.
-func (n *Node) patience() time.Duration {
-	if back := n.controlBack.Load(); back != nil && time.Since(*back) < routeMemory {
-		return routeWaitBack
-	}
-	return routeWait
-}
-
-// routesOf looks at each of addrs, and remembers those that are routed. any says
-// that one is, lost that one was not long ago.
-func (n *Node) routesOf(addrs []netip.Addr) (routed []bool, any, lost bool) {
-	routed = make([]bool, len(addrs))
-	for i, addr := range addrs {
-		addr = addr.Unmap()
-		last, known := n.routed.Get(addr)
-		if routed[i] = n.routes(addr); !routed[i] {
-			lost = lost || known && time.Since(last) <= routeMemory
-			continue
-		}
-		any = true
-		if time.Since(last) > routeMemory/4 {
-			n.routed.Add(addr, time.Now())
-		}
-	}
-	return routed, any, lost
-}
-
-// source returns the node's own address of dst's family, or why dst can't be
-// dialled.
-func (n *Node) source(dst netip.Addr) (netip.Addr, error) {
-	if !n.Up() {
-		return netip.Addr{}, ErrNotUp
-	}
-	if !n.routes(dst) {
-		return netip.Addr{}, ErrNoRoute
-	}
-	for _, a := range n.Addrs() {
-		if a.Is4() == dst.Is4() {
-			return a, nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("%w: this node has no address of its family", ErrNoRoute)
-}
-
-// DialTCP opens a TCP connection to dst through the tailnet. It returns
-// ErrNotUp or ErrNoRoute when dst can't be carried, and otherwise errors that
-// wrap the errno of the failure, in both modes. The caller closes the
-// connection; in userspace mode Close ends it too.
-func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
-	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
-	src, err := n.source(dst.Addr())
-	if err != nil {
-		return nil, opError("tcp", dst, err)
-	}
-	stuck := time.AfterFunc(stuckAfter, func() { n.suspect(dst.Addr()) })
-	defer stuck.Stop()
-	c, err := n.dial(ctx, src, dst)
-	if err != nil {
-		return nil, opError("tcp", dst, err)
-	}
-	return c, nil
-}
-
-// DialUDP opens a connected UDP socket to dst through the tailnet, with the
-// errors of DialTCP.
-func (n *Node) DialUDP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
-	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
-	src, err := n.source(dst.Addr())
-	if err != nil {
-		return nil, opError("udp", dst, err)
-	}
-	var c net.Conn
-	if n.opts.Mode == Kernel {
-		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(src, 0))}
-		c, err = d.DialContext(ctx, "udp", dst.String())
-	} else {
-		c, err = n.ns.DialContextUDPWithBind(ctx, src, dst)
-	}
-	if err != nil {
-		return nil, opError("udp", dst, err)
-	}
-	return c, nil
-}
-
-// opError gives err the shape that the net package gives its own, once.
-func opError(network string, dst netip.AddrPort, err error) error {
-	if _, ok := errors.AsType[*net.OpError](err); ok {
-		return err
-	}
-	return &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: err}
 }
 
 // logf is the engine's log function.

@@ -1,0 +1,251 @@
+package resolve
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+func TestSourceOrder(t *testing.T) {
+	const name = "api.corp.example"
+	d := TailnetDNS{
+		Magic: true, MagicSuffix: "corp.example", Records: map[string][]netip.Addr{name: addrs("10.0.0.2")},
+		Routes: map[string][]string{"corp.example": {"10.9.9.1"}, "example": {"10.9.9.2:53"}},
+	}
+	serve := func(addr string) *server { return newServer(t, records(name+". 60 IN A "+addr)) }
+	servers := map[string]*server{"10.9.9.1": serve("10.0.0.4"), "10.9.9.2": serve("10.0.0.5"), base: serve("10.0.0.6")}
+	o := Options{
+		Hosts:      map[string][]netip.Addr{name: addrs("10.0.0.1")},
+		QueryMagic: magic(records(name + ". 60 IN A 10.0.0.3")), ResolvConf: file(t, "nameserver "+base),
+	}
+	for _, step := range []struct {
+		source, addr string
+		remove       func() // the source, for the next step
+	}{
+		{SourceHosts, "10.0.0.1", func() { o.Hosts = nil }},
+		{SourceRecord, "10.0.0.2", func() { d.Records = nil }},
+		{SourceMagicDNS, "10.0.0.3", func() { d.Magic = false }},
+		{SourceZone + "corp.example", "10.0.0.4", func() { delete(d.Routes, "corp.example") }},
+		{SourceZone + "example", "10.0.0.5", func() { delete(d.Routes, "example") }},
+		{SourceBase, "10.0.0.6", func() {}},
+	} {
+		o.Tailnet = up(d)
+		lookup(t, newResolver(t, o, servers), name, step.source, step.addr)
+		step.remove()
+	}
+	for _, s := range servers {
+		if q := s.queries(""); len(q) != 2 {
+			t.Errorf("asked %v; want A and AAAA, once", q)
+		}
+	}
+	// A route below the MagicDNS suffix is more specific than MagicDNS.
+	d = TailnetDNS{Magic: true, MagicSuffix: "example", Routes: map[string][]string{"corp.example": {"10.9.9.1"}}}
+	o.Tailnet = up(d)
+	lookup(t, newResolver(t, o, servers), name, SourceZone+"corp.example", "10.0.0.4")
+}
+
+func TestPrivateZone(t *testing.T) {
+	// The pod's resolver lies about the zone and knows a search domain in it.
+	liar := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		m := records("pub.known. 60 IN CNAME api.corp.example.", "gone.known. 60 IN CNAME new.corp.example.",
+			"api.corp.example. 60 IN A 203.0.113.66", "db.corp.example. 60 IN A 203.0.113.66", "corp. 60 IN A 203.0.113.66")(n, q)
+		return m
+	})
+	zone := newServer(t, records(apiA, "new.corp.example. 60 IN A 10.0.0.2", "db.corp.example. 60 IN A 10.0.0.3"))
+	r := newResolver(t, Options{
+		ResolvConf: file(t, "nameserver "+base+"\nsearch corp.example\n"),
+		Tailnet:    up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}, "void.example": {}, "corp": {}}}),
+	}, map[string]*server{base: liar, "10.9.9.1": zone})
+
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+	lookupFails(t, r, "none.corp.example", flow.NotFound, "source: zone corp.example")
+	lookupFails(t, r, "x.void.example", flow.NotFound, "source: zone void.example") // an empty list asks nobody
+	lookupFails(t, r, "corp", flow.NotFound, "")
+	lookup(t, r, "db", "zone corp.example", "10.0.0.3")
+	// CNAMEs of the public DNS that lead into the zone are followed there,
+	// whether the pod's resolver makes up an end of its own or knows none.
+	lookup(t, r, "pub.known", "zone corp.example", "10.0.0.1")
+	lookup(t, r, "gone.known", "zone corp.example", "10.0.0.2")
+	for _, q := range liar.queries("") {
+		if !strings.HasSuffix(q, ".known") {
+			t.Errorf("the pod's resolver was asked %s", q)
+		}
+	}
+}
+
+func TestConfiguredZones(t *testing.T) {
+	inTunnel := newServer(t, records("api.corp.example. 60 IN A 10.0.0.1", "a.deep.corp.example. 60 IN A 10.0.0.2"))
+	tailnets := newServer(t, records("api.corp.example. 60 IN A 10.0.0.9", "a.deep.corp.example. 60 IN A 10.0.0.3"))
+	direct := newServer(t, records("db.onprem.example. 60 IN A 10.0.0.4"))
+	pod := newServer(t, records("www.known. 60 IN A 10.0.0.5"))
+	r := newResolver(t, Options{
+		Zones:      map[string]Zone{"corp.example": {Servers: []string{"10.9.9.1"}}, "onprem.example": {Servers: []string{"192.0.2.3"}, Direct: true}},
+		ResolvConf: file(t, "nameserver "+base+"\n"),
+		Tailnet:    up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.2"}, "deep.corp.example": {"10.9.9.2"}}}),
+	}, map[string]*server{base: pod, "10.9.9.1": inTunnel, "10.9.9.2": tailnets, "192.0.2.3": direct})
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")         // ours before the tailnet's
+	lookup(t, r, "a.deep.corp.example", "zone deep.corp.example", "10.0.0.3") // the longest before ours
+	lookup(t, r, "db.onprem.example", "zone onprem.example", "10.0.0.4")      // not through the tunnel
+	lookupFails(t, r, "none.onprem.example", flow.NotFound, "onprem.example") // and nobody else is asked
+	lookup(t, r, "www.known", SourceBase, "10.0.0.5")
+	if q := pod.queries(""); len(q) != 2 {
+		t.Errorf("the pod's resolver was asked %v", q)
+	}
+	// The zone moves: what was known of its names is forgotten.
+	r.SetZones(map[string]Zone{"corp.example": {Servers: []string{"10.9.9.2"}}})
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.9")
+}
+
+func TestGlobalResolvers(t *testing.T) {
+	pod := newServer(t, records("web.ns.svc.cluster.local. 60 IN A 10.96.0.1", "printer. 60 IN A 10.0.0.8"))
+	global := newServer(t, records("www.known. 60 IN A 192.0.2.1", "lies.known. 60 IN CNAME api.corp.example.", "api.corp.example. 60 IN A 203.0.113.66"))
+	zone := newServer(t, records(apiA))
+	o := Options{ResolvConf: file(t, "nameserver "+base+"\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\n")}
+	o.Tailnet = up(TailnetDNS{Resolvers: []string{"192.0.2.53"}, Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})
+	r := newResolver(t, o, map[string]*server{base: pod, "192.0.2.53": global, "10.9.9.1": zone})
+	r.opts.DialGlobal = r.dialBase
+	lookup(t, r, "www.known", SourceGlobal, "192.0.2.1")
+	lookup(t, r, "web.ns.svc.cluster.local", SourceBase, "10.96.0.1") // the cluster's own
+	lookup(t, r, "printer", SourceBase, "10.0.0.8")
+	lookup(t, r, "lies.known", "zone corp.example", "10.0.0.1") // not believed about what has an owner
+	lookupFails(t, r, "none.known", flow.NotFound, SourceGlobal)
+	for _, q := range pod.queries("") {
+		if strings.HasSuffix(q, ".known") {
+			t.Errorf("the pod's resolver was asked %s", q)
+		}
+	}
+}
+
+// What changes in the tailnet's configuration applies from Follow on, and what
+// was asked before it is not kept.
+func TestFollow(t *testing.T) {
+	var d atomic.Pointer[TailnetDNS]
+	d.Store(&TailnetDNS{})
+	release := make(chan struct{})
+	pod := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		if strings.HasPrefix(q.Question[0].Name, "slow.") {
+			<-release
+		}
+		return records("api.corp.example. 60 IN A 203.0.113.66", "slow.corp.example. 60 IN A 203.0.113.66")(n, q)
+	})
+	zone := newServer(t, records(apiA, "slow.corp.example. 60 IN A 10.0.0.2"))
+	r := newResolver(t, Options{Tailnet: func() (TailnetDNS, bool) { return *d.Load(), true }}, map[string]*server{base: pod, "10.9.9.1": zone})
+	r.Follow()
+	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66")
+	var wg sync.WaitGroup
+	wg.Go(func() { lookup(t, r, "slow.corp.example", SourceBase, "203.0.113.66") })
+	for len(pod.queries("slow.corp.example")) == 0 {
+		time.Sleep(time.Millisecond) // until it is on its way
+	}
+	d.Store(&TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})
+	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66") // nobody has looked yet
+	r.Follow()
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2") // does not join the old flight
+	close(release)
+	wg.Wait()
+	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2")
+	r.Follow() // no change, nothing is forgotten
+	if a, _ := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); !a.Cached {
+		t.Error("an answer was forgotten without a reason")
+	}
+}
+
+func TestNotReady(t *testing.T) {
+	s := newServer(t, records(apiA))
+	ready := false
+	r := newResolver(t, Options{Tailnet: func() (TailnetDNS, bool) { return TailnetDNS{}, ready }}, map[string]*server{base: s})
+	lookupFails(t, r, "api.corp.example", flow.NotReady, "try again")
+	if q := s.queries(""); len(q) > 0 {
+		t.Errorf("asked %v before the tailnet was up", q)
+	}
+	ready = true // and the failure was not kept
+	lookup(t, r, "api.corp.example", SourceBase, "10.0.0.1")
+}
+
+func TestShortNames(t *testing.T) {
+	baseServer := newServer(t, records("printer. 60 IN A 10.0.0.8", "broken. 60 IN A 10.0.0.9"))
+	zone := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		if strings.HasPrefix(q.Question[0].Name, "broken.") {
+			return rcode(dns.RcodeServerFailure)(n, q)
+		}
+		return records("db.second.example. 60 IN A 10.0.0.1")(n, q)
+	})
+	r := newResolver(t, Options{Tailnet: up(TailnetDNS{
+		Search: []string{"elsewhere.example", "first.example", "second.example"},
+		Routes: map[string][]string{"first.example": {"10.9.9.1"}, "second.example": {"10.9.9.1"}},
+	})}, map[string]*server{base: baseServer, "10.9.9.1": zone})
+	lookup(t, r, "db", "zone second.example", "10.0.0.1")
+	lookup(t, r, "printer", SourceBase, "10.0.0.8")
+	lookupFails(t, r, "broken", flow.ResolveFailed, "source: zone first.example")
+	if q := baseServer.queries(""); len(q) != 2 {
+		t.Errorf("the pod's resolver was asked %v; want printer alone", q)
+	}
+}
+
+// That a name has no address is told from that there is no such name, which would
+// deny all names below it (RFC 8020).
+func TestNoAddress(t *testing.T) {
+	r := newResolver(t, Options{}, map[string]*server{base: newServer(t, records("mail.known. 60 IN MX 5 mx.known."))})
+	for name, exists := range map[string]bool{"mail.known": true, "none.known": false} {
+		if _, err := r.Lookup(t.Context(), Host{Name: name}); flow.ClassOf(err) != flow.NotFound || errors.Is(err, flow.ErrNoAddress) != exists {
+			t.Errorf("%s: %v; exists is %v", name, err, exists)
+		}
+	}
+	half := newServer(t, func(n string, q *dns.Msg) *dns.Msg { // one family fails, the other says that there is no such name
+		if q.Question[0].Qtype == dns.TypeAAAA {
+			return rcode(dns.RcodeServerFailure)(n, q)
+		}
+		return rcode(dns.RcodeNameError)(n, q)
+	})
+	lookupFails(t, newResolver(t, Options{}, map[string]*server{base: half}), "none.known", flow.NotFound, "does not exist")
+}
+
+// Names of the cluster and of the pod are for the pod's resolver, also when the
+// tailnet has global ones; and so are all others when those can't be asked.
+func TestNamesOfTheCluster(t *testing.T) {
+	pod := newServer(t, records("pando.pando.svc.cluster.local. 60 IN A 10.96.0.7", "www.known. 60 IN A 192.0.2.9"))
+	global := newServer(t, records("www.known. 60 IN A 192.0.2.8", "db.corp.example. 60 IN A 10.0.0.5"))
+	d := TailnetDNS{Resolvers: []string{"https://dns.example/dns-query", "192.0.2.53"}, Search: []string{"corp.example"}}
+	o := Options{ResolvConf: file(t, "nameserver "+base+"\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\n"), Tailnet: func() (TailnetDNS, bool) { return d, true }}
+	r := newResolver(t, o, map[string]*server{base: pod, "192.0.2.53": global})
+	r.opts.DialGlobal = r.dialBase
+	lookup(t, r, "pando.pando.svc", SourceBase, "10.96.0.7")
+	lookup(t, r, "www.known", SourceGlobal, "192.0.2.8")
+	lookup(t, r, "db", SourceGlobal, "10.0.0.5") // completed by the tailnet's search domain, whoever answers for it
+	if a, err := r.Lookup(t.Context(), Host{Name: "db"}); err != nil || a.Name != "db.corp.example" {
+		t.Errorf("the whole name of db: %+v, %v", a, err)
+	}
+	if a, err := r.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {
+		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+	}
+	if a, err := r.LookupPod(t.Context(), "db"); flow.ClassOf(err) != flow.NotFound {
+		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+	}
+	// A cluster's DNS that forwards nothing answers SERVFAIL to what is not its own.
+	alone := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		if strings.HasSuffix(q.Question[0].Name, ".cluster.local.") {
+			return records("pando.pando.svc.cluster.local. 60 IN A 10.96.0.7", "web.ns.cluster.local. 60 IN A 10.96.0.8")(n, q)
+		}
+		return rcode(dns.RcodeServerFailure)(n, q)
+	})
+	strict := newResolver(t, Options{ResolvConf: o.ResolvConf}, map[string]*server{base: alone})
+	lookup(t, strict, "pando.pando.svc", SourceBase, "10.96.0.7")
+	lookup(t, strict, "web.ns", SourceBase, "10.96.0.8") // asked as it is first, and failed
+	lookupFails(t, strict, "www.known", flow.ResolveFailed, "source: base")
+	if a, err := strict.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {
+		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+	}
+	d.Resolvers = d.Resolvers[:1] // DNS over HTTPS alone
+	r.Follow()
+	lookup(t, r, "www.known", SourceBase, "192.0.2.9")
+}

@@ -1,0 +1,255 @@
+package resolve
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+func TestRemembersWhoAnswered(t *testing.T) {
+	dead, good := newServer(t, silent), newServer(t, records(apiA, "two.corp.example. 60 IN A 10.0.0.2"))
+	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1", "10.9.9.2"}}})}, map[string]*server{"10.9.9.1": dead, "10.9.9.2": good})
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+	asked := len(dead.queries(""))
+	if asked == 0 {
+		t.Fatal("the first server was not asked first")
+	}
+	start := time.Now()
+	lookup(t, r, "two.corp.example", "zone corp.example", "10.0.0.2")
+	if n := len(dead.queries("")); n != asked || time.Since(start) > serverTimeout {
+		t.Errorf("the server that is silent was asked again, %d times", n-asked)
+	}
+}
+
+func TestTransport(t *testing.T) {
+	good := records(apiA)
+	overUDP := func(f answer) answer {
+		return func(network string, q *dns.Msg) *dns.Msg {
+			if network == "udp" {
+				return f(network, q)
+			}
+			return good(network, q)
+		}
+	}
+	change := func(f func(*dns.Msg)) answer {
+		return overUDP(func(n string, q *dns.Msg) *dns.Msg {
+			m := new(dns.Msg).SetReply(q)
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: []byte{203, 0, 113, 66}}}
+			f(m)
+			return m
+		})
+	}
+	for _, tc := range []struct {
+		name     string
+		answer   answer
+		networks []string
+		tcp      bool          // TCP is what answered
+		after    time.Duration // and not before this
+	}{
+		{"udp", good, nil, false, 0},
+		{"truncated", change(func(m *dns.Msg) { m.Truncated = true }), nil, true, 0},
+		{"udp_silent", overUDP(silent), nil, true, tcpAfter},
+		{"udp_refused", good, []string{"tcp"}, true, 0},
+		{"udp_only", good, []string{"udp"}, false, 0},
+		{"wrong_id", change(func(m *dns.Msg) { m.Id++ }), nil, true, tcpAfter},
+		{"wrong_question", change(func(m *dns.Msg) { m.Question[0].Name = "evil.example." }), nil, true, 0},
+		{"wrong_type", change(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), nil, true, 0},
+		{"no_question", change(func(m *dns.Msg) { m.Question = nil }), nil, true, 0},
+		{"query_sent_back", change(func(m *dns.Msg) { m.Response, m.Answer = false, nil }), nil, true, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, tc.answer, tc.networks...)
+			start := time.Now()
+			lookup(t, newResolver(t, Options{}, map[string]*server{base: s}), "api.corp.example", SourceBase, "10.0.0.1")
+			took := time.Since(start)
+			if tcp := slices.Contains(s.queries(""), "tcp A api.corp.example"); tcp != tc.tcp {
+				t.Errorf("asked %v; want TCP %v", s.queries(""), tc.tcp)
+			}
+			if took < tc.after || took > tc.after+serverTimeout-tcpAfter {
+				t.Errorf("took %s; want %s or a little more", took, tc.after)
+			}
+		})
+	}
+}
+
+func TestFailover(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		first    answer
+		networks []string
+	}{
+		{"servfail", rcode(dns.RcodeServerFailure), nil},
+		{"refused", rcode(dns.RcodeRefused), nil},
+		{"silent", silent, nil},
+		{"nothing_listens", silent, []string{"neither"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			servers := map[string]*server{"10.9.9.1": newServer(t, tc.first, tc.networks...), "10.9.9.2": newServer(t, records(apiA))}
+			r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"https://10.9.9.3/dns-query", "10.9.9.1", "10.9.9.2"}}})}, servers)
+			lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+		})
+	}
+}
+
+func TestFailures(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		answer answer
+		class  flow.Class
+	}{
+		{"servfail", rcode(dns.RcodeServerFailure), flow.ResolveFailed},
+		{"refused", rcode(dns.RcodeRefused), flow.ResolveFailed},
+		{"format_error", rcode(dns.RcodeFormatError), flow.ResolveFailed},
+		{"silent", silent, flow.Timeout},
+		{"nxdomain", rcode(dns.RcodeNameError), flow.NotFound},
+		{"no_data", rcode(dns.RcodeSuccess), flow.NotFound},
+		{"one_family_fails_the_other_has_none", func(n string, q *dns.Msg) *dns.Msg {
+			if q.Question[0].Qtype == dns.TypeA {
+				return rcode(dns.RcodeServerFailure)(n, q)
+			}
+			return rcode(dns.RcodeSuccess)(n, q)
+		}, flow.ResolveFailed},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := newResolver(t, Options{Timeout: 700 * time.Millisecond}, map[string]*server{base: newServer(t, tc.answer)})
+			lookupFails(t, r, "api.corp.example", tc.class, "source: base")
+		})
+	}
+	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"https://dns.example/"}}})}, nil)
+	lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "zone corp.example")
+}
+
+func TestFamilies(t *testing.T) {
+	both := records(apiA, "api.corp.example. 60 IN A 10.0.0.2", "api.corp.example. 60 IN AAAA fd00::1", "api.corp.example. 60 IN AAAA ::ffff:10.0.0.3")
+	lookup(t, newResolver(t, Options{}, map[string]*server{base: newServer(t, both)}), "api.corp.example", SourceBase, "fd00::1", "10.0.0.3", "10.0.0.1", "10.0.0.2")
+	for _, failing := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		s := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+			if q.Question[0].Qtype == failing {
+				return rcode(dns.RcodeServerFailure)(n, q)
+			}
+			return records(apiA, "api.corp.example. 60 IN AAAA fd00::1")(n, q)
+		})
+		want := map[uint16]string{dns.TypeA: "fd00::1", dns.TypeAAAA: "10.0.0.1"}[failing]
+		lookup(t, newResolver(t, Options{}, map[string]*server{base: s}), "api.corp.example", SourceBase, want)
+	}
+}
+
+func TestAliases(t *testing.T) {
+	zone := newServer(t, records(apiA, "www.corp.example. 60 IN CNAME API.corp.example.", "out.corp.example. 60 IN CNAME cdn.public.known.",
+		"gone.corp.example. 60 IN CNAME none.corp.example.", "loop.corp.example. 60 IN CNAME loop2.corp.example.", "loop2.corp.example. 60 IN CNAME loop.corp.example.",
+		"self.corp.example. 60 IN CNAME self.corp.example.", "ping.corp.example. 60 IN CNAME pong.public.known."))
+	public := newServer(t, records("cdn.public.known. 60 IN CNAME edge.public.known.", "edge.public.known. 60 IN A 203.0.113.1", "pong.public.known. 60 IN CNAME ping.corp.example."))
+	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})}, map[string]*server{"10.9.9.1": zone, base: public})
+	lookup(t, r, "www.corp.example", "zone corp.example", "10.0.0.1")
+	if q := zone.queries("api.corp.example"); len(q) > 0 {
+		t.Errorf("asked %v, which the answer for www had", q)
+	}
+	lookup(t, r, "out.corp.example", SourceBase, "203.0.113.1")
+	lookupFails(t, r, "gone.corp.example", flow.NotFound, "")
+	lookupFails(t, r, "loop.corp.example", flow.NotFound, "")
+	lookupFails(t, r, "self.corp.example", flow.NotFound, "")
+	lookupFails(t, r, "ping.corp.example", flow.NotFound, "") // from zone to zone for ever
+	if n := len(public.queries("pong.public.known")); n == 0 || n > 2*maxAliases {
+		t.Errorf("the loop between zones took %d queries", n)
+	}
+}
+
+// A CNAME from one zone into another is followed there, whatever the first says
+// of its end: that there is no such name, or a lie.
+func TestAliasIntoAnotherZone(t *testing.T) {
+	first := newServer(t, records("a.first.example. 60 IN CNAME b.second.example.", // and NXDOMAIN, see records
+		"lie.first.example. 60 IN CNAME c.second.example.", "c.second.example. 60 IN A 203.0.113.66", "typed.first.example. 60 IN CNAME typed.example."))
+	second := newServer(t, records("b.second.example. 60 IN A 10.0.0.1", "c.second.example. 60 IN A 10.0.0.2"))
+	r := newResolver(t, Options{
+		Hosts: map[string][]netip.Addr{"typed.example": addrs("10.0.0.3")},
+		Zones: map[string]Zone{"first.example": {Servers: []string{"192.0.2.3"}, Direct: true}, "second.example": {Servers: []string{"10.9.9.2"}}},
+	}, map[string]*server{"192.0.2.3": first, "10.9.9.2": second})
+	lookup(t, r, "a.first.example", "zone second.example", "10.0.0.1")
+	lookup(t, r, "lie.first.example", "zone second.example", "10.0.0.2")
+	lookup(t, r, "typed.first.example", SourceHosts, "10.0.0.3") // the host table comes first there, too
+}
+
+// A family that says nothing holds up the other for a moment only, and is no
+// failure of its server.
+func TestSilentFamily(t *testing.T) {
+	for _, quiet := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		s := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+			if q.Question[0].Qtype == quiet {
+				return nil
+			}
+			return records("api.corp.example. 600 IN A 10.0.0.1", "api.corp.example. 600 IN AAAA fd00::1")(n, q)
+		})
+		r := newResolver(t, Options{}, map[string]*server{base: s})
+		start := time.Now()
+		lookup(t, r, "api.corp.example", SourceBase, map[uint16]string{dns.TypeA: "fd00::1", dns.TypeAAAA: "10.0.0.1"}[quiet])
+		if took := time.Since(start); took < otherFamily || took > 5*otherFamily {
+			t.Errorf("%s silent: took %v, want %v or a little more", dns.TypeToString[quiet], took, otherFamily)
+		}
+		if a, err := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); err != nil || !a.Cached || a.TTL > halfTTL {
+			t.Errorf("%s silent: half an answer is kept for %v: %+v, %v", dns.TypeToString[quiet], a.TTL, a, err)
+		}
+		for _, h := range r.Health() {
+			if h.Failed != nil {
+				t.Errorf("%s silent: the server counts as failing: %+v", dns.TypeToString[quiet], h)
+			}
+		}
+	}
+}
+
+// A server from before EDNS, and one that can't do what it is asked.
+func TestWithoutEDNS(t *testing.T) {
+	old := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
+		if q.IsEdns0() != nil {
+			return rcode(dns.RcodeFormatError)(n, q)
+		}
+		return records(apiA)(n, q)
+	})
+	lookup(t, newResolver(t, Options{}, map[string]*server{base: old}), "api.corp.example", SourceBase, "10.0.0.1")
+	servers := map[string]*server{"10.9.9.1": newServer(t, rcode(dns.RcodeNotImplemented)), "10.9.9.2": newServer(t, records(apiA))}
+	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1", "10.9.9.2"}}})}, servers)
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+}
+
+func FuzzRead(f *testing.F) {
+	q := new(dns.Msg).SetQuestion("www.corp.example.", dns.TypeA)
+	for _, m := range []*dns.Msg{
+		records("www.corp.example. 60 IN CNAME api.corp.example.", apiA)("", q), records("www.corp.example. 60 IN CNAME www.corp.example.")("", q),
+		rcode(dns.RcodeNameError)("", q), rcode(dns.RcodeServerFailure)("", q),
+	} {
+		wire, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(wire)
+	}
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		m := new(dns.Msg)
+		if m.Unpack(wire) != nil || len(m.Question) == 0 {
+			return
+		}
+		r := read(m, m.Question[0])
+		switch ok := m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError; {
+		case ok == (r.err != nil):
+			t.Errorf("rcode %d gives the error %v", m.Rcode, r.err)
+		case r.ttl < 0:
+			t.Errorf("ttl %s", r.ttl)
+		case len(r.addrs) > 0 && r.alias != "":
+			t.Errorf("both addresses %v and alias %s", r.addrs, r.alias)
+		case len(r.addrs) > len(m.Answer):
+			t.Errorf("%d addresses of %d records", len(r.addrs), len(m.Answer))
+		}
+		for _, a := range r.addrs {
+			if !a.IsValid() || a.Is4In6() || m.Question[0].Qtype == dns.TypeA && !a.Is4() {
+				t.Errorf("address %v", a)
+			}
+		}
+	})
+}
