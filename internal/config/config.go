@@ -259,9 +259,11 @@ func Parse(data []byte, c *Config) error {
 	if doc == nil {
 		return nil // an empty file
 	}
-	if _, ok := doc.(map[string]any); !ok {
+	keys, ok := doc.(map[string]any)
+	if !ok {
 		return errors.New("document: not a mapping; write keys such as listen and tailnet, each with a colon")
 	}
+	emptyNulls(keys)
 	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		Result: c, TagName: "json", MatchName: func(a, b string) bool { return a == b },
 		DecodeHook: decodeValue,
@@ -276,6 +278,22 @@ func Parse(data []byte, c *Config) error {
 		errs = append(errs, fmt.Errorf("%s: no such key; use one of %s", path, strings.Join(siblings(path), ", ")))
 	}
 	return join(errs)
+}
+
+// emptyNulls makes the lists of a rule that are there, with nothing after the
+// colon, empty ones: a template may have rendered so, and to decode them as if
+// they were left out would have the rule match everything.
+func emptyNulls(doc map[string]any) {
+	policy, _ := doc["policy"].(map[string]any)
+	rules, _ := policy["rules"].([]any)
+	for _, r := range rules {
+		rule, _ := r.(map[string]any)
+		for _, key := range []string{"from", "names", "prefixes", "ports"} {
+			if v, there := rule[key]; there && v == nil {
+				rule[key] = []any{}
+			}
+		}
+	}
 }
 
 // unknownKeys lists the paths in v, which stands at path, that are no keys.

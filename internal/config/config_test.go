@@ -137,15 +137,26 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// What a rule leaves out, or has null, is nothing that was meant to say something.
+// What a rule has, but with nothing in it, was meant to say something.
 func TestEmptyLists(t *testing.T) {
-	c, err := Load(write(t, "policy: {rules: [{names: null, action: deny}]}\n"), nil, nil)
-	if err != nil || c.Policy.Rules[0].Names != nil {
-		t.Errorf("null: %#v, %v", c.Policy.Rules, err)
+	for _, file := range []string{
+		"policy: {rules: [{names: [], from: [], prefixes: [], ports: [], action: deny}]}\n",
+		"policy:\n  rules:\n  - action: allow\n    names:\n    from:\n    prefixes:\n    ports:\n",
+	} {
+		if _, err := Load(write(t, file), nil, nil); err == nil || strings.Count(err.Error(), "an empty list matches everything") != 4 {
+			t.Errorf("%s%v", file, err)
+		}
 	}
-	_, err = Load(write(t, "policy: {rules: [{names: [], from: [], prefixes: [], ports: [], action: deny}]}\n"), nil, nil)
-	if err == nil || strings.Count(err.Error(), "an empty list matches everything") != 4 {
-		t.Errorf("empty lists: %v", err)
+	if _, err := Load(write(t, "policy: {rules: [{action: deny}]}\n"), nil, nil); err != nil {
+		t.Error(err)
+	}
+	for _, file := range []string{"policy:\n", "policy: {rules: }\n"} {
+		if _, err := Load(write(t, file), nil, nil); err != nil {
+			t.Errorf("%s%v", file, err)
+		}
+	}
+	if err := Parse([]byte("policy: {rules: [null, 1, {names: 1}]}"), new(Config)); err == nil {
+		t.Error("rules that are none were taken")
 	}
 }
 
