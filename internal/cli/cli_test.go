@@ -85,6 +85,20 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if stdout, _, err := run(t, nil, "completion", shell); err != nil || !strings.Contains(stdout, "pando") {
+			t.Errorf("%s: %.80q, %v", shell, stdout, err)
+		}
+	}
+	// What the scripts ask for.
+	for words, want := range map[string]string{"e": "explain", "status --": "--json", "gateway --drain-": "--drain-timeout"} {
+		if stdout, _, err := run(t, nil, append([]string{"__complete"}, strings.Split(words, " ")...)...); err != nil || !strings.Contains(stdout, want) {
+			t.Errorf("%q is completed by %q, %v; want %s", words, stdout, err, want)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, tc := range []struct {
 		name string

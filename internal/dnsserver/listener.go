@@ -13,6 +13,9 @@ import (
 // connection, not our patience.
 const writeTime = 5 * time.Second
 
+// tellEvery is how often it is said at most that accepting fails.
+const tellEvery = 250 * time.Millisecond
+
 // listener keeps the library's server, which knows neither limits nor what to do
 // when descriptors run out, from taking more than it should.
 type listener struct {
@@ -25,6 +28,7 @@ type listener struct {
 // may pass.
 func (l *listener) Accept() (net.Conn, error) {
 	var pause time.Duration
+	var told time.Time
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
@@ -32,7 +36,10 @@ func (l *listener) Accept() (net.Conn, error) {
 				return nil, err
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			l.server.Log.Warn("accept failed", "port", "dns", "err", err, "retry_in", pause)
+			if time.Since(told) > tellEvery {
+				told = time.Now()
+				l.server.Log.Warn("accept failed", "port", "dns", "err", err, "retry_in", pause)
+			}
 			select {
 			case <-time.After(pause):
 			case <-l.ctx.Done():

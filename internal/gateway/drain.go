@@ -20,8 +20,8 @@ type drainParts struct {
 	failed       bool // a part could not go on
 }
 
-// cutTime is how long work that was cut may take to end, of the 5 s beside settle
-// and timeout that the chart gives a pod.
+// cutTime is how long work that was cut may take to end. The chart gives a pod
+// 10 s beside settle and timeout.
 const cutTime = 4 * time.Second
 
 // progressEvery is how often a drain says how it goes.
@@ -82,7 +82,8 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 		g.log.Warn("work was cut", "why", why, "tunnels", tunnels, "requests", requests)
 	}
 	if waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end)); waitErr != nil {
-		waitErr = fmt.Errorf("work that was cut had not ended %v later: %d tunnels are left", cutTime, g.relay.Active())
+		connections, _ := g.limit.Connections()
+		waitErr = fmt.Errorf("work that was cut had not ended %v later: %d connections are left, %d of them tunnels", cutTime, connections, g.relay.Active())
 	}
 	for _, f := range fronts {
 		f.Close()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -139,7 +140,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	g.http = g.newHTTP()
 	g.http.Authenticate = authenticate
 	socks := &socks5.Server{Road: g.road, Authenticate: authenticate}
-	g.mux = &mux.Mux{HTTP: g.http, SOCKS5: socks, Enter: g.limit.Enter, Leave: g.limit.Leave, Log: opts.Log}
+	g.mux = &mux.Mux{HTTP: g.http, SOCKS5: socks, Enter: g.limit.Enter, Leave: g.limit.Leave, Silent: func() { g.metrics.Refused(limit.FirstByte) }, Log: opts.Log}
 	for _, ln := range g.proxy {
 		g.ports = append(g.ports, port{ln, mux.Port{}})
 	}
@@ -180,7 +181,10 @@ func (g *Gateway) finished(rec *flow.Record) {
 // or the error says what is.
 func (g *Gateway) Run(ctx, cut context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var beside sync.WaitGroup // what goes on during a drain
+	defer beside.Wait()
 	defer stop()
+	beside.Go(func() { g.endIdle(work) })
 	serving, failed := errgroup.WithContext(work)
 	for _, p := range g.ports {
 		serving.Go(func() error { return g.mux.Serve(work, p.TCPListener, p.use) })

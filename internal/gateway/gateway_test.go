@@ -57,6 +57,7 @@ var ownGateway = []testCase{
 	{"transparent_limits", transparentLimits},
 	{"slow_and_heavy_requests", slowAndHeavy},
 	{"idle_tunnel", idleTunnel},
+	{"idle_tunnel_in_a_drain", idleInDrain},
 	{"route_that_goes_away", routeGone},
 	{"probe_targets", probeTargets},
 	{"status", status},

@@ -115,7 +115,7 @@ func TestEarlyConnection(t *testing.T) {
 	w.net.StopControl()
 
 	cfg := config.Default()
-	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", ""
+	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Tailnet.Hostname, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = "early", w.net.URL(), testnet.AuthKey
 	cfg.Tailnet.StartTimeout, cfg.Drain = config.Duration(45*time.Second), config.Drain{}
 	gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
@@ -144,6 +144,13 @@ func TestEarlyConnection(t *testing.T) {
 	if b, err := br.Peek(1); err == nil {
 		t.Fatalf("it was answered without a tailnet: %q", b)
 	}
+	r := &replica{gw: gw}
+	if code, body := r.admin(t, "/readyz"); code != 503 || !strings.Contains(body, "[-]tailnet failed: ") {
+		t.Errorf("without a tailnet: %d %s", code, body)
+	}
+	if value(t, r, "pando_tailnet_up") != 0 || value(t, r, "pando_ready") != 0 {
+		t.Error("the metrics say that it is up, or ready")
+	}
 	begin := time.Now()
 	if err := w.net.StartControl(); err != nil {
 		t.Fatal(err)
@@ -166,6 +173,10 @@ func TestEarlyConnection(t *testing.T) {
 	fmt.Fprintf(c, "GET /hello HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", testnet.APIName)
 	if resp, err = http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
 		t.Errorf("through the tunnel: %v, %v", resp, err)
+	}
+	eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
+	if value(t, r, "pando_tailnet_up") != 1 || value(t, r, "pando_ready") != 1 {
+		t.Error("the metrics don't say that it is up, and ready")
 	}
 }
 

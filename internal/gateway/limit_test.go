@@ -260,6 +260,23 @@ func idleTunnel(t *testing.T, w *world) {
 	}
 }
 
+// idleInDrain: a drain waits for no tunnel that has gone idle.
+func idleInDrain(t *testing.T, w *world) {
+	countBytes(w, 7222)
+	r := w.start(t, func(c *config.Config) {
+		c.Tunnel.IdleTimeout = config.Duration(400 * time.Millisecond)
+		c.Drain.Timeout = config.Duration(time.Minute)
+	})
+	r.connectTo(t, testnet.APIName+":7222", "x")
+	r.drain()
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	if f := r.flows.find(t, ":7222"); f["class"] != "idle" {
+		t.Errorf("flow line %v", f)
+	}
+}
+
 // routeGone: a tunnel whose router carries its target no more ends in seconds,
 // and says why.
 func routeGone(t *testing.T, w *world) {

@@ -63,6 +63,8 @@ func reload(t *testing.T, w *world) {
 		return w.curl(t, "-o", "/dev/null", "-w", "%{http_code}", "-x", "http://"+r.addr, "http://"+host+"/")
 	}
 	metric := func(name string) float64 { return value(t, r, name) }
+	const lastGood = "pando_config_last_reload_success_timestamp_seconds"
+	loaded := metric(lastGood)
 	if got := get("new.example.com"); got != "502" {
 		t.Fatalf("before: %s", got)
 	}
@@ -95,6 +97,10 @@ func reload(t *testing.T, w *world) {
 	if metric("pando_config_last_reload_successful") != 0 {
 		t.Error("the metric does not know of the mistake")
 	}
+	changed := metric(lastGood)
+	if changed <= loaded {
+		t.Errorf("the last good change was at %v, and before it at %v", changed, loaded)
+	}
 	if code, body := r.admin(t, "/readyz?verbose"); code != 200 || !strings.Contains(body, `[+]configuration ok: the last change was not valid, the configuration before it goes on: policy.rules[0].action: "perhaps" is not known`) {
 		t.Errorf("readyz: %d %s", code, body)
 	}
@@ -104,6 +110,9 @@ func reload(t *testing.T, w *world) {
 	eventually(t, "the good file", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 2 })
 	if got := get("new.example.com"); got != "502" {
 		t.Errorf("a host that was taken out: %s", got)
+	}
+	if metric("pando_config_last_reload_successful") != 1 || metric(lastGood) <= changed {
+		t.Errorf("after the good file: the last good change was at %v, and before it at %v", metric(lastGood), changed)
 	}
 	if _, body := r.admin(t, "/readyz?verbose"); !strings.Contains(body, "[+]configuration ok: waiting for a restart: drain.timeout") || metric("pando_config_restart_needed") != 1 {
 		t.Errorf("readyz: %s", body)

@@ -24,30 +24,27 @@ const upkeepEvery = time.Minute
 // a day.
 const expiryWarning = 14 * 24 * time.Hour
 
-// upkeep looks after what changes slowly, until ctx ends: idle tunnels, who
-// this device is, and the end of its key.
-func (g *Gateway) upkeep(ctx context.Context) {
+// endIdle ends idle tunnels, until ctx ends.
+func (g *Gateway) endIdle(ctx context.Context) {
 	idle := time.Duration(g.cfg.Tunnel.IdleTimeout)
-	every := upkeepEvery
-	if idle > 0 {
-		every = max(min(every, idle/4), 10*time.Millisecond)
+	for idle > 0 && ctx.Err() == nil {
+		g.relay.EndIdle(idle, time.Now())
+		sleep(ctx, max(min(upkeepEvery, idle/4), 10*time.Millisecond))
 	}
-	t := time.NewTicker(every)
-	defer t.Stop()
-	var warned, device time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		if idle > 0 {
-			g.relay.EndIdle(idle, time.Now())
-		}
-		if !g.onTailnet() || time.Since(device) < upkeepEvery {
+}
+
+// upkeep looks after what changes slowly, from when the replica has joined until
+// ctx ends: who this device is, and the end of its key.
+func (g *Gateway) upkeep(ctx context.Context) {
+	select {
+	case <-g.warm:
+	case <-ctx.Done():
+	}
+	var warned time.Time
+	for ; ctx.Err() == nil; sleep(ctx, upkeepEvery) {
+		if !g.onTailnet() {
 			continue
 		}
-		device = time.Now()
 		g.saveDevice()
 		if e := g.node.Status().KeyExpiry; !e.IsZero() && time.Until(e) < expiryWarning && time.Since(warned) > 24*time.Hour {
 			warned = time.Now()

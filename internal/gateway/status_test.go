@@ -203,6 +203,7 @@ func metricsMove(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Limits.PerClient = 3
+		c.Dial.Timeout = config.Duration(10 * time.Second)
 		c.Drain.Settle = config.Duration(2 * time.Second)
 	})
 	before := scrape(t, r)
@@ -210,6 +211,7 @@ func metricsMove(t *testing.T, w *world) {
 	w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/")
 	w.curl(t, "-x", "socks5h://"+r.addr, "http://"+testnet.APIName+"/")
 	eventually(t, "curl to be gone", func() bool { return value(t, r, "pando_connections") == 1 })
+	mended(t, w, r)
 	r.connectTo(t, testnet.APIName+":7260", "x")
 	r.connectTo(t, testnet.APIName+":7260", "x")
 	refused := r.raw(t)
@@ -228,9 +230,9 @@ func metricsMove(t *testing.T, w *world) {
 	for _, f := range slices.Sorted(maps.Keys(moved)) {
 		switch f {
 		case "pando_build_info", "pando_config_reloads_total", "pando_config_last_reload_successful", "pando_config_last_reload_success_timestamp_seconds", "pando_config_restart_needed",
-			"pando_probes_failing", "pando_dials", "pando_tailnet_sessions_mended_total", // the cases reload, probe_targets, limits and the engine's own
+			"pando_probes_failing", "pando_dials", // the cases reload, probe_targets and limits
 			"pando_dns_answers_total",                             // the case dns_answerer
-			"pando_tailnet_up", "pando_tailnet_control_connected", // the case status
+			"pando_tailnet_up", "pando_tailnet_control_connected", // TestEarlyConnection and the case status
 			"pando_tailnet_key_expiry_timestamp_seconds", "pando_tailnet_peers", "pando_tailnet_routes", "pando_tailnet_routers": // the case key_expiry_peers_and_routes
 		default:
 			if !moved[f] {
@@ -255,6 +257,22 @@ func metricsMove(t *testing.T, w *world) {
 	tunnel.Close()
 }
 
+// mended has the router lose its side of the session until the loss is found out
+// before the router has begun a new one by itself.
+func mended(t *testing.T, w *world, r *replica) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); value(t, r, "pando_tailnet_sessions_mended_total") == 0; {
+		if time.Now().After(end) {
+			t.Error("no lost session was mended")
+			return
+		}
+		time.Sleep(500 * time.Millisecond) // the router has nothing more to say
+		w.cloud.ResetSession(r.gw.Node().Addrs()[0])
+		c, _ := r.connectTo(t, testnet.APIAddr.String()+":7260", "x") // its dial has to wait
+		c.Close()
+	}
+}
+
 // keyExpiry: a key that ends soon is shown and warned of, and peers and routes
 // are counted as they come.
 func keyExpiry(t *testing.T, w *world) {
@@ -262,7 +280,6 @@ func keyExpiry(t *testing.T, w *world) {
 		return func(c *config.Config) {
 			withAdmin(c)
 			c.Tailnet.Hostname, c.Tailnet.StateDir = "expiring", dir
-			c.Tunnel.IdleTimeout = config.Duration(2 * time.Second) // the key is looked at as often as idle tunnels are
 		}
 	}
 	dir := t.TempDir()

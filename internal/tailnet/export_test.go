@@ -15,6 +15,9 @@ func (n *Node) Tun() *tstun.Wrapper { return n.sys.Tun.Get() }
 // supply does. It is of no use then but for Close.
 func Freeze(n *Node) { n.sys.MagicSock.Get().Close() }
 
+// MaxRTO is when a segment is tried again at the latest.
+const MaxRTO = maxRTO
+
 // CachedPeer is what the names of cached peers begin with.
 const CachedPeer = cachedPeer
 

@@ -150,20 +150,6 @@ func twoNodes(t *testing.T, w *world) {
 
 // saysWhatToMount: without the right to make it, a missing TUN device is an
 // error that helps.
-// boundsRTO reports whether the stack of c can bound its RTO: Linux can from 6.15 on.
-func boundsRTO(t *testing.T, c net.Conn) bool {
-	tc, ok := c.(*net.TCPConn)
-	if !ok {
-		return true
-	}
-	rc, err := tc.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rc.Control(func(fd uintptr) { _, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS) })
-	return err == nil
-}
-
 func saysWhatToMount(t *testing.T) {
 	t.Helper()
 	err := tailnet.EnsureTUN(filepath.Join(t.TempDir(), "net", "tun"))

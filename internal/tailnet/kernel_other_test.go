@@ -2,10 +2,7 @@
 
 package tailnet_test
 
-import (
-	"net"
-	"testing"
-)
+import "testing"
 
 func onlyNetAdmin(*testing.T)    {}
 func saysWhatToMount(*testing.T) {}
@@ -13,5 +10,3 @@ func noTraceInKernel(*testing.T) {}
 
 func nothingLeaks(*testing.T, *world) {}
 func twoNodes(*testing.T, *world)     {}
-
-func boundsRTO(*testing.T, net.Conn) bool { return true }

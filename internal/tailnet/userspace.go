@@ -213,10 +213,17 @@ func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
 	return a, nil
 }
 
-// boundRTO gives the stack keepalive.RTOMax. It has as many more tries for it, so
-// that connections for which no PeerTimeout is set live as long as before.
+// maxRTO is the longest time between two tries to send a segment. TCP doubles its
+// RTO with each that is lost, up to 120 s, so after an outage of half a minute a
+// connection that had something to send stays silent for another half, although
+// its peer is back. RFC 6298 section 2.5 asks for 60 s at least, for the sake of
+// paths that take long; through a tunnel that takes 5 s nobody works.
+const maxRTO = 5 * time.Second
+
+// boundRTO gives the stack maxRTO. It has as many more tries for it, so that
+// connections for which no PeerTimeout is set live as long as before.
 func boundRTO(ns *netstack.Impl) error {
-	longest, tries := tcpip.TCPMaxRTOOption(keepalive.RTOMax), tcpip.TCPMaxRetriesOption(16*time.Minute/keepalive.RTOMax)
+	longest, tries := tcpip.TCPMaxRTOOption(maxRTO), tcpip.TCPMaxRetriesOption(16*time.Minute/maxRTO)
 	if terr := ns.SetTransportProtocolOption(tcp.ProtocolNumber, &longest); terr != nil {
 		return errno(terr)
 	}

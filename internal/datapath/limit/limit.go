@@ -27,10 +27,11 @@ const (
 	Connections Which = "connections"
 	PerClient   Which = "per_client"
 	Dials       Which = "dials"
+	FirstByte   Which = "first_byte" // a client that said nothing in time; package mux counts those
 )
 
 // All lists every limit.
-func All() []Which { return []Which{Connections, PerClient, Dials} }
+func All() []Which { return []Which{Connections, PerClient, Dials, FirstByte} }
 
 // Gate counts and refuses. The zero value lets everything pass.
 type Gate struct {

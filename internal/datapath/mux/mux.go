@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +79,10 @@ const (
 	refusals   = 64 // at a time
 )
 
+// tellEvery is how often a port says at most that accepting fails: with clients
+// that come and go at the limit of descriptors, every other accept may.
+const tellEvery = 250 * time.Millisecond
+
 // Mux accepts connections and hands each to its front end. Its fields must not
 // change once it serves.
 type Mux struct {
@@ -92,7 +97,9 @@ type Mux struct {
 	// PeekTimeout is how long a client may take to send its first byte. Zero
 	// means DefaultPeekTimeout.
 	PeekTimeout time.Duration
-	Log         *slog.Logger
+	// Silent, when set, is told of each client that let that time pass.
+	Silent func()
+	Log    *slog.Logger
 
 	refusing atomic.Int32
 
@@ -108,6 +115,7 @@ type Mux struct {
 // Connections that were handed over go on under ctx.
 func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
 	var pause time.Duration
+	var told time.Time
 	for {
 		c, err := ln.AcceptTCP()
 		if err != nil {
@@ -117,7 +125,10 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
 			// Out of descriptors, or a client that left the queue: neither is
 			// a reason to stop, and neither may spin.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			m.Log.Warn("accept failed", "err", err, "retry_in", pause)
+			if time.Since(told) > tellEvery {
+				told = time.Now()
+				m.Log.Warn("accept failed", "err", err, "retry_in", pause)
+			}
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -199,6 +210,9 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, port Port) (tunnelle
 	m.forget(c)
 	switch {
 	case err != nil:
+		if errors.Is(err, os.ErrDeadlineExceeded) && m.Silent != nil {
+			m.Silent()
+		}
 		c.Close()
 	case port.Front != nil:
 		return port.Front.Serve(ctx, c)

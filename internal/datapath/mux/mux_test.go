@@ -201,6 +201,8 @@ func TestRefuses(t *testing.T) {
 // one is closed, the first one's deadline would have passed.
 func TestPeekTimeout(t *testing.T) {
 	s := start(t, 100*time.Millisecond)
+	var told atomic.Int32
+	s.Silent = func() { told.Add(1) }
 	talker := s.dial(t, []byte("G"))
 	h := <-s.taken
 	closed(t, s.dial(t, nil))
@@ -213,6 +215,9 @@ func TestPeekTimeout(t *testing.T) {
 	closed(t, left)
 	if len(s.taken) != 0 {
 		t.Error("a handler got a silent client")
+	}
+	if n := told.Load(); n != 1 { // the other had left before its time
+		t.Errorf("%d silent clients were told of, want 1", n)
 	}
 }
 

@@ -1,7 +1,0 @@
-//go:build !linux
-
-package keepalive
-
-import "time"
-
-func setTimes(uintptr, time.Duration) error { return nil }

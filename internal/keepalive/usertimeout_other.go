@@ -1,0 +1,7 @@
+//go:build !linux
+
+package keepalive
+
+import "time"
+
+func setUserTimeout(uintptr, time.Duration) error { return nil }
