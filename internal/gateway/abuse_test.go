@@ -211,7 +211,7 @@ func hellos(t *testing.T, w *world) {
 		most float64 // KiB each
 		send func(c net.Conn)
 	}{
-		{"hello_that_stops", 40, func(c net.Conn) { c.Write(part[:1]) }},
+		{"hello_that_stops", 64, func(c net.Conn) { c.Write(part[:1]) }},
 		{"hello_byte_by_byte", 72, func(c net.Conn) {
 			c.Write(part[:1])
 			writers.Go(func() { // ends with the connection, or with the record

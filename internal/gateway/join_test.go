@@ -175,9 +175,10 @@ func TestEarlyConnection(t *testing.T) {
 		t.Errorf("through the tunnel: %v, %v", resp, err)
 	}
 	eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
-	if value(t, r, "pando_tailnet_up") != 1 || value(t, r, "pando_ready") != 1 {
-		t.Error("the metrics don't say that it is up, and ready")
-	}
+	eventually(t, "the metrics to say so", func() bool { // the state of the tailnet may be a second old
+		m := scrape(t, r)
+		return m["pando_tailnet_up"] == 1 && m["pando_ready"] == 1
+	})
 }
 
 // A replica that advertises routes (TS_ROUTES) carries other nodes there,

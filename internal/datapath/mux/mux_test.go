@@ -63,6 +63,7 @@ type served struct {
 	log     lockedLog
 	ended   chan error // gets what Serve returns
 	taken   chan handed
+	mute    atomic.Int32 // clients that said nothing in time
 	release chan struct{}
 }
 
@@ -83,7 +84,7 @@ func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr
 		t.Fatal(err)
 	}
 	s := &served{ln: ln, ended: make(chan error, 1), taken: make(chan handed, 16), release: make(chan struct{})}
-	s.Mux = &Mux{HTTP: &front{s, HTTP}, SOCKS5: &front{s, SOCKS5}, Enter: enter, Leave: leave, PeekTimeout: peekTimeout, Log: slog.New(slog.NewTextHandler(&s.log, nil))}
+	s.Mux = &Mux{HTTP: &front{s, HTTP}, SOCKS5: &front{s, SOCKS5}, Enter: enter, Leave: leave, PeekTimeout: peekTimeout, Silent: func() { s.mute.Add(1) }, Log: slog.New(slog.NewTextHandler(&s.log, nil))}
 	go func() { s.ended <- s.Serve(t.Context(), ln, Port{}) }()
 	t.Cleanup(func() {
 		close(s.release)
@@ -201,8 +202,6 @@ func TestRefuses(t *testing.T) {
 // one is closed, the first one's deadline would have passed.
 func TestPeekTimeout(t *testing.T) {
 	s := start(t, 100*time.Millisecond)
-	var told atomic.Int32
-	s.Silent = func() { told.Add(1) }
 	talker := s.dial(t, []byte("G"))
 	h := <-s.taken
 	closed(t, s.dial(t, nil))
@@ -216,7 +215,7 @@ func TestPeekTimeout(t *testing.T) {
 	if len(s.taken) != 0 {
 		t.Error("a handler got a silent client")
 	}
-	if n := told.Load(); n != 1 { // the other had left before its time
+	if n := s.mute.Load(); n != 1 { // the other had left before its time
 		t.Errorf("%d silent clients were told of, want 1", n)
 	}
 }
