@@ -266,7 +266,6 @@ func mended(t *testing.T, w *world, r *replica) {
 			t.Error("no lost session was mended")
 			return
 		}
-		time.Sleep(500 * time.Millisecond) // the router has nothing more to say
 		w.cloud.ResetSession(r.gw.Node().Addrs()[0])
 		c, _ := r.connectTo(t, testnet.APIAddr.String()+":7260", "x") // its dial has to wait
 		c.Close()

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -315,10 +316,18 @@ func busySession(t *testing.T, w *world) {
 	})
 	c := dial(t, n, target)
 	go io.Copy(io.Discard, c) // ends with c
-	tailnet.Lose(w.cloud.Node, func(p *packet.Parsed) bool { return p.IPProto == ipproto.TSMP })
+	var pings atomic.Int32
+	tailnet.Lose(w.cloud.Node, func(p *packet.Parsed) bool {
+		if p.IPProto == ipproto.TSMP {
+			pings.Add(1)
+		}
+		return p.IPProto == ipproto.TSMP
+	})
 	defer tailnet.Lose(w.cloud.Node, nil)
-	tailnet.Suspect(n, target.Addr())
-	time.Sleep(5 * time.Second) // two checks are over
+	eventually(t, "a third check, of two pings each", func() bool {
+		tailnet.Suspect(n, target.Addr())
+		return pings.Load() > 4
+	})
 	if got := n.SessionsMended(); got != 0 {
 		t.Errorf("%d sessions were ended in which bytes came", got)
 	}

@@ -107,7 +107,7 @@ func (n *Node) ping(ctx context.Context, addr netip.Addr, kind tailcfg.PingType)
 // all that it takes.
 func (n *Node) callMeMaybe(peer key.NodePublic) {
 	mc := n.sys.MagicSock.Get()
-	//lint:ignore SA1019 the form that ParseEndpoint reads
+	//lint:ignore SA1019 deprecated for what goes over the wire; it is the form that ParseEndpoint reads
 	if ep, err := mc.ParseEndpoint(peer.UntypedHexString()); err == nil {
 		mc.Send(nil, ep, 0)
 	}
