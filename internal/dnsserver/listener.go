@@ -7,14 +7,13 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // writeTime bounds one answer over TCP: a client that doesn't read ends its
 // connection, not our patience.
 const writeTime = 5 * time.Second
-
-// tellEvery is how often it is said at most that accepting fails.
-const tellEvery = 250 * time.Millisecond
 
 // listener keeps the library's server, which knows neither limits nor what to do
 // when descriptors run out, from taking more than it should.
@@ -27,26 +26,17 @@ type listener struct {
 // Accept returns the next client that is let in. It does not spin on errors that
 // may pass.
 func (l *listener) Accept() (net.Conn, error) {
-	var pause time.Duration
-	var told time.Time
+	var failures flow.AcceptFailures
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) || l.ctx.Err() != nil {
 				return nil, err
 			}
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			if time.Since(told) > tellEvery {
-				told = time.Now()
-				l.server.Log.Warn("accept failed", "port", "dns", "err", err, "retry_in", pause)
-			}
-			select {
-			case <-time.After(pause):
-			case <-l.ctx.Done():
-			}
+			failures.Wait(l.ctx, l.server.Log.With("port", "dns"), err)
 			continue
 		}
-		pause = 0
+		failures.Over()
 		client := clientOf(c)
 		if l.server.Enter == nil {
 			return &conn{Conn: c, leave: func() {}}, nil

@@ -79,10 +79,6 @@ const (
 	refusals   = 64 // at a time
 )
 
-// tellEvery is how often a port says at most that accepting fails: with clients
-// that come and go at the limit of descriptors, every other accept may.
-const tellEvery = 250 * time.Millisecond
-
 // Mux accepts connections and hands each to its front end. Its fields must not
 // change once it serves.
 type Mux struct {
@@ -114,8 +110,7 @@ type Mux struct {
 // Serve accepts from ln, a port, until ln is closed, and then returns nil.
 // Connections that were handed over go on under ctx.
 func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
-	var pause time.Duration
-	var told time.Time
+	var failures flow.AcceptFailures
 	for {
 		c, err := ln.AcceptTCP()
 		if err != nil {
@@ -124,19 +119,12 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
 			}
 			// Out of descriptors, or a client that left the queue: neither is
 			// a reason to stop, and neither may spin.
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			if time.Since(told) > tellEvery {
-				told = time.Now()
-				m.Log.Warn("accept failed", "err", err, "retry_in", pause)
-			}
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := failures.Wait(ctx, m.Log, err); err != nil {
+				return err
 			}
 			continue
 		}
-		pause = 0
+		failures.Over()
 		m.accepted.Store(time.Now().UnixNano())
 		m.admit(ctx, c, port)
 	}
