@@ -128,13 +128,14 @@ type Policy struct {
 	Rules  []Rule `json:"rules" doc:"Rules in order; the first that matches decides. Without a match the request is allowed."`
 }
 
-// Rule is one line of the policy. Fields that are left out match everything.
+// Rule is one line of the policy. Fields that are left out match everything, so
+// they are written as they were read: not as null, which is refused.
 type Rule struct {
 	Name     string   `json:"name" doc:"Name for the log. Empty means the rule's number."`
-	From     []string `json:"from" doc:"Client addresses: prefixes or single addresses."`
-	Names    []string `json:"names" doc:"Target names: exact, or *.suffix for all names below suffix."`
-	Prefixes []string `json:"prefixes" doc:"Target addresses: prefixes or single addresses. A rule that denies has those inside NAT64, 6to4 and 4via6 addresses too."`
-	Ports    []string `json:"ports" doc:"Target ports: 443 or 8000-8099."`
+	From     []string `json:"from,omitempty" doc:"Client addresses: prefixes or single addresses."`
+	Names    []string `json:"names,omitempty" doc:"Target names: exact, or *.suffix for all names below suffix."`
+	Prefixes []string `json:"prefixes,omitempty" doc:"Target addresses: prefixes or single addresses. A rule that denies has those inside NAT64, 6to4 and 4via6 addresses too."`
+	Ports    []string `json:"ports,omitempty" doc:"Target ports: 443 or 8000-8099."`
 	Action   string   `json:"action" doc:"allow or deny."`
 }
 

@@ -83,7 +83,8 @@ func Changes(old, changed *Config) (live, restart []string) {
 func walk(v reflect.Value, prefix string, index []int, settable, live bool, keys *[]Key) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		path := prefix + f.Tag.Get("json")
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		path := prefix + name
 		at := append(slices.Clone(index), i)
 		k := Key{Path: path, Doc: f.Tag.Get("doc"), index: at, Scalar: settable, Live: live || f.Tag.Get("live") != ""}
 		if !settable {
