@@ -102,9 +102,9 @@ func TestForbiddenImports(t *testing.T) {
 			deny(isStage && slices.Contains(stages, stage) && inside && own != "internal/flow",
 				"stages of the data path share package flow and do not know one another")
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
-			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/tailnet/scoped", "internal/testnet", "internal/fleet"}, f.pkg),
+			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/tailnet/scoped", "internal/tailnet/userspace", "internal/testnet", "internal/fleet"}, f.pkg),
 				"only tailnet (testnet for its control server, fleet for its Kubernetes client) imports tailscale.com")
-			deny(strings.HasPrefix(path, "gvisor.dev/") && f.pkg != "internal/tailnet", "the userspace stack is tailnet's")
+			deny(strings.HasPrefix(path, "gvisor.dev/") && f.pkg != "internal/tailnet/userspace", "the userspace stack has a room of its own")
 			deny(own == "internal/tailnet" && !slices.Contains([]string{"internal/gateway", "internal/testnet"}, f.pkg),
 				"the gateway wires the engine; nobody else needs it")
 			deny(own == "internal/gateway" && !slices.Contains([]string{"internal/cli", "internal/demo"}, f.pkg), "the gateway is built by cli and demo")

@@ -6,6 +6,8 @@ import (
 
 	"tailscale.com/net/packet"
 	"tailscale.com/net/tstun"
+
+	"github.com/pandoproxy/pando/internal/tailnet/userspace"
 )
 
 // Tun gives tests the node's packets.
@@ -16,7 +18,7 @@ func (n *Node) Tun() *tstun.Wrapper { return n.sys.Tun.Get() }
 func Freeze(n *Node) { n.sys.MagicSock.Get().Close() }
 
 // MaxRTO is when a segment is tried again at the latest.
-const MaxRTO = maxRTO
+const MaxRTO = userspace.MaxRTO
 
 // CachedPeer is what the names of cached peers begin with.
 const CachedPeer = cachedPeer
@@ -42,4 +44,11 @@ func Lose(n *Node, which func(*packet.Parsed) bool) {
 			clear(b) // what is no packet gets no answer
 		}
 	})
+}
+
+// LimitPorts leaves n's userspace stack so many source ports.
+func LimitPorts(n *Node, count uint16) {
+	if terr := n.stack.SetPortRange(20000, 20000+count-1); terr != nil {
+		panic(terr.String())
+	}
 }

@@ -1,8 +1,11 @@
 package tailnet_test
 
 import (
+	"errors"
+	"io"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,4 +117,63 @@ func checksum(b []byte, sum uint32) uint16 {
 		sum = sum>>16 + sum&0xffff
 	}
 	return ^uint16(sum)
+}
+
+// abortedPortsRest aborts connections of a stack that has few source ports. One
+// that is taken again at once meets, in the stack of a userspace router, what is
+// left of its last connection, and is refused.
+func abortedPortsRest(t *testing.T, w *world) {
+	if w.mode != tailnet.Userspace {
+		return // Linux takes them in turn
+	}
+	n := w.join(t, "aborted", tailnet.Options{})
+	tailnet.LimitPorts(n, 256)
+	target := netip.AddrPortFrom(testnet.APIAddr, 7006)
+	w.cloud.Handle(target, echo)
+	const dials = 3000
+	failed := 0
+	for range dials {
+		c, err := n.DialTCP(within(t, 10*time.Second), target)
+		if err != nil {
+			t.Log(err)
+			failed++
+			continue
+		}
+		c.(interface{ Abort() }).Abort()
+	}
+	if failed > 0 {
+		t.Errorf("%d of %d dials failed", failed, dials)
+	}
+}
+
+// portsCountPerTarget has more connections in TIME_WAIT than there are source
+// ports, to several targets; and then has all of one target's.
+func portsCountPerTarget(t *testing.T, w *world) {
+	if w.mode != tailnet.Userspace {
+		return // Linux's own business, once it is told to (dialKernel)
+	}
+	n := w.join(t, "ports", tailnet.Options{})
+	const ports = 16
+	tailnet.LimitPorts(n, ports)
+	for i := range uint16(4) {
+		target := netip.AddrPortFrom(testnet.APIAddr, 7010+i)
+		w.cloud.Handle(target, echo)
+		for range ports - 2 {
+			c := dial(t, n, target)
+			pingPong(t, c)
+			c.(interface{ CloseWrite() error }).CloseWrite() // the first to end waits
+			if _, err := io.Copy(io.Discard, c); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+		}
+	}
+	target := netip.AddrPortFrom(testnet.APIAddr, 7020)
+	w.cloud.Handle(target, echo)
+	for range ports {
+		defer dial(t, n, target).Close()
+	}
+	if _, err := n.DialTCP(within(t, 10*time.Second), target); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("one more than there are ports: %v", err)
+	}
 }

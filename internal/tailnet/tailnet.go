@@ -21,7 +21,6 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"tailscale.com/control/controlclient"
 	"tailscale.com/envknob"
 	"tailscale.com/ipn"
@@ -35,6 +34,8 @@ import (
 	"tailscale.com/util/eventbus"
 	"tailscale.com/wgengine"
 	"tailscale.com/wgengine/netstack"
+
+	"github.com/pandoproxy/pando/internal/tailnet/userspace"
 )
 
 // Mode says where the tailnet's TCP/IP runs.
@@ -115,7 +116,7 @@ type Node struct {
 	dialer *tsdial.Dialer
 	lb     *ipnlocal.LocalBackend
 	ns     *netstack.Impl
-	stack  *stack.Stack // the netstack's own, for what its wrapper hides
+	stack  *userspace.Stack
 
 	dial          dialFunc    // how this mode opens a TCP connection
 	holdLeftovers bool        // whether the kernel may hold connections of a predecessor
@@ -206,7 +207,6 @@ func (n *Node) startEngine() error {
 		Metrics:       sys.UserMetricsRegistry(),
 		EventBus:      sys.Bus.Get(),
 	}
-	n.dial = n.dialNetstack
 	if n.opts.Mode == Kernel {
 		if err := n.useKernel(&conf); err != nil {
 			return err
@@ -229,12 +229,12 @@ func (n *Node) startEngine() error {
 		eng.Close()
 		return fmt.Errorf("netstack: %w", err)
 	}
-	if n.stack, err = stackOf(n.ns); err == nil {
-		err = boundRTO(n.ns)
-	}
-	if err != nil {
+	if n.stack, err = userspace.Of(n.ns, n.opts.PeerTimeout); err != nil {
 		eng.Close()
 		return err
+	}
+	if n.opts.Mode == Userspace {
+		n.dial = n.stack.Dial
 	}
 	n.ns.ProcessLocalIPs = n.opts.Mode == Userspace
 	n.ns.ProcessSubnets = true // advertised routes end here in both modes: no ip_forward, no SNAT
@@ -280,7 +280,7 @@ func (n *Node) startEngine() error {
 // expired.
 func (n *Node) serve() {
 	if n.opts.ServeTCP != nil {
-		n.stack.SetSpoofing(nicID, true)
+		n.stack.SendFromAny()
 	}
 	n.ns.GetTCPHandlerForFlow = n.opts.ServeTCP
 	if h := n.opts.ServeUDP; h != nil {

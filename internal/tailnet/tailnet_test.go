@@ -70,6 +70,8 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"nothing_leaks_when_a_route_goes", nothingLeaks},
 		{"two_nodes_in_one_namespace", twoNodes},
 		{"fresh_source_port", freshSourcePort},
+		{"aborted_ports_rest", abortedPortsRest},
+		{"ports_count_per_target", portsCountPerTarget},
 		{"waits_for_a_route_that_comes_back", routeComesBack},
 		{"routes_can_be_ignored", routesIgnored},
 		{"router_that_vanishes", routerVanishes},

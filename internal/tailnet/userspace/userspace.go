@@ -1,12 +1,16 @@
-package tailnet
+// Package userspace opens the TCP connections of a tailnet node that has no
+// device in the kernel: in gVisor's stack, below the wrapper of the library.
+package userspace
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"reflect"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -33,16 +37,44 @@ const nicID = 1
 // SYN, netstack re-sends the same SYN until it gives up.
 var freshPorts = [...]time.Duration{0, 1200 * time.Millisecond, 3500 * time.Millisecond}
 
-// stackOf returns the netstack that the library's wrapper keeps to itself. We
-// need it to end endpoints before the wrapper stops serving them, and to hold
-// our endpoints ourselves; docs/design/0002 has the story.
-func stackOf(ns *netstack.Impl) (*stack.Stack, error) {
+// MaxRTO is the longest time between two tries to send a segment. TCP doubles its
+// RTO with each that is lost, up to 120 s, so after an outage of half a minute a
+// connection that had something to send stays silent for another half, although
+// its peer is back. RFC 6298 section 2.5 asks for 60 s at least, for the sake of
+// paths that take long; through a tunnel that takes 5 s nobody works.
+const MaxRTO = 5 * time.Second
+
+// Stack is a node's stack, with the connections that Dial opens in it.
+type Stack struct {
+	*stack.Stack
+	peerTimeout time.Duration
+	ports       atomic.Uint32 // how many were handed out, and what the first one was
+}
+
+// Of returns the stack that the library's wrapper keeps to itself. We need it to
+// end endpoints before the wrapper stops serving them, and to hold our endpoints
+// ourselves; docs/design/0002 has the story. A connection whose peer does not
+// acknowledge what was sent for peerTimeout is over; 0 leaves that to TCP, which
+// tries for 16 minutes.
+func Of(ns *netstack.Impl, peerTimeout time.Duration) (*Stack, error) {
 	f := reflect.ValueOf(ns).Elem().FieldByName("ipstack")
 	if !f.IsValid() || f.Type() != reflect.TypeFor[*stack.Stack]() {
-		return nil, errors.New("this version of tailscale.com keeps its netstack elsewhere: adapt tailnet.stackOf")
+		return nil, errors.New("this version of tailscale.com keeps its netstack elsewhere: adapt userspace.Of")
 	}
-	return *(**stack.Stack)(unsafe.Pointer(f.UnsafeAddr())), nil
+	s := &Stack{Stack: *(**stack.Stack)(unsafe.Pointer(f.UnsafeAddr())), peerTimeout: peerTimeout}
+	s.ports.Store(rand.Uint32()) // a predecessor with the same address began elsewhere
+	longest, tries := tcpip.TCPMaxRTOOption(MaxRTO), tcpip.TCPMaxRetriesOption(16*time.Minute/MaxRTO)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&longest, &tries} {
+		if terr := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); terr != nil {
+			return nil, errno(terr)
+		}
+	}
+	return s, nil
 }
+
+// SendFromAny lets endpoints go on sending from an address that has left the
+// stack.
+func (s *Stack) SendFromAny() { s.SetSpoofing(nicID, true) }
 
 // conn is a TCP connection of the userspace stack. It is a gonet.TCPConn,
 // half-close included, with the endpoint in reach.
@@ -110,12 +142,14 @@ type attempt struct {
 	ep    tcpip.Endpoint
 	wq    *waiter.Queue
 	entry waiter.Entry
-	ready <-chan struct{} // nil once the attempt is over
+	ready chan struct{} // nil once the attempt is over
 }
 
-// dialNetstack opens a connection in the userspace stack, racing a few source
-// ports when the first gets no answer. It runs in the caller's goroutine alone.
-func (n *Node) dialNetstack(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+// Dial opens a connection from src, an address of the stack, to dst, racing a few
+// source ports when the first gets no answer. Errors are the errnos that the
+// kernel would give, or that of ctx when it was canceled. Dial runs in the
+// caller's goroutine alone.
+func (s *Stack) Dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	var tries [len(freshPorts)]attempt
 	started := 0
 	defer func() {
@@ -136,7 +170,7 @@ func (n *Node) dialNetstack(ctx context.Context, src netip.Addr, dst netip.AddrP
 		case <-ctx.Done():
 			return nil, ctxErrno(ctx.Err())
 		case <-timer.C:
-			a, err := n.connect(src, dst)
+			a, err := s.connect(src, dst)
 			if err != nil {
 				return nil, err
 			}
@@ -184,53 +218,52 @@ func allOver(tries []attempt) bool {
 	return true
 }
 
-// connect sends the first SYN of a new endpoint bound to src and any port.
-func (n *Node) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
+// connect sends the first SYN of a new endpoint, from src and the next port that
+// no other connection to dst has. Ports are taken in turn, as Linux does, so that
+// each rests for as long as it can; docs/design/0012.
+func (s *Stack) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
+	first, last := s.PortRange()
+	for range int(last-first) + 1 {
+		port := first + uint16(s.ports.Add(1)%(uint32(last-first)+1))
+		a, err := s.connectFrom(netip.AddrPortFrom(src, port), dst)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return a, err
+		}
+	}
+	return attempt{}, syscall.EADDRNOTAVAIL
+}
+
+// connectFrom gives EADDRINUSE when a connection from src to dst is there, or
+// someone else has the port of src.
+func (s *Stack) connectFrom(src, dst netip.AddrPort) (attempt, error) {
 	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
 	}
 	a := attempt{wq: new(waiter.Queue)}
-	ep, terr := n.stack.NewEndpoint(tcp.ProtocolNumber, proto, a.wq)
+	ep, terr := s.NewEndpoint(tcp.ProtocolNumber, proto, a.wq)
 	if terr != nil {
 		return attempt{}, errno(terr)
 	}
 	a.ep = ep
-	keepAlive(ep, n.opts.PeerTimeout)
-	var ready chan struct{}
-	a.entry, ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
-	a.ready = ready
-	a.wq.EventRegister(&a.entry)
-	terr = ep.Bind(fullAddr(netip.AddrPortFrom(src, 0)))
-	if terr == nil {
-		terr = ep.Connect(fullAddr(dst))
-	}
-	if _, started := terr.(*tcpip.ErrConnectStarted); !started && terr != nil {
-		a.wq.EventUnregister(&a.entry)
+	keepAlive(ep, s.peerTimeout)
+	ep.SocketOptions().SetReuseAddress(true) // a port counts with its target, not alone
+	if terr := ep.Bind(fullAddr(src)); terr != nil {
 		ep.Close()
 		return attempt{}, errno(terr)
 	}
-	return a, nil
-}
-
-// maxRTO is the longest time between two tries to send a segment. TCP doubles its
-// RTO with each that is lost, up to 120 s, so after an outage of half a minute a
-// connection that had something to send stays silent for another half, although
-// its peer is back. RFC 6298 section 2.5 asks for 60 s at least, for the sake of
-// paths that take long; through a tunnel that takes 5 s nobody works.
-const maxRTO = 5 * time.Second
-
-// boundRTO gives the stack maxRTO. It has as many more tries for it, so that
-// connections for which no PeerTimeout is set live as long as before.
-func boundRTO(ns *netstack.Impl) error {
-	longest, tries := tcpip.TCPMaxRTOOption(maxRTO), tcpip.TCPMaxRetriesOption(16*time.Minute/maxRTO)
-	if terr := ns.SetTransportProtocolOption(tcp.ProtocolNumber, &longest); terr != nil {
-		return errno(terr)
+	a.entry, a.ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	a.wq.EventRegister(&a.entry)
+	terr = ep.Connect(fullAddr(dst))
+	if _, started := terr.(*tcpip.ErrConnectStarted); started || terr == nil {
+		return a, nil
 	}
-	if terr := ns.SetTransportProtocolOption(tcp.ProtocolNumber, &tries); terr != nil {
-		return errno(terr)
+	a.wq.EventUnregister(&a.entry)
+	ep.Close()
+	if _, taken := terr.(*tcpip.ErrBadLocalAddress); taken { // by its bind, the address is good
+		return attempt{}, syscall.EADDRINUSE
 	}
-	return nil
+	return attempt{}, errno(terr)
 }
 
 // keepAlive has a peer that vanished found out, with the times of kernel mode.
@@ -268,8 +301,8 @@ func errno(err tcpip.Error) error {
 		return syscall.ENETUNREACH
 	case *tcpip.ErrConnectionReset, *tcpip.ErrAborted, *tcpip.ErrConnectionAborted:
 		return syscall.ECONNRESET
-	case *tcpip.ErrNoPortAvailable:
-		return syscall.EADDRNOTAVAIL
+	case *tcpip.ErrPortInUse:
+		return syscall.EADDRINUSE
 	}
 	return fmt.Errorf("netstack: %s", err)
 }
