@@ -213,6 +213,12 @@ func (d *Dialer) explain(parent context.Context, t flow.Target, err error) error
 		fe.Class, fe.Hint = flow.Refused, "the target is up, but nothing listens on this port"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		fe.Class, fe.Hint = flow.Unreachable, "the network says that the target can't be reached from where it is routed"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		fe.Class, fe.Hint = flow.Overloaded, "no file descriptor is left: raise the limit of open files, or run more replicas"
+	case errors.Is(err, syscall.EADDRNOTAVAIL) && t.Path == flow.Tailnet:
+		fe.Class, fe.Hint = flow.Overloaded, "every source port is taken for this target, for a minute after a connection's end: keep connections open for longer, or run more replicas"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		fe.Class, fe.Hint = flow.Unreachable, "this host has no address of its family, or no source port left for it"
 	case errors.Is(err, syscall.ECONNRESET):
 		fe.Class, fe.Hint = flow.Reset, "the target cut the connection while it was being opened"
 	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():

@@ -250,20 +250,25 @@ func TestErrors(t *testing.T) {
 		err   error
 		class flow.Class
 		hint  string // a part of it; empty means no hint
+		path  flow.Path
 	}{
-		{"refused", wrap(syscall.ECONNREFUSED), flow.Refused, "nothing listens"},
-		{"host_unreachable", wrap(syscall.EHOSTUNREACH), flow.Unreachable, "can't be reached"},
-		{"net_unreachable", wrap(syscall.ENETUNREACH), flow.Unreachable, "can't be reached"},
-		{"timed_out", wrap(syscall.ETIMEDOUT), flow.Timeout, "subnet router"},
-		{"deadline", context.DeadlineExceeded, flow.Timeout, "subnet router"},
-		{"io_timeout", os.ErrDeadlineExceeded, flow.Timeout, "subnet router"},
-		{"reset", wrap(syscall.ECONNRESET), flow.Reset, "being opened"},
-		{"of_a_stage", &net.OpError{Op: "dial", Err: &flow.Error{Class: flow.NoRoute, Op: "tailnet", Hint: "approve it"}}, flow.NoRoute, "approve it"},
-		{"unknown", errors.New("no idea"), flow.Internal, ""},
+		{"refused", wrap(syscall.ECONNREFUSED), flow.Refused, "nothing listens", flow.Direct},
+		{"host_unreachable", wrap(syscall.EHOSTUNREACH), flow.Unreachable, "can't be reached", flow.Direct},
+		{"net_unreachable", wrap(syscall.ENETUNREACH), flow.Unreachable, "can't be reached", flow.Direct},
+		{"no_address", wrap(syscall.EADDRNOTAVAIL), flow.Unreachable, "no address", flow.Direct},
+		{"no_ports", wrap(syscall.EADDRNOTAVAIL), flow.Overloaded, "source port", flow.Tailnet},
+		{"no_files", wrap(syscall.EMFILE), flow.Overloaded, "limit of open files", flow.Direct},
+		{"timed_out", wrap(syscall.ETIMEDOUT), flow.Timeout, "subnet router", flow.Direct},
+		{"deadline", context.DeadlineExceeded, flow.Timeout, "subnet router", flow.Direct},
+		{"io_timeout", os.ErrDeadlineExceeded, flow.Timeout, "subnet router", flow.Direct},
+		{"reset", wrap(syscall.ECONNRESET), flow.Reset, "being opened", flow.Direct},
+		{"of_a_stage", &net.OpError{Op: "dial", Err: &flow.Error{Class: flow.NoRoute, Op: "tailnet", Hint: "approve it"}}, flow.NoRoute, "approve it", flow.Direct},
+		{"unknown", errors.New("no idea"), flow.Internal, "", flow.Direct},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := &Dialer{Direct: func(context.Context, netip.AddrPort) (net.Conn, error) { return nil, tc.err }}
-			list := []flow.Target{{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Path: flow.Direct}}
+			fails := func(context.Context, netip.AddrPort) (net.Conn, error) { return nil, tc.err }
+			d := &Dialer{Direct: fails, Tailnet: fails}
+			list := []flow.Target{{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Path: tc.path}}
 			_, _, err := d.Dial(t.Context(), list)
 			hint := flow.HintOf(err)
 			if flow.ClassOf(err) != tc.class || !strings.Contains(hint, tc.hint) || (hint == "") != (tc.hint == "") {
