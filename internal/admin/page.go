@@ -116,16 +116,7 @@ func (p *page) row(cells ...string) {
 	p.WriteByte('\n')
 }
 
-func words[T fmt.Stringer](list []T) string {
-	var b strings.Builder
-	for i, e := range list {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(e.String())
-	}
-	return b.String()
-}
+func words[T fmt.Stringer](list []T) string { return strings.Trim(fmt.Sprint(list), "[]") }
 
 func ago(t *time.Time) string {
 	if t == nil {

@@ -130,7 +130,7 @@ func printStatus(w io.Writer, st *status) {
 		fmt.Fprintln(t)
 	}
 	d := st.Tailnet
-	row("device", orNone(d.Name), join(d.Addrs))
+	row("device", orNone(d.Name), words(d.Addrs))
 	row("state", d.State, map[bool]string{true: "control server connected", false: "control server away"}[d.ControlConnected])
 	if d.KeyExpiry != nil {
 		row("key expires", d.KeyExpiry.Format(time.RFC3339), "in "+time.Until(*d.KeyExpiry).Round(time.Hour).String())
@@ -152,7 +152,7 @@ func printStatus(w io.Writer, st *status) {
 		if p.LastHandshake != nil {
 			handshake = "handshake " + time.Since(*p.LastHandshake).Round(time.Second).String() + " ago"
 		}
-		row("router", p.Name, join(p.Routes), map[bool]string{true: "online", false: "OFFLINE"}[p.Online], orNone(p.Path), handshake)
+		row("router", p.Name, words(p.Routes), map[bool]string{true: "online", false: "OFFLINE"}[p.Online], orNone(p.Path), handshake)
 	}
 	for _, z := range st.Zones {
 		resolvers := strings.Join(z.Resolvers, " ")
@@ -197,10 +197,4 @@ func orNone(s string) string {
 	return s
 }
 
-func join[T fmt.Stringer](list []T) string {
-	words := make([]string, len(list))
-	for i, e := range list {
-		words[i] = e.String()
-	}
-	return strings.Join(words, " ")
-}
+func words[T fmt.Stringer](list []T) string { return strings.Trim(fmt.Sprint(list), "[]") }

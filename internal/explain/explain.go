@@ -342,13 +342,7 @@ func (w *walk) resolved(ctx context.Context, a *resolve.Answer, err error) bool 
 	return true
 }
 
-func words[T fmt.Stringer](list []T) string {
-	all := make([]string, len(list))
-	for i, e := range list {
-		all[i] = e.String()
-	}
-	return strings.Join(all, " ")
-}
+func words[T fmt.Stringer](list []T) string { return strings.Trim(fmt.Sprint(list), "[]") }
 
 // carried tells who carries an address.
 func (w *walk) carried(a datapath.Judged) {

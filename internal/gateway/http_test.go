@@ -219,7 +219,7 @@ func staleOrigin(t *testing.T, w *world) {
 			t.Fatalf("request %d: %v, %v", i, resp, err)
 		}
 		io.ReadAll(resp.Body)
-		time.Sleep(50 * time.Millisecond) // let the origin's end arrive
+		time.Sleep(200 * time.Millisecond) // let the origin's end arrive
 	}
 }
 

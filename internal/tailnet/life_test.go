@@ -278,18 +278,19 @@ func lostSession(t *testing.T, w *world) {
 	pingPong(t, open)
 	// What the peer has still to send begins a new session by itself, and it
 	// sends again what our delayed acknowledgement, lost with the session, was
-	// for. So it is left in peace for a moment first.
-	time.Sleep(500 * time.Millisecond)
-	w.cloud.ResetSession(n.Addrs()[0])
-	start := time.Now()
-	pingPong(t, dial(t, n, target))
-	took := time.Since(start)
-	t.Logf("after a lost session: connected in %v, %d mended", took.Round(time.Millisecond), n.SessionsMended())
-	if took > 9*time.Second {
-		t.Errorf("a connection took %v after its peer lost the session", took)
-	}
-	if n.SessionsMended() == 0 {
-		t.Error("nothing was mended: did the peer lose anything?")
+	// for. Then nothing is to be mended, and it is done once more.
+	for begin := time.Now(); n.SessionsMended() == 0; {
+		if time.Since(begin) > 30*time.Second {
+			t.Fatal("nothing was mended: did the peer lose anything?")
+		}
+		w.cloud.ResetSession(n.Addrs()[0])
+		start := time.Now()
+		pingPong(t, dial(t, n, target))
+		took := time.Since(start)
+		t.Logf("after a lost session: connected in %v, %d mended", took.Round(time.Millisecond), n.SessionsMended())
+		if took > 9*time.Second {
+			t.Errorf("a connection took %v after its peer lost the session", took)
+		}
 	}
 	pingPong(t, open)
 }

@@ -74,11 +74,7 @@ func orNoEntry(addrs []netip.Addr) string {
 	if len(addrs) == 0 {
 		return "no entry"
 	}
-	words := make([]string, len(addrs))
-	for i, a := range addrs {
-		words[i] = a.String()
-	}
-	return strings.Join(words, " ")
+	return strings.Trim(fmt.Sprint(addrs), "[]")
 }
 
 // Check is how one resolver of a zone fares.
