@@ -29,32 +29,24 @@ import (
 // the next end in seconds, idle ones and those with data on the way, with the
 // errno of a time-out; and the node can say who it was.
 func routerVanishes(t *testing.T, w *world) {
-	net, err := testnet.Start(t.Context(), nil)
+	nw, err := testnet.Start(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer net.Close()
-	cloud, err := net.StartCloud(within(t, 20*time.Second), "router", nil)
+	defer nw.Close()
+	cloud, err := nw.StartCloud(within(t, 20*time.Second), "router", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer cloud.Close()
-	own := &world{mode: w.mode, net: net, cloud: cloud}
+	own := &world{mode: w.mode, net: nw, cloud: cloud}
 	const timeout = 4 * time.Second
 	n := own.join(t, "bereft", tailnet.Options{PeerTimeout: timeout, TUNName: "bereft0"})
 	target := netip.AddrPortFrom(testnet.APIAddr, 7080)
 	cloud.Handle(target, echo)
-	idle, busy := dial(t, n, target), dial(t, n, target)
-	for _, c := range []interface {
-		io.ReadWriter
-		SetDeadline(time.Time) error
-	}{idle, busy} {
-		c.SetDeadline(time.Now().Add(time.Minute))
-		io.WriteString(c, "ping")
-		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	silent, idle, busy := dial(t, n, target), dial(t, n, target), dial(t, n, target)
+	pingPong(t, idle)
+	pingPong(t, busy)
 	if c, ok := n.Carrier(target.Addr()); !ok || c.Route != testnet.Network || !strings.HasPrefix(c.String(), "carried by router.") || !strings.Contains(c.String(), "last WireGuard handshake") {
 		t.Errorf("the carrier: %v, %+v", ok, c)
 	}
@@ -62,8 +54,9 @@ func routerVanishes(t *testing.T, w *world) {
 	begin := time.Now()
 	io.WriteString(busy, "lost")
 	var wg sync.WaitGroup
-	for what, c := range map[string]io.Reader{"idle": idle, "busy": busy} {
+	for what, c := range map[string]net.Conn{"silent": silent, "idle": idle, "busy": busy} {
 		wg.Go(func() {
+			c.SetReadDeadline(begin.Add(time.Minute))
 			_, err := c.Read(make([]byte, 4))
 			took := time.Since(begin)
 			t.Logf("the %s connection ended after %v: %v", what, took.Round(100*time.Millisecond), err)

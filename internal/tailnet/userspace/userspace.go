@@ -44,6 +44,12 @@ var freshPorts = [...]time.Duration{0, 1200 * time.Millisecond, 3500 * time.Mill
 // paths that take long; through a tunnel that takes 5 s nobody works.
 const MaxRTO = 5 * time.Second
 
+// timeWait is how long the port of an ended connection is held for its target.
+// RFC 9293 section 3.6 waits for two lives of a segment, for copies that come late
+// and a FIN that is sent again. WireGuard lets no copy pass, and the last tries of a
+// FIN are no further apart than MaxRTO.
+const timeWait = 2 * MaxRTO
+
 // Stack is a node's stack, with the connections that Dial opens in it.
 type Stack struct {
 	*stack.Stack
@@ -63,8 +69,8 @@ func Of(ns *netstack.Impl, peerTimeout time.Duration) (*Stack, error) {
 	}
 	s := &Stack{Stack: *(**stack.Stack)(unsafe.Pointer(f.UnsafeAddr())), peerTimeout: peerTimeout}
 	s.ports.Store(rand.Uint32()) // a predecessor with the same address began elsewhere
-	longest, tries := tcpip.TCPMaxRTOOption(MaxRTO), tcpip.TCPMaxRetriesOption(16*time.Minute/MaxRTO)
-	for _, option := range []tcpip.SettableTransportProtocolOption{&longest, &tries} {
+	longest, tries, wait := tcpip.TCPMaxRTOOption(MaxRTO), tcpip.TCPMaxRetriesOption(16*time.Minute/MaxRTO), tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&longest, &tries, &wait} {
 		if terr := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); terr != nil {
 			return nil, errno(terr)
 		}
@@ -170,9 +176,11 @@ func (s *Stack) Dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (n
 		case <-ctx.Done():
 			return nil, ctxErrno(ctx.Err())
 		case <-timer.C:
-			a, err := s.connect(src, dst)
-			if err != nil {
+			a, err := s.connect(ctx, src, dst)
+			if err != nil && allOver(tries[:started]) {
 				return nil, err
+			} else if err != nil {
+				continue // with those that still wait
 			}
 			tries[started] = a
 			if started++; started < len(tries) {
@@ -191,6 +199,8 @@ func (s *Stack) Dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (n
 		a.ready = nil
 		err := a.ep.LastError()
 		if err == nil {
+			// Set before the handshake, it would begin with the first byte only.
+			a.ep.SocketOptions().SetKeepAlive(true)
 			return &conn{TCPConn: gonet.NewTCPConn(a.wq, a.ep), ep: a.ep, wq: a.wq}, nil
 		}
 		a.ep.Close()
@@ -221,13 +231,26 @@ func allOver(tries []attempt) bool {
 // connect sends the first SYN of a new endpoint, from src and the next port that
 // no other connection to dst has. Ports are taken in turn, as Linux does, so that
 // each rests for as long as it can; docs/design/0012.
-func (s *Stack) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
+func (s *Stack) connect(ctx context.Context, src netip.Addr, dst netip.AddrPort) (attempt, error) {
+	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)
+	if dst.Addr().Is6() {
+		proto = ipv6.ProtocolNumber
+	}
+	id := stack.TransportEndpointID{
+		LocalAddress: tcpip.AddrFromSlice(src.AsSlice()), RemoteAddress: tcpip.AddrFromSlice(dst.Addr().AsSlice()), RemotePort: dst.Port(),
+	}
 	first, last := s.PortRange()
 	for range int(last-first) + 1 {
-		port := first + uint16(s.ports.Add(1)%(uint32(last-first)+1))
-		a, err := s.connectFrom(netip.AddrPortFrom(src, port), dst)
+		id.LocalPort = first + uint16(s.ports.Add(1)%(uint32(last-first)+1))
+		if s.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID) != nil {
+			continue // cheaper than to find it out by a new endpoint
+		}
+		a, err := s.connectFrom(proto, netip.AddrPortFrom(src, id.LocalPort), dst)
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return a, err
+		}
+		if ctx.Err() != nil {
+			return attempt{}, ctxErrno(ctx.Err())
 		}
 	}
 	return attempt{}, syscall.EADDRNOTAVAIL
@@ -235,11 +258,7 @@ func (s *Stack) connect(src netip.Addr, dst netip.AddrPort) (attempt, error) {
 
 // connectFrom gives EADDRINUSE when a connection from src to dst is there, or
 // someone else has the port of src.
-func (s *Stack) connectFrom(src, dst netip.AddrPort) (attempt, error) {
-	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)
-	if dst.Addr().Is6() {
-		proto = ipv6.ProtocolNumber
-	}
+func (s *Stack) connectFrom(proto tcpip.NetworkProtocolNumber, src, dst netip.AddrPort) (attempt, error) {
 	a := attempt{wq: new(waiter.Queue)}
 	ep, terr := s.NewEndpoint(tcp.ProtocolNumber, proto, a.wq)
 	if terr != nil {
@@ -280,7 +299,6 @@ func keepAlive(ep tcpip.Endpoint, timeout time.Duration) {
 	ep.SetSockOpt(&interval)
 	ep.SetSockOpt(&user) // zero is none
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, c.Count)
-	ep.SocketOptions().SetKeepAlive(true)
 }
 
 func fullAddr(ap netip.AddrPort) tcpip.FullAddress {
