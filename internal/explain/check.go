@@ -65,7 +65,7 @@ func (w *walk) login(st admin.Status) {
 				err = c.Err
 			}
 		}
-		w.fail("login", 0, &flow.Error{Class: flow.NotReady, Op: "tailnet", Err: err, Hint: "look at the auth key (is it expired, used up, for the right tags?), at tailnet.controlURL, and at whether the control server can be reached"})
+		w.fail("login", 0, &flow.Error{Class: flow.NotReady, Op: "tailnet", Err: err, Hint: "can the control server be reached from here (tailnet.controlURL)? If it can, look at the auth key: is it expired, used up, for the right tags?"})
 		return
 	}
 	says := fmt.Sprintf("%s %v, state %s", t.Name, t.Addrs, t.State)

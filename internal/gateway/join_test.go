@@ -145,7 +145,7 @@ func TestEarlyConnection(t *testing.T) {
 		t.Fatalf("it was answered without a tailnet: %q", b)
 	}
 	r := &replica{gw: gw}
-	if code, body := r.admin(t, "/readyz"); code != 503 || !strings.Contains(body, "[-]tailnet failed: ") {
+	if code, body := r.admin(t, "/readyz"); code != 503 || !strings.Contains(body, "[-]tailnet failed: ") || !strings.Contains(body, "connection refused") {
 		t.Errorf("without a tailnet: %d %s", code, body)
 	}
 	if value(t, r, "pando_tailnet_up") != 0 || value(t, r, "pando_ready") != 0 {

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"tailscale.com/control/controlclient"
+	"tailscale.com/health"
 	"tailscale.com/ipn"
+	"tailscale.com/tsconst"
 	"tailscale.com/tstime"
 	"tailscale.com/types/preftype"
 )
@@ -51,7 +53,8 @@ func (n *Node) login() error {
 const loginTime = 30 * time.Second
 
 // relogin logs in with the next key. It goes on trying until the node is up or
-// closed.
+// closed, ever more slowly: the control server hears of it when it is tried, and
+// not of the engine's own tries, which would begin anew, fast, with each.
 func (n *Node) relogin() {
 	defer n.reloggingIn.Store(false)
 	for wait := time.Second; n.ctx.Err() == nil; wait = min(2*wait, time.Minute) {
@@ -66,38 +69,48 @@ func (n *Node) relogin() {
 	}
 }
 
-func (n *Node) loginWith(nextKey func(context.Context) (string, error)) error {
+func (n *Node) loginWith(nextKey func(context.Context) (string, error)) (err error) {
 	key, err := nextKey(n.ctx)
 	if err != nil {
 		return err
 	}
 	n.loginErr.Store(nil)
+	defer func() {
+		if err != nil {
+			n.lb.DisconnectControl()
+		}
+	}()
 	if err := n.lb.Start(ipn.Options{AuthKey: key}); err != nil {
 		return err
 	}
 	if err := n.lb.StartLoginInteractive(n.ctx); err != nil {
 		return err
 	}
-	for range loginTime / (100 * time.Millisecond) {
+	for range loginTime / loginPoll {
 		if n.Up() || n.ctx.Err() != nil {
 			return nil
 		}
 		if why := n.loginErr.Load(); why != nil {
 			return errors.New(*why)
 		}
-		tstime.Sleep(n.ctx, 100*time.Millisecond)
+		tstime.Sleep(n.ctx, loginPoll)
 	}
-	return fmt.Errorf("no answer to the login within %v", loginTime)
+	return fmt.Errorf("no answer to the login within %v: %s", loginTime, n.waitsFor())
 }
+
+const loginPoll = 20 * time.Millisecond
 
 // watch follows the engine's notifications until the node is closed.
 func (n *Node) watch() {
 	defer close(n.watchDone)
+	told := "" // the last error in the log
 	n.lb.WatchNotifications(n.ctx, ipn.NotifyInitialState, nil, func(m *ipn.Notify) bool {
 		if m.ErrMessage != nil {
 			n.loginErr.Store(m.ErrMessage)
-			n.log.Warn("tailnet error", "err", *m.ErrMessage)
-			n.needsLogin(!n.Up())
+			if n.needsLogin(!n.Up()); !n.reloggingIn.Load() && *m.ErrMessage != told { // who logs in anew says it
+				told = *m.ErrMessage
+				n.log.Warn("tailnet error", "err", told)
+			}
 		}
 		if m.BrowseToURL != nil && *m.BrowseToURL != "" {
 			n.loginURL.Store(m.BrowseToURL)
@@ -107,6 +120,7 @@ func (n *Node) watch() {
 			n.log.Info("tailnet state", "state", m.State.String())
 			n.needsLogin(*m.State == ipn.NeedsLogin && (n.opts.AuthKey == "" || n.wasUp()))
 			if *m.State == ipn.Running {
+				told = ""
 				n.loginErr.Store(nil)
 				n.loginURL.Store(nil)
 				n.upOnce.Do(func() { close(n.up) })
@@ -114,6 +128,38 @@ func (n *Node) watch() {
 		}
 		return true
 	})
+}
+
+// sayWhy logs what the node waits for until it is up for the first time, ever more
+// rarely, unless it is said by who logs in anew.
+func (n *Node) sayWhy() {
+	for wait := 5 * time.Second; ; wait = min(2*wait, time.Minute) {
+		select {
+		case <-n.up:
+			return
+		case <-n.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if !n.reloggingIn.Load() {
+			n.log.Warn("not on the tailnet yet", "err", n.waitsFor())
+		}
+	}
+}
+
+// waitsFor says why the node is not up, as far as anybody knows.
+func (n *Node) waitsFor() string {
+	if why := n.loginErr.Load(); why != nil {
+		return *why
+	}
+	if u := n.loginURL.Load(); u != nil {
+		return "login needed: set an auth key, or open " + *u
+	}
+	login := n.sys.HealthTracker.Get().CurrentState().Warnings[tsconst.HealthWarnableLoginState]
+	if why := login.Args[health.ArgError]; why != "" {
+		return "the last try to log in: " + why
+	}
+	return "state " + n.lb.State().String()
 }
 
 // watchControl notes when the control server is back, until the node is closed. The

@@ -176,6 +176,7 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 	go n.watch()
 	n.workers.Go(n.lookAfter)
 	n.workers.Go(n.watchControl)
+	n.workers.Go(n.sayWhy)
 	if err := n.login(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tailnet: login: %w", err), n.Close())
 	}
@@ -301,18 +302,8 @@ func (n *Node) Wait(ctx context.Context) error {
 	case <-n.up:
 		return nil
 	case <-ctx.Done():
-		return n.notUp(ctx.Err())
+		return fmt.Errorf("%w: %s: %w", ErrNotUp, n.waitsFor(), ctx.Err())
 	}
-}
-
-func (n *Node) notUp(cause error) error {
-	why := "state " + n.lb.State().String()
-	if e := n.loginErr.Load(); e != nil {
-		why = *e
-	} else if u := n.loginURL.Load(); u != nil {
-		why = "login needed: set an auth key, or open " + *u
-	}
-	return fmt.Errorf("%w: %s: %w", ErrNotUp, why, cause)
 }
 
 // Up reports whether the node is on the tailnet now. It stays true while the
@@ -322,13 +313,10 @@ func (n *Node) Up() bool { return n.lb.State() == ipn.Running }
 // Err returns nil while the node is up, and otherwise ErrNotUp with what it is
 // waiting for.
 func (n *Node) Err() error {
-	switch e := n.loginErr.Load(); {
-	case n.Up():
+	if n.Up() {
 		return nil
-	case e != nil:
-		return fmt.Errorf("%w: %s", ErrNotUp, *e)
 	}
-	return fmt.Errorf("%w: state %s", ErrNotUp, n.lb.State())
+	return fmt.Errorf("%w: %s", ErrNotUp, n.waitsFor())
 }
 
 // Addrs returns the node's own tailnet addresses; none before it is up.

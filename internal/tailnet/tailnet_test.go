@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -63,6 +64,8 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"bulk_transfers_end", bulkTransfers},
 		{"asks_a_private_resolver", asksPrivateResolver},
 		{"wrong_key_says_why", wrongKeySaysWhy},
+		{"login_that_fails_backs_off", failedLoginBacksOff},
+		{"unreachable_control_says_why", unreachableControl},
 		{"hostname_tags_and_ephemeral", hostnameTagsEphemeral},
 		{"kept_state_keeps_the_address", keptStateKeepsAddress},
 		{"control_outage_changes_nothing", controlOutage},
@@ -250,6 +253,58 @@ func wrongKeySaysWhy(t *testing.T, w *world) {
 	if strings.Contains(fmt.Sprint(err), "tskey-auth-wrong") {
 		t.Error("the error shows the auth key")
 	}
+}
+
+// failedLoginBacksOff counts how often a login is tried that can't succeed, and what
+// is said of it.
+func failedLoginBacksOff(t *testing.T, w *world) {
+	var said lockedBuffer
+	wrong := func(context.Context) (string, error) { return "tskey-auth-wrong", nil }
+	n, err := tailnet.Start(t.Context(), tailnet.Options{
+		Mode: w.mode, Hostname: "refused", ControlURL: w.net.URL(), AuthKey: "tskey-auth-wrong", NextKey: wrong, TUNName: "refused0",
+		Logger: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	// At once with both keys, and then after 1 s, 3 s and 7 s.
+	eventually(t, "the fourth try again", func() bool { return strings.Contains(said.String(), "retry_in=8s") })
+	var lines []string
+	for line := range strings.Lines(said.String()) {
+		if strings.Contains(line, "level=WARN") {
+			lines = append(lines, line)
+		}
+	}
+	tries := strings.Count(said.String(), "Received error: ")
+	t.Logf("%d tries, %d lines: %s", tries, len(lines), strings.Join(lines, ""))
+	if tries < 5 || tries > 15 || len(lines) != 4 {
+		t.Errorf("%d tries, %d lines: want 5, or a few more of the engine's, and 4 lines", tries, len(lines))
+	}
+	for _, line := range lines {
+		if !strings.Contains(line, "invalid authkey") || !strings.Contains(line, "retry_in=") {
+			t.Errorf("it does not say why, and when again: %s", line)
+		}
+	}
+}
+
+// unreachableControl names a control server that is not there.
+func unreachableControl(t *testing.T, w *world) {
+	var said lockedBuffer
+	n, err := tailnet.Start(t.Context(), tailnet.Options{
+		Mode: w.mode, Hostname: "alone", ControlURL: "http://127.0.0.1:1", AuthKey: testnet.AuthKey, TUNName: "alone0",
+		Logger: slog.New(slog.NewTextHandler(&said, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	const why = "127.0.0.1:1: connect: connection refused"
+	eventually(t, "the reason in the log", func() bool { return strings.Contains(said.String(), why) })
+	if err := n.Err(); !errors.Is(err, tailnet.ErrNotUp) || !strings.Contains(err.Error(), why) {
+		t.Errorf("Err says %v", err)
+	}
+	t.Log(said.String())
 }
 
 func hostnameTagsEphemeral(t *testing.T, w *world) {
