@@ -86,8 +86,8 @@ policy:
    (decimal, octal and hexadecimal IPv4, IPv4-mapped, IPv4-translated, NAT64, 6to4 and 4via6
    IPv6, and names that resolve there).
 2. **Rules**, in order; the first one that matches decides. All fields of a rule must match;
-   a field that is left out matches everything, and an empty list is a mistake. Without a match
-   the request is allowed. A rule that denies looks inside IPv6 addresses: ` + "`10.12.0.0/16`" + ` under
+   a field that is left out matches everything, and an empty list is a mistake, as is ` + "`rules:`" + `
+   with nothing behind it. Without a match the request is allowed. A rule that denies looks inside IPv6 addresses: ` + "`10.12.0.0/16`" + ` under
    its ` + "`prefixes`" + ` has the NAT64, 6to4 and 4via6 spellings of those addresses too. A rule that
    allows has only what is written there: allow such addresses by their own prefix.
 3. **Reach**: what a peer of the tailnet routes goes through the tailnet. Anything else is

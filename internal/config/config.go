@@ -125,7 +125,7 @@ type Pipe struct {
 type Policy struct {
 	Direct string `json:"direct" doc:"Addresses that no peer routes: none is refused, public lets internet addresses go through the host's own network, any lets all but the never-allowed go."`
 	Mode   string `json:"mode" doc:"enforce, or report: let pass what would be denied, and log it."`
-	Rules  []Rule `json:"rules" doc:"Rules in order; the first that matches decides. Without a match the request is allowed."`
+	Rules  []Rule `json:"rules,omitempty" doc:"Rules in order; the first that matches decides. Without a match the request is allowed."`
 }
 
 // Rule is one line of the policy. Fields that are left out match everything, so
@@ -264,7 +264,7 @@ func Parse(data []byte, c *Config) error {
 	if !ok {
 		return errors.New("document: not a mapping; write keys such as listen and tailnet, each with a colon")
 	}
-	emptyNulls(keys)
+	nulls := emptyNulls(keys)
 	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		Result: c, TagName: "json", MatchName: func(a, b string) bool { return a == b },
 		DecodeHook: decodeValue,
@@ -274,7 +274,7 @@ func Parse(data []byte, c *Config) error {
 	}
 	// The decoder forgets the unknown keys beside a value of the wrong kind,
 	// so they are looked for here.
-	errs := []error{mistakes(dec.Decode(doc))}
+	errs := []error{nulls, mistakes(dec.Decode(doc))}
 	for _, path := range unknownKeys(doc, "") {
 		errs = append(errs, fmt.Errorf("%s: no such key; use one of %s", path, strings.Join(siblings(path), ", ")))
 	}
@@ -283,9 +283,13 @@ func Parse(data []byte, c *Config) error {
 
 // emptyNulls makes the lists of a rule that are there, with nothing after the
 // colon, empty ones: a template may have rendered so, and to decode them as if
-// they were left out would have the rule match everything.
-func emptyNulls(doc map[string]any) {
+// they were left out would have the rule match everything. Rules that are there in
+// that way are an error: where there are none, everything is allowed.
+func emptyNulls(doc map[string]any) error {
 	policy, _ := doc["policy"].(map[string]any)
+	if v, there := policy["rules"]; there && v == nil {
+		return errors.New("policy.rules: there is nothing after the colon; write [] if there are to be no rules")
+	}
 	rules, _ := policy["rules"].([]any)
 	for _, r := range rules {
 		rule, _ := r.(map[string]any)
@@ -295,6 +299,7 @@ func emptyNulls(doc map[string]any) {
 			}
 		}
 	}
+	return nil
 }
 
 // unknownKeys lists the paths in v, which stands at path, that are no keys.

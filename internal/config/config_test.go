@@ -150,7 +150,7 @@ func TestEmptyLists(t *testing.T) {
 	if _, err := Load(write(t, "policy: {rules: [{action: deny}]}\n"), nil, nil); err != nil {
 		t.Error(err)
 	}
-	for _, file := range []string{"policy:\n", "policy: {rules: }\n"} {
+	for _, file := range []string{"policy:\n", "policy: {rules: []}\n"} {
 		if _, err := Load(write(t, file), nil, nil); err != nil {
 			t.Errorf("%s%v", file, err)
 		}

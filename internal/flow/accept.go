@@ -27,7 +27,7 @@ func (f *AcceptFailures) Wait(ctx context.Context, log *slog.Logger, err error) 
 	f.pause = min(max(2*f.pause, leastPause), mostPause)
 	if time.Since(f.told) > tellEvery {
 		f.told = time.Now()
-		log.Warn("accept failed", "err", err, "retry_in", f.pause)
+		log.Warn("accept failed", "err", err, "retry_in", f.pause.String())
 	}
 	t := time.NewTimer(f.pause)
 	defer t.Stop()

@@ -72,6 +72,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 		if cut.Err() != nil {
 			why = "the gateway was told to stop at once"
 		}
+		connections, _ := g.limit.Connections()
 		g.road.Cut(why)
 		tunnels := g.relay.Cut(end, why)
 		requests := 0
@@ -79,7 +80,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 			requests += f.Cut()
 		}
 		parts.stop()
-		g.log.Warn("work was cut", "why", why, "tunnels", tunnels, "requests", requests)
+		g.log.Warn("work was cut", "why", why, "connections", connections, "tunnels", tunnels, "requests", requests)
 	}
 	if waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end)); waitErr != nil {
 		connections, _ := g.limit.Connections()

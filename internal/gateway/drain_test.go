@@ -73,8 +73,10 @@ func drainCuts(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) { c.Drain.Timeout = config.Duration(200 * time.Millisecond) })
 	countBytes(w, 7121)
 	_, br := r.connectTo(t, testnet.APIName+":7121", "x")
-	// A request that its origin does not answer, and a client that goes silent
-	// in its handshake, are cut too.
+	// A request that its origin does not answer, half a head, and a client that goes
+	// silent in its handshake, are cut too.
+	head := r.raw(t)
+	io.WriteString(head, "GET http://half.example.com/ HTTP/1.1\r\nHo")
 	asked := make(chan bool)
 	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7122), func(c net.Conn) {
 		http.ReadRequest(bufio.NewReader(c))
@@ -102,6 +104,12 @@ func drainCuts(t *testing.T, w *world) {
 		if f["class"] != "cut" {
 			t.Errorf("a flow that the drain ended: %v", f)
 		}
+		if f["status"] == 400.0 {
+			t.Errorf("nobody was told of a bad request: %v", f)
+		}
+	}
+	if n := len(r.flows.lines); n != 4 || !strings.Contains(r.flows.all.String(), `"connections":4,"tunnels":1,"requests":2`) {
+		t.Errorf("%d flows were cut, of 4: %s", n, r.flows.all.String())
 	}
 	r.flows.mu.Unlock()
 	if f := r.flows.find(t, ":7122"); f["class"] != "cut" {

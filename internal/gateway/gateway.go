@@ -92,7 +92,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	}
 	g := &Gateway{cfg: cfg, log: opts.Log, joined: make(chan struct{}), warm: make(chan struct{}), routed: make(chan struct{})}
 	g.opts, g.reload.applied, g.started = opts, cfg, time.Now()
-	g.reload.seen = fingerprint(g.watched())
+	g.reload.seen, _ = fingerprint(g.watched()) // without one, the file is read again
 	g.sample.Store(int64(cfg.Log.Sample))
 	users, err := loadUsers(cfg.Auth)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -61,20 +63,27 @@ func (g *Gateway) watchConfig(ctx context.Context) {
 		case <-overflows: // something happened
 		case <-poll.C:
 		}
-		now := fingerprint(files)
-		for !asked && now != last && ctx.Err() == nil {
+		now, err := fingerprint(files)
+		for err == nil && !asked && now != last && ctx.Err() == nil {
 			sleep(ctx, reloadQuiet)
-			again := fingerprint(files)
-			if again == now {
+			before := now
+			if now, err = fingerprint(files); now == before {
 				break
 			}
-			now = again
 		}
-		if asked || now != last {
+		if asked || err == nil && now != last {
 			last = now
-			g.Reload()
+			if exhausted(g.Reload()) {
+				last = "" // no change was read: it is still to come
+			}
 		}
 	}
+}
+
+// exhausted reports an error that says nothing of a file that was to be read, but
+// that there was nothing left to read it with.
+func exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // watched are the files that make the configuration.
@@ -103,20 +112,24 @@ func (g *Gateway) watcher(files []string) *fsnotify.Watcher {
 	return w
 }
 
-// fingerprint stands for the content of files.
-func fingerprint(files []string) string {
+// fingerprint stands for the content of files. An error means that nothing can be
+// said of it now.
+func fingerprint(files []string) (string, error) {
 	var b strings.Builder
 	for _, f := range files {
 		data, err := os.ReadFile(f)
+		if exhausted(err) {
+			return "", err
+		}
 		fmt.Fprintf(&b, "%x %v\n", sha256.Sum256(data), err)
 	}
-	return b.String()
+	return b.String(), nil
 }
 
 // Reload reads the configuration and applies what may change without a
 // restart, all of it or, when there is a mistake in it, nothing. Connections
-// that are open stay as they are.
-func (g *Gateway) Reload() {
+// that are open stay as they are. Its error was told of.
+func (g *Gateway) Reload() error {
 	cfg, err := g.opts.Load()
 	if config.OnlySecretFiles(err) {
 		err = nil // they have served, and the keys that name them want a restart
@@ -135,9 +148,12 @@ func (g *Gateway) Reload() {
 	defer r.mu.Unlock()
 	r.err = err
 	g.metrics.Reloaded(err == nil)
-	if err != nil {
+	if exhausted(err) {
+		g.log.Error("the configuration can't be read now: the one before goes on", "err", err)
+		return err
+	} else if err != nil {
 		g.log.Error("the changed configuration is not valid: the one before goes on", "err", err)
-		return
+		return err
 	}
 	live, _ := config.Changes(&r.applied, &cfg)
 	_, restart := config.Changes(&g.cfg, &cfg)
@@ -157,6 +173,7 @@ func (g *Gateway) Reload() {
 	if len(restart) > 0 {
 		g.log.Warn("some changes want a restart", "keys", restart)
 	}
+	return nil
 }
 
 // configState says how the configuration stands, in words for a person: "" is

@@ -3,10 +3,13 @@ package gateway_test
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/pandoproxy/pando/internal/config"
@@ -146,6 +149,7 @@ func reloadMore(t *testing.T, w *world) {
 	}
 	write(users, "ann:one\n")
 	write(file, "{}\n")
+	var noFiles atomic.Bool
 	r := w.startWith(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Auth.UsersFile = users
@@ -153,6 +157,9 @@ func reloadMore(t *testing.T, w *world) {
 		o.Files = []string{file}
 		o.Load = func() (config.Config, error) {
 			cfg := base
+			if noFiles.Load() {
+				return cfg, &fs.PathError{Op: "open", Path: file, Err: syscall.EMFILE}
+			}
 			data, err := os.ReadFile(file)
 			if err == nil {
 				err = config.Parse(data, &cfg)
@@ -174,6 +181,17 @@ func reloadMore(t *testing.T, w *world) {
 	if a, b := get("ann:one", testnet.APIName), get("bob:two", testnet.APIName); a != "407" || b != "200" {
 		t.Errorf("after the change: %s, %s; want 407, 200", a, b)
 	}
+	// A change that could not be read for want of a file descriptor is not forgotten:
+	// whatever happens next has it read again.
+	noFiles.Store(true)
+	write(users, "ann:one\nbob:two\n")
+	eventually(t, "the change that can't be read", func() bool { return value(t, r, `pando_config_reloads_total{outcome="failed"}`) == 1 })
+	noFiles.Store(false)
+	write(filepath.Join(dir, "another"), "")
+	eventually(t, "the change to be read again", applied(2))
+	if got := get("ann:one", testnet.APIName); got != "200" {
+		t.Errorf("after the change that could not be read at first: %s", got)
+	}
 	// A zone that only the cloud's server knows; the tailnet does not name it.
 	const other = "api.other.example"
 	w.cloud.SetRecord(other, testnet.APIAddr)
@@ -181,7 +199,7 @@ func reloadMore(t *testing.T, w *world) {
 		t.Errorf("before its zone: %s", got)
 	}
 	write(file, "log: {sample: 1000}\nresolve: {zones: [{suffix: other.example, servers: ["+testnet.DNSAddr.String()+"]}]}\n")
-	eventually(t, "the zone", applied(2))
+	eventually(t, "the zone", applied(3))
 	if got := get("bob:two", other); got != "200" { // what was known of it is forgotten
 		t.Errorf("with its zone: %s", got)
 	}

@@ -94,7 +94,7 @@ func (s *session) refuse(rec *flow.Record, req *http.Request, err error) fate {
 }
 
 // writeError writes rec's error as a response: the class and the hint, never
-// the cause.
+// the cause. A status that could not be sent was none.
 func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) {
 	class := flow.ClassOf(rec.Err)
 	st := statusFor(class)
@@ -128,7 +128,9 @@ func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) 
 	if req == nil || req.Method != http.MethodHead {
 		w.WriteString(body)
 	}
-	w.Flush()
+	if w.Flush() != nil {
+		rec.Status = 0
+	}
 }
 
 func detail(hint string) string {
