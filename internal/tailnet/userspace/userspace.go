@@ -143,7 +143,8 @@ func (c *conn) AwaitReadable() {
 	<-ch
 }
 
-// attempt is one connect in progress.
+// attempt is one connect in progress. It stays where it is: the endpoint's waiters
+// are a list that goes through its entry.
 type attempt struct {
 	ep    tcpip.Endpoint
 	wq    *waiter.Queue
@@ -176,13 +177,12 @@ func (s *Stack) Dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (n
 		case <-ctx.Done():
 			return nil, ctxErrno(ctx.Err())
 		case <-timer.C:
-			a, err := s.connect(ctx, src, dst)
+			err := tries[started].connect(ctx, s, src, dst)
 			if err != nil && allOver(tries[:started]) {
 				return nil, err
 			} else if err != nil {
 				continue // with those that still wait
 			}
-			tries[started] = a
 			if started++; started < len(tries) {
 				timer.Reset(freshPorts[started] - time.Since(begin))
 			}
@@ -231,7 +231,7 @@ func allOver(tries []attempt) bool {
 // connect sends the first SYN of a new endpoint, from src and the next port that
 // no other connection to dst has. Ports are taken in turn, as Linux does, so that
 // each rests for as long as it can; docs/design/0012.
-func (s *Stack) connect(ctx context.Context, src netip.Addr, dst netip.AddrPort) (attempt, error) {
+func (a *attempt) connect(ctx context.Context, s *Stack, src netip.Addr, dst netip.AddrPort) error {
 	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
@@ -245,44 +245,44 @@ func (s *Stack) connect(ctx context.Context, src netip.Addr, dst netip.AddrPort)
 		if s.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID) != nil {
 			continue // cheaper than to find it out by a new endpoint
 		}
-		a, err := s.connectFrom(proto, netip.AddrPortFrom(src, id.LocalPort), dst)
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			return a, err
+		if err := a.connectFrom(s, proto, netip.AddrPortFrom(src, id.LocalPort), dst); !errors.Is(err, syscall.EADDRINUSE) {
+			return err
 		}
 		if ctx.Err() != nil {
-			return attempt{}, ctxErrno(ctx.Err())
+			return ctxErrno(ctx.Err())
 		}
 	}
-	return attempt{}, syscall.EADDRNOTAVAIL
+	return syscall.EADDRNOTAVAIL
 }
 
 // connectFrom gives EADDRINUSE when a connection from src to dst is there, or
 // someone else has the port of src.
-func (s *Stack) connectFrom(proto tcpip.NetworkProtocolNumber, src, dst netip.AddrPort) (attempt, error) {
-	a := attempt{wq: new(waiter.Queue)}
-	ep, terr := s.NewEndpoint(tcp.ProtocolNumber, proto, a.wq)
+func (a *attempt) connectFrom(s *Stack, proto tcpip.NetworkProtocolNumber, src, dst netip.AddrPort) error {
+	wq := new(waiter.Queue)
+	ep, terr := s.NewEndpoint(tcp.ProtocolNumber, proto, wq)
 	if terr != nil {
-		return attempt{}, errno(terr)
+		return errno(terr)
 	}
-	a.ep = ep
 	keepAlive(ep, s.peerTimeout)
 	ep.SocketOptions().SetReuseAddress(true) // a port counts with its target, not alone
 	if terr := ep.Bind(fullAddr(src)); terr != nil {
 		ep.Close()
-		return attempt{}, errno(terr)
+		return errno(terr)
 	}
-	a.entry, a.ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
-	a.wq.EventRegister(&a.entry)
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	*a = attempt{ep, wq, entry, ready}
+	wq.EventRegister(&a.entry)
 	terr = ep.Connect(fullAddr(dst))
 	if _, started := terr.(*tcpip.ErrConnectStarted); started || terr == nil {
-		return a, nil
+		return nil
 	}
-	a.wq.EventUnregister(&a.entry)
+	wq.EventUnregister(&a.entry)
 	ep.Close()
+	a.ready = nil
 	if _, taken := terr.(*tcpip.ErrBadLocalAddress); taken { // by its bind, the address is good
-		return attempt{}, syscall.EADDRINUSE
+		return syscall.EADDRINUSE
 	}
-	return attempt{}, errno(terr)
+	return errno(terr)
 }
 
 // keepAlive has a peer that vanished found out, with the times of kernel mode.

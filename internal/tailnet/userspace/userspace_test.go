@@ -43,7 +43,7 @@ func newStack(t *testing.T) *Stack {
 func fill(t *testing.T, s *Stack, count int) {
 	t.Helper()
 	for range count {
-		if _, err := s.connect(t.Context(), here, target); err != nil {
+		if err := new(attempt).connect(t.Context(), s, here, target); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,7 +66,7 @@ func TestNoPortIsLeft(t *testing.T) {
 	if tried := s.Stats().TCP.FailedConnectionAttempts.Value(); tried != 0 {
 		t.Errorf("%d endpoints were made for it, in vain", tried)
 	}
-	if _, err := s.connect(t.Context(), here, netip.AddrPortFrom(target.Addr(), 81)); err != nil {
+	if err := new(attempt).connect(t.Context(), s, here, netip.AddrPortFrom(target.Addr(), 81)); err != nil {
 		t.Errorf("another target: %v", err)
 	}
 }
