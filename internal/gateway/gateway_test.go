@@ -31,6 +31,7 @@ var oneGateway = []testCase{
 	{"websocket", webSocket},
 	{"bad_requests", badRequests},
 	{"client_that_leaves", clientLeaves},
+	{"client_that_leaves_at_once", clientLeavesAtOnce},
 	{"replay_after_a_lost_race", replay},
 	{"bad_responses", badResponses},
 	{"broken_request_body", brokenBody},

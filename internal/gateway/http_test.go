@@ -417,6 +417,68 @@ func clientLeaves(t *testing.T, w *world) {
 	}
 }
 
+// clientLeavesAtOnce: clients that reset before they are watched, in whatever
+// state. Each gets a line that says so, and nothing stays behind.
+func clientLeavesAtOnce(t *testing.T, w *world) {
+	r := w.start(t, withAdmin)
+	asked, left := make(chan bool), make(chan bool)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7141), func(c net.Conn) {
+		defer c.Close()
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		asked <- true
+		<-left
+		switch req.URL.Path {
+		case "/upgrade":
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		case "/early":
+			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		default:
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+		io.Copy(io.Discard, c)
+	})
+	requests := []string{
+		"GET http://%s:7141/upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+		"GET http://%s:7141/early HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET http://%s:7141/ HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST http://%s:7141/body HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+		"GET http://%s:7141/ HTT",
+		"GET http://%s:7141/ HTTP/1.1\r\nHo",
+	}
+	for _, request := range requests {
+		c := r.raw(t)
+		fmt.Fprintf(c, request, testnet.APIName)
+		whole := strings.Contains(request, "\r\n\r\n")
+		if whole {
+			<-asked
+		} else {
+			eventually(t, "half a head to be read", func() bool { return value(t, r, "pando_connections") == 1 })
+		}
+		c.SetLinger(0)
+		c.Close()
+		if whole {
+			left <- true
+		}
+		eventually(t, "an end of it", func() bool {
+			m := scrape(t, r)
+			return m["pando_connections"] == 0 && m[`pando_flows_active{front="http"}`] == 0
+		})
+	}
+	r.flows.mu.Lock()
+	defer r.flows.mu.Unlock()
+	if len(r.flows.lines) != len(requests) {
+		t.Errorf("%d lines for %d requests", len(r.flows.lines), len(requests))
+	}
+	for _, f := range r.flows.lines {
+		if f["class"] != "canceled" {
+			t.Errorf("a client that left: %v", f)
+		}
+	}
+}
+
 // replay: an origin that closes a pooled connection just as the next request
 // arrives has not seen it. What may be sent again is, once.
 func replay(t *testing.T, w *world) {

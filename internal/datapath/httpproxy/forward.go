@@ -144,7 +144,7 @@ func (x *exchange) run() (f fate, again bool) {
 			x.answered = true
 			x.writeHead(resp, nil)
 			x.s.bw.WriteString("\r\n")
-			if err := x.s.bw.Flush(); err != nil {
+			if err := x.s.flush(); err != nil {
 				return x.failed(err)
 			}
 		}
@@ -319,7 +319,7 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 	s.bw.WriteString("Connection: Upgrade\r\n")
 	writeField(s.bw, "Upgrade", resp.Header["Upgrade"])
 	s.bw.WriteString("\r\n")
-	if err := s.bw.Flush(); err != nil {
+	if err := s.flush(); err != nil {
 		f, _ := x.failed(err)
 		return f
 	}
@@ -376,7 +376,11 @@ func (x *exchange) classify(err error) error {
 		select {
 		case serr := <-x.sent:
 			x.sent <- serr // for settle
-			if re, ok := errors.AsType[*readError](serr); ok {
+			re, ok := errors.AsType[*readError](serr)
+			switch {
+			case ok && gone(re):
+				fe.Class, fe.Hint, fe.Err = flow.Canceled, "", re
+			case ok:
 				// Malformed, or cut short; the client may still be listening.
 				fe.Class, fe.Hint, fe.Err = flow.BadRequest, "the request's body ended before it was complete, or is malformed", re
 				if errors.Is(re, os.ErrDeadlineExceeded) {

@@ -313,7 +313,6 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 	fe := &flow.Error{Class: flow.BadRequest, Op: "http", Hint: "the request could not be understood as HTTP/1.1", Err: err}
 	rec.Err = fe
 	rec.Status = http.StatusBadRequest
-	var ne *net.OpError
 	if bad, ok := errors.AsType[framingError](err); ok {
 		fe.Hint = string(bad)
 	}
@@ -325,10 +324,10 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 	case tooLong:
 		fe.Hint = "the request's header fields are larger than this gateway accepts"
 		rec.Status = http.StatusRequestHeaderFieldsTooLarge
-	case s.limit.late, errors.As(err, &ne) && ne.Timeout():
+	case errors.Is(s.limit.err, os.ErrDeadlineExceeded):
 		fe.Class, fe.Hint = flow.Timeout, "the request's head did not arrive in time"
 		rec.Status = http.StatusRequestTimeout
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &ne):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), gone(s.limit.err):
 		fe.Class, rec.Status = flow.Canceled, 0
 		return closeNow
 	}
@@ -361,7 +360,7 @@ type limitReader struct {
 	r    io.Reader
 	left int
 	tape *[]byte
-	late bool // a read timed out: the line parser takes what it has for a line, and tells nobody
+	err  error // of the last read: the line parser takes what it has for a line, and tells nobody
 }
 
 const noLimit = int(^uint(0) >> 1)
@@ -374,7 +373,7 @@ func (l *limitReader) Read(b []byte) (int, error) {
 		b = b[:l.left]
 	}
 	n, err := l.r.Read(b)
-	l.late = errors.Is(err, os.ErrDeadlineExceeded)
+	l.err = err
 	if l.left != noLimit {
 		l.left -= n
 		if l.tape != nil {

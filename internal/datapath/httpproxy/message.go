@@ -2,12 +2,15 @@ package httpproxy
 
 import (
 	"bufio"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/textproto"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -77,6 +80,19 @@ type writeError struct{ error }
 
 func (e *readError) Unwrap() error  { return e.error }
 func (e *writeError) Unwrap() error { return e.error }
+
+// gone reports an error that says of the client's connection that it is no more.
+func gone(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, net.ErrClosed)
+}
+
+// flush sends the client what is written for it.
+func (s *session) flush() error {
+	if err := s.bw.Flush(); err != nil {
+		return &writeError{err}
+	}
+	return nil
+}
 
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 

@@ -51,7 +51,7 @@ func (x *exchange) respond(resp *http.Response) fate {
 		}
 	}
 	if err == nil {
-		err = w.Flush()
+		err = s.flush()
 	}
 	if err != nil {
 		rec.Err = x.classify(err)

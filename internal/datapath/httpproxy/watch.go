@@ -35,9 +35,12 @@ func (w *watch) start(c *net.TCPConn, gone func()) {
 	})
 }
 
-// stop ends the watch, and reports whether the client has left.
+// stop ends the watch, if there still is one, and reports whether the client has
+// left.
 func (w *watch) stop() bool {
-	if w.timer != nil && !w.timer.Stop() {
+	timer := w.timer
+	w.timer = nil
+	if timer != nil && !timer.Stop() {
 		w.c.SetReadDeadline(time.Unix(1, 0))
 		<-w.done
 		w.c.SetReadDeadline(time.Time{})

@@ -47,10 +47,13 @@ type Router struct {
 func New(tun string) *Router { return &Router{tun: tun} }
 
 // Up brings the device up, takes a table, and removes rules that a killed
-// predecessor left.
+// predecessor left. The engine calls it once more, which changes nothing.
 func (r *Router) Up() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.table != 0 {
+		return nil
+	}
 	if err := dropOrphans(); err != nil {
 		return err
 	}
@@ -70,6 +73,7 @@ func (r *Router) Up() error {
 		}
 	}
 	if err != nil {
+		r.table = 0
 		return fmt.Errorf("router: no routing table of %d to %d can be had: %w", firstTable, firstTable+tables-1, err)
 	}
 	return nil
@@ -196,9 +200,13 @@ func dropOrphans() error {
 		}
 		for i := range rules {
 			r := &rules[i]
-			ours := r.Priority == lookupPriority && r.Table >= firstTable && r.Table < firstTable+tables || r.Priority == refusePriority && r.Type == unix.RTN_UNREACHABLE
-			if !ours || r.Src == nil || lives(r.Src.IP) {
+			lookup := r.Priority == lookupPriority && r.Table >= firstTable && r.Table < firstTable+tables
+			refuse := r.Priority == refusePriority && r.Table == unix.RT_TABLE_UNSPEC // the list is without types
+			if !lookup && !refuse || r.Src == nil || lives(r.Src.IP) {
 				continue
+			}
+			if refuse {
+				r.Type = unix.RTN_UNREACHABLE
 			}
 			if ones, bits := r.Src.Mask.Size(); ones != bits {
 				continue
