@@ -113,7 +113,9 @@ func (r *Road) judge(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.Ta
 
 	start := time.Now()
 	answer, err := r.Resolver.Lookup(ctx, host)
-	rec.Resolve, rec.Source = time.Since(start), answer.Source
+	if rec.Source = answer.Source; !host.Addr.IsValid() {
+		rec.Resolve = time.Since(start)
+	}
 	t.looked(answer)
 	if err != nil {
 		return nil, err

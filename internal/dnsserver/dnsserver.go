@@ -44,6 +44,9 @@ type Server struct {
 	TTL time.Duration
 	// Answered is told of each answer's code, as DNS spells it, such as NXDOMAIN.
 	Answered func(rcode string)
+	// Dropped is told of each query that got no answer, because too many wait for
+	// theirs.
+	Dropped func()
 	// Enter lets a client in who comes over TCP, or says why not; each that came in
 	// Leaves. Nil lets everybody in.
 	Enter func(client netip.Addr) error
@@ -57,6 +60,8 @@ type Server struct {
 const DefaultTTL = 5 * time.Second
 
 const (
+	headerSize = 12 // bytes of a message's header
+
 	most    = 1024            // queries at a time; more are dropped, and asked again
 	patient = 4 * time.Second // for one answer: resolvers ask again after 5 s
 	// fleetPatience is how long it is tried to tell whether a name exists. CoreDNS
@@ -70,17 +75,18 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 	var servers []*dns.Server
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(ctx, w, q) })
 	for _, pc := range packets {
-		servers = append(servers, &dns.Server{PacketConn: pc, Handler: handler, UDPSize: dns.DefaultMsgSize})
+		servers = append(servers, &dns.Server{PacketConn: pc, UDPSize: dns.DefaultMsgSize})
 	}
 	for _, ln := range listeners {
-		servers = append(servers, &dns.Server{Listener: &listener{Listener: ln, ctx: ctx, server: s}, Handler: handler})
+		servers = append(servers, &dns.Server{Listener: &listener{Listener: ln, ctx: ctx, server: s}})
 	}
 	errs := make(chan error, len(servers))
 	var up, down sync.WaitGroup
 	for _, srv := range servers {
 		up.Add(1)
 		started := sync.OnceFunc(up.Done)
-		srv.NotifyStartedFunc = started
+		srv.NotifyStartedFunc, srv.Handler = started, handler
+		srv.MsgAcceptFunc, srv.MsgInvalidFunc = s.accept, s.invalid
 		down.Go(func() {
 			errs <- srv.ActivateAndServe()
 			started()
@@ -101,11 +107,38 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 	return err
 }
 
+func (s *Server) answered(rcode string) {
+	if s.Answered != nil {
+		s.Answered(rcode)
+	}
+}
+
+// accept and invalid count what the library answers by itself.
+func (s *Server) accept(h dns.Header) dns.MsgAcceptAction {
+	action := dns.DefaultMsgAcceptFunc(h)
+	switch action {
+	case dns.MsgReject:
+		s.answered("FORMERR")
+	case dns.MsgRejectNotImplemented:
+		s.answered("NOTIMP")
+	}
+	return action
+}
+
+func (s *Server) invalid(m []byte, _ error) {
+	if len(m) >= headerSize { // less is not answered
+		s.answered("FORMERR")
+	}
+}
+
 func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	default:
+		if s.Dropped != nil {
+			s.Dropped()
+		}
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, patient)
@@ -119,9 +152,11 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 		}
 	}
 	m.Truncate(size)
-	if s.Answered != nil {
-		s.Answered(dns.RcodeToString[m.Rcode])
+	rcode := dns.RcodeToString[m.Rcode]
+	if m.Rcode == dns.RcodeBadVers { // which the table calls by its other name, of TSIG
+		rcode = "BADVERS"
 	}
+	s.answered(rcode)
 	if err := w.WriteMsg(m); err != nil {
 		s.Log.Debug("dns answer not sent", "client", w.RemoteAddr().String(), "err", err)
 	}

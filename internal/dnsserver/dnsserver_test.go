@@ -150,6 +150,104 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// serve has s serve on loopback until the test ends.
+func serve(t *testing.T, s *Server) (addr string) {
+	t.Helper()
+	pc, ln, err := Listen(t.Context(), net.ListenConfig{}, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, []net.PacketConn{pc}, []net.Listener{ln}) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return ln.Addr().String()
+}
+
+// Every answer is counted by what it says, also those that the library gives.
+func TestCountsAnswers(t *testing.T) {
+	s := server()
+	codes := make(chan string, 1)
+	s.Answered = func(rcode string) { codes <- rcode }
+	c, err := net.Dial("udp", serve(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	query := func(change func(*dns.Msg)) []byte {
+		q := new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)
+		change(q)
+		b, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	whole := query(func(*dns.Msg) {})
+	for _, q := range []struct {
+		want string
+		code int
+		b    []byte
+	}{
+		{"NOERROR", dns.RcodeSuccess, whole},
+		{"REFUSED", dns.RcodeRefused, query(func(q *dns.Msg) { q.Question[0].Name = "example.com." })},
+		{"BADVERS", dns.RcodeBadVers, query(func(q *dns.Msg) { q.SetEdns0(1232, false).IsEdns0().SetVersion(1) })},
+		{"FORMERR", dns.RcodeFormatError, query(func(q *dns.Msg) { q.Question = append(q.Question, q.Question[0]) })},
+		{"FORMERR", dns.RcodeFormatError, whole[:len(whole)-3]},
+		{"NOTIMP", dns.RcodeNotImplemented, query(func(q *dns.Msg) { q.Opcode = dns.OpcodeUpdate })},
+	} {
+		c.Write(q.b)
+		b := make([]byte, 512)
+		n, err := c.Read(b)
+		m := new(dns.Msg)
+		if err != nil || m.Unpack(b[:n]) != nil {
+			t.Fatalf("%s: %q, %v", q.want, b[:n], err)
+		}
+		if got := <-codes; got != q.want || m.Rcode != q.code {
+			t.Errorf("%s is counted as %s: %v", q.want, got, m)
+		}
+	}
+}
+
+// A query too many is dropped, and counted.
+func TestTooManyQueries(t *testing.T) {
+	s := server()
+	dropped := make(chan bool, 1)
+	s.Dropped = func() { dropped <- true }
+	waiting, answer := make(chan bool), make(chan bool)
+	s.Lookup = func(context.Context, string) ([]netip.Addr, time.Duration, error) {
+		waiting <- true
+		<-answer
+		return []netip.Addr{netip.MustParseAddr("10.12.3.4")}, time.Minute, nil
+	}
+	c, err := net.Dial("udp", serve(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	q, err := new(dns.Msg).SetQuestion("api.real.corp.example.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range most {
+		c.Write(q)
+		<-waiting
+	}
+	c.Write(q)
+	select {
+	case <-dropped:
+	case <-time.After(20 * time.Second):
+		t.Error("no query was dropped")
+	}
+	close(answer)
+}
+
 func FuzzAnswer(f *testing.F) {
 	for _, name := range []string{"api.corp.example.", "x.real.corp.example.", "."} {
 		b, _ := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()

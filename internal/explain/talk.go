@@ -130,10 +130,14 @@ func (w *walk) get(conn net.Conn) {
 	}
 	err := req.Write(conn)
 	var resp *http.Response
-	for br := bufio.NewReader(io.LimitReader(conn, 1<<20)); err == nil; {
+	head := &io.LimitedReader{R: conn, N: 1 << 20}
+	for br := bufio.NewReader(head); err == nil; {
 		if resp, err = http.ReadResponse(br, req); err == nil && (resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols) {
 			break
 		}
+	}
+	if err != nil && head.N <= 0 {
+		err = errors.New("its head is larger than 1 MiB")
 	}
 	if err != nil {
 		w.fail("http", time.Since(start), broken("HTTP answer", err, w.Report.TLS != nil && w.Report.TLS.WantsCertificate))

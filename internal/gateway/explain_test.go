@@ -82,6 +82,14 @@ func explained(t *testing.T, w *world) {
 		io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 		io.Copy(io.Discard, c)
 	})
+	port(7305, func(c net.Conn) { // a head without an end
+		defer c.Close()
+		for {
+			if _, err := c.Write(bytes.Repeat([]byte("x"), 32<<10)); err != nil {
+				return
+			}
+		}
+	})
 	port(7302, func(c net.Conn) { defer c.Close(); io.WriteString(c, "220 mail\r\n"); io.Copy(io.Discard, c) })
 	w.cloud.SetRecord("both."+testnet.Zone, testnet.APIAddr, testnet.APIAddr6)
 	defer w.cloud.SetRecord("both." + testnet.Zone)
@@ -126,6 +134,7 @@ func explained(t *testing.T, w *world) {
 	r.wants(t, []string{"https://" + testnet.APIName + ":7301/"}, 20, "class: reset", "FAIL  tls", "load balancer")
 	r.wants(t, []string{"--tls", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  tls", "speaks something else")
 	r.wants(t, []string{"--http", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  http")
+	r.wants(t, []string{"--http", testnet.APIName + ":7305"}, 21, "class: bad_response", "head is larger than 1 MiB")
 	r.wants(t, []string{"https://other." + testnet.Zone + ":7303/"}, 21, "class: bad_response", "the target wants a client's certificate")
 	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + ":7304/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "see what is marked WARN")
 	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")

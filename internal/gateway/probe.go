@@ -24,9 +24,9 @@ type probes struct {
 // probeState is how one target fares. It changes sides only after so many
 // outcomes in a row as the configuration says.
 type probeState struct {
-	good bool
-	row  int   // outcomes in a row that contradict good
-	err  error // of the last attempt
+	good                bool
+	failures, successes int   // in a row
+	err                 error // of the last attempt
 }
 
 // probe connects to the targets again and again until ctx ends.
@@ -71,19 +71,18 @@ func (g *Gateway) probed(target string, err error) {
 	g.probes.mu.Lock()
 	defer g.probes.mu.Unlock()
 	s := g.probes.state[target]
-	needed := g.cfg.Probe.Failures
-	if !s.good {
-		needed = g.cfg.Probe.Successes
+	if s.err = err; err == nil {
+		s.successes, s.failures = s.successes+1, 0
+	} else {
+		s.successes, s.failures = 0, s.failures+1
 	}
-	if s.err = err; s.good == (err == nil) {
-		s.row = 0
-	} else if s.row++; s.row >= needed {
-		s.good, s.row = !s.good, 0
-		if s.good {
-			g.log.Info("probe target answers", "target", target)
-		} else {
-			g.log.Warn("probe target does not answer: the replica is not ready", "target", target, "err", err)
-		}
+	switch {
+	case s.failures == g.cfg.Probe.Failures: // one that never answered, too
+		s.good = false
+		g.log.Warn("probe target does not answer: the replica is not ready", "target", target, "err", err)
+	case s.successes >= g.cfg.Probe.Successes && !s.good:
+		s.good = true
+		g.log.Info("probe target answers", "target", target)
 	}
 	if g.probes.state == nil {
 		g.probes.state = map[string]probeState{}

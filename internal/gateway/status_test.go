@@ -61,7 +61,6 @@ func scrape(t *testing.T, r *replica) map[string]float64 {
 
 func probeTargets(t *testing.T, w *world) {
 	target := netip.AddrPortFrom(testnet.APIAddr, 7240)
-	w.cloud.Handle(target, func(c net.Conn) { c.Close() })
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Probe.Targets = []string{testnet.APIName + ":7240"}
@@ -69,6 +68,15 @@ func probeTargets(t *testing.T, w *world) {
 		c.Dial.Timeout = config.Duration(time.Second)
 	})
 	ready := func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 }
+	eventually(t, "the log to say that the target never answered", func() bool {
+		r.flows.mu.Lock()
+		defer r.flows.mu.Unlock()
+		return strings.Contains(r.flows.all.String(), "probe target does not answer")
+	})
+	if ready() {
+		t.Error("ready, and its target does not answer")
+	}
+	w.cloud.Handle(target, func(c net.Conn) { c.Close() })
 	eventually(t, "the target to answer", ready)
 	w.cloud.Handle(target, nil) // refused from now on
 	eventually(t, "the target's failure", func() bool { return !ready() })

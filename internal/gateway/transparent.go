@@ -14,6 +14,7 @@ import (
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath/forward"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
+	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
@@ -94,7 +95,7 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 	s := &dnsserver.Server{
 		Zones: servedZones(g.cfg.DNS), TTL: time.Duration(g.cfg.DNS.TTL), Addrs: g.fleetAddrs, Enter: g.limit.Enter, Leave: g.limit.Leave,
 		Lookup: g.lookupServed, Denied: func(name string) bool { return g.road.Policy().NobodyMay(name) },
-		Answered: g.metrics.Answered, Log: g.log,
+		Answered: g.metrics.Answered, Dropped: func() { g.metrics.Refused(limit.Queries) }, Log: g.log,
 	}
 	if err := s.Serve(ctx, []net.PacketConn{g.dnsPacket}, []net.Listener{g.dnsListener}); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("listen.dns: %w", err)

@@ -89,12 +89,12 @@ func New(version string, s State) *Metrics {
 			Name: "pando_flow_seconds", Help: "Life of flows, from the first byte of the request to the end.",
 			Buckets: []float64{.005, .025, .1, .5, 1, 5, 15, 60, 300, 900, 3600}}, []string{"front"}),
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "pando_dns_lookups_total", Help: "Names looked up, by the kind of source that is responsible for the name, the outcome, and whether the cache knew."},
+			Name: "pando_dns_lookups_total", Help: "Names looked up, by the kind of source that is responsible for the name, the outcome, and whether the cache knew. Source none: its caller gave up before."},
 			[]string{"source", "class", "cached"}),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pando_dns_answers_total", Help: "Queries that the DNS answerer has answered, by the code of the answer."}, []string{"rcode"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "pando_limit_refusals_total", Help: "Connections and dials that were refused because of a limit."}, []string{"limit"}),
+			Name: "pando_limit_refusals_total", Help: "Connections, dials and DNS queries that were refused because of a limit."}, []string{"limit"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pando_config_reloads_total", Help: "Attempts to reload the configuration."}, []string{"outcome"}),
 		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{

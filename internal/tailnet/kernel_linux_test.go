@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,13 +58,70 @@ func noTraceInKernel(t *testing.T) {
 				t.Errorf("a rule is still there: %v", r)
 			}
 		}
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: 52}, netlink.RT_FILTER_TABLE)
+	}
+	if tables := tablesInUse(t); len(tables) > 0 {
+		t.Errorf("routes are still there, in the tables %v", tables)
+	}
+}
+
+// tablesInUse returns those routing tables of nodes that have routes.
+func tablesInUse(t *testing.T) (tables []int) {
+	t.Helper()
+	for table := 52; table < 68; table++ {
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(routes) > 0 && !slices.Contains(tables, table) {
+				tables = append(tables, table)
+			}
+		}
+	}
+	return tables
+}
+
+// killedPredecessor finds the rules of a device that was killed, and is another now.
+func killedPredecessor(t *testing.T, w *world) {
+	if w.mode != tailnet.Kernel {
+		return
+	}
+	for _, prefix := range []string{"100.64.77.77/32", "fd7a:115c:a1e0::77/128"} {
+		_, src, err := net.ParseCIDR(prefix)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range routes {
-			t.Errorf("a route is still there: %v", r)
+		lookup, refuse := netlink.NewRule(), netlink.NewRule()
+		lookup.Src, lookup.Priority, lookup.Table = src, 5270, 52
+		refuse.Src, refuse.Priority, refuse.Type = src, 5271, unix.RTN_UNREACHABLE
+		for _, r := range []*netlink.Rule{lookup, refuse} {
+			if err := netlink.RuleAdd(r); err != nil {
+				t.Fatal(err)
+			}
 		}
+	}
+	n := w.join(t, "successor", tailnet.Options{})
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		rules, err := netlink.RuleList(family)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := 0
+		for _, r := range rules {
+			switch {
+			case r.Priority != 5270 && r.Priority != 5271:
+			case slices.ContainsFunc(n.Addrs(), func(a netip.Addr) bool { return r.Src.IP.Equal(a.AsSlice()) }):
+				own++
+			default:
+				t.Errorf("the rule of another: %v", r)
+			}
+		}
+		if own != 2 {
+			t.Errorf("%d rules of its own, want 2: %v", own, rules)
+		}
+	}
+	if tables := tablesInUse(t); !slices.Equal(tables, []int{52}) {
+		t.Errorf("its routes are in the tables %v, want 52", tables)
 	}
 }
 

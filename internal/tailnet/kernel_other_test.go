@@ -10,3 +10,5 @@ func noTraceInKernel(*testing.T) {}
 
 func nothingLeaks(*testing.T, *world) {}
 func twoNodes(*testing.T, *world)     {}
+
+func killedPredecessor(*testing.T, *world) {}

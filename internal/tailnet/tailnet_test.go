@@ -72,6 +72,7 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"client_inside_an_accepted_route", clientInsideRoute},
 		{"nothing_leaks_when_a_route_goes", nothingLeaks},
 		{"two_nodes_in_one_namespace", twoNodes},
+		{"killed_predecessor_leaves_no_rules", killedPredecessor},
 		{"fresh_source_port", freshSourcePort},
 		{"aborted_ports_rest", abortedPortsRest},
 		{"ports_count_per_target", portsCountPerTarget},

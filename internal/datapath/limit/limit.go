@@ -27,11 +27,12 @@ const (
 	Connections Which = "connections"
 	PerClient   Which = "per_client"
 	Dials       Which = "dials"
-	FirstByte   Which = "first_byte" // a client that said nothing in time; package mux counts those
+	Queries     Which = "dns_queries" // of the cluster's DNS that wait for an answer; package dnsserver counts those
+	FirstByte   Which = "first_byte"  // a client that said nothing in time; package mux counts those
 )
 
 // All lists every limit.
-func All() []Which { return []Which{Connections, PerClient, Dials, FirstByte} }
+func All() []Which { return []Which{Connections, PerClient, Dials, Queries, FirstByte} }
 
 // Gate counts and refuses. The zero value lets everything pass.
 type Gate struct {

@@ -210,7 +210,7 @@ func (r *Resolver) SetHosts(hosts map[string][]netip.Addr) {
 // ResolveFailed, Timeout, NotReady or Canceled.
 func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
 	a, err := r.look(ctx, h)
-	if r.opts.Looked != nil {
+	if r.opts.Looked != nil && !h.Addr.IsValid() {
 		kind, _, _ := strings.Cut(a.Source, " ")
 		r.opts.Looked(kind, flow.ClassOf(err), a.Cached)
 	}
