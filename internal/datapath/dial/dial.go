@@ -216,7 +216,7 @@ func (d *Dialer) explain(parent context.Context, t flow.Target, err error) error
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		fe.Class, fe.Hint = flow.Overloaded, "no file descriptor is left: raise the limit of open files, or run more replicas"
 	case errors.Is(err, syscall.EADDRNOTAVAIL) && t.Path == flow.Tailnet:
-		fe.Class, fe.Hint = flow.Overloaded, "every source port is taken for this target, for a minute after a connection's end: keep connections open for longer, or run more replicas"
+		fe.Class, fe.Hint = flow.Overloaded, "every source port is taken for this target, by connections that are open or ended a moment ago: keep them open for longer, or run more replicas"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		fe.Class, fe.Hint = flow.Unreachable, "this host has no address of its family, or no source port left for it"
 	case errors.Is(err, syscall.ECONNRESET):
