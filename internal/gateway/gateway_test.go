@@ -31,7 +31,6 @@ var oneGateway = []testCase{
 	{"websocket", webSocket},
 	{"bad_requests", badRequests},
 	{"client_that_leaves", clientLeaves},
-	{"client_that_leaves_at_once", clientLeavesAtOnce},
 	{"replay_after_a_lost_race", replay},
 	{"bad_responses", badResponses},
 	{"broken_request_body", brokenBody},
@@ -78,5 +77,6 @@ var ownGateway = []testCase{
 	{"drain", drain},
 	{"drain_500_transfers", drainMany},
 	{"drain_cuts_late_work", drainCuts},
+	{"client_that_leaves_at_once", clientLeavesAtOnce},
 	{"cloud_gone", cloudGone},
 }
