@@ -19,7 +19,7 @@ import (
 
 func drain(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
-		c.Drain.Settle = config.Duration(300 * time.Millisecond)
+		c.Drain.Settle = config.Duration(time.Second)
 		c.Drain.Timeout = config.Duration(10 * time.Second)
 	})
 	countBytes(w, 7120)
@@ -35,7 +35,11 @@ func drain(t *testing.T, w *world) {
 	}
 
 	r.drain()
-	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/") // still served while it settles
+	late := r.raw(t) // still served while it settles
+	fmt.Fprintf(late, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	if resp, err := http.ReadResponse(bufio.NewReader(late), nil); err != nil || resp.StatusCode != 200 {
+		t.Errorf("a client that came late: %v, %v", resp, err)
+	}
 	eventually(t, "the port to close", func() bool {
 		c, err := net.Dial("tcp", r.addr)
 		if err == nil {
