@@ -148,11 +148,12 @@ func (g *Gateway) Reload() error {
 	defer r.mu.Unlock()
 	r.err = err
 	g.metrics.Reloaded(err == nil)
-	if exhausted(err) {
-		g.log.Error("the configuration can't be read now: the one before goes on", "err", err)
-		return err
-	} else if err != nil {
-		g.log.Error("the changed configuration is not valid: the one before goes on", "err", err)
+	if err != nil {
+		what := "the changed configuration is not valid"
+		if exhausted(err) {
+			what = "the configuration can't be read now"
+		}
+		g.log.Error(what+": the one before goes on", "err", err)
 		return err
 	}
 	live, _ := config.Changes(&r.applied, &cfg)

@@ -1,6 +1,6 @@
 // Package tailnet joins a tailnet from inside this process: the Tailscale
 // engine, in userspace or with a kernel TUN device, behind one type, Node. It
-// is the only room that imports tailscale.com.
+// is, with its two inner rooms, where the engine is imported.
 //
 // A Node dials addresses, never names, and only addresses that a peer routes:
 // what it can't carry it refuses, and never hands to the host's network. It

@@ -1,0 +1,140 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// clientLeaves: a client resets its connection while the origin thinks. The
+// origin hears of it, gets the request no second time, and the flow ends.
+func clientLeaves(t *testing.T, w *world) {
+	asked, left := make(chan string, 9), make(chan error, 9)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7140), func(c net.Conn) {
+		defer c.Close()
+		for br := bufio.NewReader(c); ; {
+			req, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			io.Copy(io.Discard, req.Body)
+			asked <- req.URL.Path
+			if strings.HasPrefix(req.URL.Path, "/think") {
+				_, err := br.ReadByte()
+				left <- err
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	for _, request := range []string{
+		"POST http://%s:7140/think1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+		"GET http://%s:7140/think2 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"DELETE http://%s:7140/think3 HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		c := w.raw(t)
+		br := bufio.NewReader(c)
+		// First one that is answered, so that the second finds a pooled connection.
+		fmt.Fprintf(c, "GET http://%s:7140/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+		if resp, err := http.ReadResponse(br, nil); err != nil {
+			t.Fatal(err)
+		} else {
+			io.ReadAll(resp.Body)
+		}
+		<-asked
+		fmt.Fprintf(c, request, testnet.APIName)
+		path := <-asked
+		c.SetLinger(0)
+		c.Close()
+		select {
+		case err := <-left:
+			if err == nil {
+				t.Errorf("%s: the origin got more bytes, want an end", path)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the origin was left waiting", path)
+		}
+	}
+	canceled := func() (n int) {
+		for _, f := range w.flows.matching(":7140") {
+			if f["class"] == "canceled" && f["status"] == nil {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "three flows that were canceled", func() bool { return canceled() == 3 })
+	if len(asked) > 0 {
+		t.Errorf("the origin was asked once more: %s", <-asked)
+	}
+}
+
+// clientLeavesAtOnce: clients that reset before they are watched, in whatever
+// state. Each gets a line that says so, and nothing stays behind.
+func clientLeavesAtOnce(t *testing.T, w *world) {
+	r := w.start(t, withAdmin)
+	asked, left := make(chan bool), make(chan bool)
+	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7141), func(c net.Conn) {
+		defer c.Close()
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		asked <- true
+		<-left
+		switch req.URL.Path {
+		case "/upgrade":
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		case "/early":
+			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		default:
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+		io.Copy(io.Discard, c)
+	})
+	requests := []string{
+		"GET http://%s:7141/upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+		"GET http://%s:7141/early HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET http://%s:7141/ HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST http://%s:7141/body HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+		"GET http://%s:7141/ HTT",
+		"GET http://%s:7141/ HTTP/1.1\r\nHo",
+	}
+	for _, request := range requests {
+		c := r.raw(t)
+		fmt.Fprintf(c, request, testnet.APIName)
+		whole := strings.Contains(request, "\r\n\r\n")
+		if whole {
+			<-asked
+		} else {
+			eventually(t, "half a head to be read", func() bool { return value(t, r, "pando_connections") == 1 })
+		}
+		c.SetLinger(0)
+		c.Close()
+		if whole {
+			left <- true
+		}
+		eventually(t, "an end of it", func() bool {
+			m := scrape(t, r)
+			return m["pando_connections"] == 0 && m[`pando_flows_active{front="http"}`] == 0
+		})
+	}
+	r.flows.mu.Lock()
+	defer r.flows.mu.Unlock()
+	if len(r.flows.lines) != len(requests) {
+		t.Errorf("%d lines for %d requests", len(r.flows.lines), len(requests))
+	}
+	for _, f := range r.flows.lines {
+		if f["class"] != "canceled" {
+			t.Errorf("a client that left: %v", f)
+		}
+	}
+}
