@@ -12,14 +12,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"tailscale.com/envknob"
 	"tailscale.com/net/packet"
-	"tailscale.com/types/ipproto"
 
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testnet"
@@ -258,78 +256,6 @@ func plainPreferences(t *testing.T, w *world) {
 	if profiles != 1 {
 		t.Errorf("%d profiles in %s", profiles, state)
 	}
-}
-
-// lostSession: the peer forgets its side of the WireGuard session, as a stock
-// router does when it hears late of a restart. By WireGuard's own times that
-// costs 15 s.
-func lostSession(t *testing.T, w *world) {
-	n := w.join(t, "forgotten", tailnet.Options{})
-	target := netip.AddrPortFrom(testnet.APIAddr, 7070)
-	w.cloud.Handle(target, echo)
-	open := dial(t, n, target)
-	pingPong(t, open)
-	// What the peer has still to send begins a new session by itself, and it
-	// sends again what our delayed acknowledgement, lost with the session, was
-	// for. Then nothing is to be mended, and it is done once more.
-	for begin := time.Now(); n.SessionsMended() == 0; {
-		if time.Since(begin) > 30*time.Second {
-			t.Fatal("nothing was mended: did the peer lose anything?")
-		}
-		w.cloud.ResetSession(n.Addrs()[0])
-		start := time.Now()
-		pingPong(t, dial(t, n, target))
-		took := time.Since(start)
-		t.Logf("after a lost session: connected in %v, %d mended", took.Round(time.Millisecond), n.SessionsMended())
-		if took > 9*time.Second {
-			t.Errorf("a connection took %v after its peer lost the session", took)
-		}
-	}
-	pingPong(t, open)
-}
-
-// busySession: pings within the session get no answer, but bytes come. It is
-// left alone until they don't.
-func busySession(t *testing.T, w *world) {
-	n := w.join(t, "busy", tailnet.Options{})
-	target := netip.AddrPortFrom(testnet.APIAddr, 7071)
-	quiet := make(chan struct{})
-	w.cloud.Handle(target, func(c net.Conn) {
-		defer c.Close()
-		for {
-			if _, err := c.Write([]byte("x")); err != nil {
-				return
-			}
-			select {
-			case <-quiet:
-				io.Copy(io.Discard, c)
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-	})
-	c := dial(t, n, target)
-	go io.Copy(io.Discard, c) // ends with c
-	var pings atomic.Int32
-	tailnet.Lose(w.cloud.Node, func(p *packet.Parsed) bool {
-		if p.IPProto == ipproto.TSMP {
-			pings.Add(1)
-		}
-		return p.IPProto == ipproto.TSMP
-	})
-	defer tailnet.Lose(w.cloud.Node, nil)
-	eventually(t, "a third check, of two pings each", func() bool {
-		tailnet.Suspect(n, target.Addr())
-		return pings.Load() > 4
-	})
-	if got := n.SessionsMended(); got != 0 {
-		t.Errorf("%d sessions were ended in which bytes came", got)
-	}
-	close(quiet)
-	eventually(t, "the check of a silent session", func() bool {
-		tailnet.Suspect(n, target.Addr())
-		return n.SessionsMended() > 0
-	})
 }
 
 // outageEnds: what was to be sent in an outage of the network goes out soon after

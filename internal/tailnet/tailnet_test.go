@@ -52,6 +52,7 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 	}
 	defer w.cloud.Close()
 	w.timeWait.install(w.cloud.Tun())
+	w.gag.install(w.cloud.Tun())
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *world)
@@ -83,6 +84,7 @@ func conformance(t *testing.T, mode tailnet.Mode) {
 		{"expired_key_logs_in_again", expiredKey},
 		{"stored_preferences_are_the_stock_containers", plainPreferences},
 		{"lost_session_is_mended", lostSession},
+		{"lost_session_is_begun_by_the_peer", peerBeginsSession},
 		{"busy_session_is_left_alone", busySession},
 		{"outage_is_over_when_it_is_over", outageEnds},
 		{"closes_with_2000_tunnels", closesWithTunnels},

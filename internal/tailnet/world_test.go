@@ -22,6 +22,7 @@ type world struct {
 	net   *testnet.Net
 	cloud *testnet.Cloud
 	timeWait
+	gag gag
 }
 
 // join joins the tailnet and waits until the cloud's routes are known.
