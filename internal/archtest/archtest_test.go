@@ -99,8 +99,9 @@ func TestForbiddenImports(t *testing.T) {
 				}
 			}
 			stage, isStage := strings.CutPrefix(f.pkg, "internal/datapath/")
-			deny(isStage && slices.Contains(stages, stage) && inside && own != "internal/flow",
-				"stages of the data path share package flow and do not know one another")
+			deny(isStage && slices.Contains(stages, stage) && inside && own != "internal/flow" && own != "internal/socket",
+				"stages of the data path share flow (words) and socket (raw sockets) and do not know one another")
+			deny(f.pkg == "internal/socket" && inside, "socket knows no protocol and no other package of ours")
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
 			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/tailnet/scoped", "internal/tailnet/userspace", "internal/testnet", "internal/fleet"}, f.pkg),
 				"only tailnet (testnet for its control server, fleet for its Kubernetes client) imports tailscale.com")

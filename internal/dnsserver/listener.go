@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // writeTime bounds one answer over TCP: a client that doesn't read ends its
@@ -26,7 +26,7 @@ type listener struct {
 // Accept returns the next client that is let in. It does not spin on errors that
 // may pass.
 func (l *listener) Accept() (net.Conn, error) {
-	var failures flow.AcceptFailures
+	var failures socket.AcceptFailures
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {

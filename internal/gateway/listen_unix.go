@@ -10,10 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pandoproxy/pando/internal/config"
-	"github.com/pandoproxy/pando/internal/keepalive"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // listen binds the proxy's addresses: for this process alone, unless the
@@ -38,7 +36,7 @@ func listen(ctx context.Context, c config.Listen, peerTimeout time.Duration) ([]
 // listenAt binds addr, which stands at key in the configuration. Clients that
 // answer nothing for peerTimeout are gone; zero leaves that to the kernel.
 func listenAt(ctx context.Context, key, addr string, reusePort bool, peerTimeout time.Duration) (*net.TCPListener, error) {
-	lc := listenConfig(reusePort, peerTimeout)
+	lc := socket.ListenConfig(reusePort, peerTimeout)
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -47,19 +45,6 @@ func listenAt(ctx context.Context, key, addr string, reusePort bool, peerTimeout
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return ln.(*net.TCPListener), nil
-}
-
-func listenConfig(reusePort bool, peerTimeout time.Duration) net.ListenConfig {
-	return net.ListenConfig{KeepAliveConfig: keepalive.Config(peerTimeout), Control: func(network, addr string, rc syscall.RawConn) error {
-		var serr error
-		if reusePort {
-			err := rc.Control(func(fd uintptr) {
-				serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			})
-			serr = errors.Join(err, serr)
-		}
-		return errors.Join(serr, keepalive.Control(peerTimeout)(network, addr, rc))
-	}}
 }
 
 // listenAdmin binds the addresses of the admin port, if there is one.

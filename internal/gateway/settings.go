@@ -14,7 +14,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
-	"github.com/pandoproxy/pando/internal/keepalive"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // policy turns the configuration's policy, which is valid, into the one that judges.
@@ -97,7 +97,7 @@ func limits(c config.Limits) limit.Limits {
 
 // direct returns the dialer of the host's own network.
 func direct(peerTimeout time.Duration) dial.Func {
-	d := net.Dialer{Control: keepalive.Control(peerTimeout), KeepAliveConfig: keepalive.Config(peerTimeout)}
+	d := net.Dialer{Control: socket.UserTimeout(peerTimeout), KeepAliveConfig: socket.KeepAlive(peerTimeout)}
 	return func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 		return d.DialContext(ctx, "tcp", addr.String())
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
 	"github.com/pandoproxy/pando/internal/dnsserver"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // port is a listener and what it is for.
@@ -60,7 +61,7 @@ func (g *Gateway) listenTransparent(ctx context.Context) error {
 		}
 	}
 	if cfg.Listen.DNS != "" {
-		pc, ln, err := dnsserver.Listen(ctx, listenConfig(cfg.Listen.ReusePort, 0), cfg.Listen.DNS)
+		pc, ln, err := dnsserver.Listen(ctx, socket.ListenConfig(cfg.Listen.ReusePort, 0), cfg.Listen.DNS)
 		if err != nil {
 			return fmt.Errorf("listen.dns: %w", err)
 		}

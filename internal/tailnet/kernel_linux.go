@@ -16,7 +16,7 @@ import (
 	"tailscale.com/net/tstun"
 	"tailscale.com/wgengine"
 
-	"github.com/pandoproxy/pando/internal/keepalive"
+	"github.com/pandoproxy/pando/internal/socket"
 	"github.com/pandoproxy/pando/internal/tailnet/scoped"
 )
 
@@ -68,7 +68,7 @@ func ensureTUN(path string) error {
 func (n *Node) dialKernel(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{
 		LocalAddr:       net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0)),
-		KeepAliveConfig: keepalive.Config(n.opts.PeerTimeout),
+		KeepAliveConfig: socket.KeepAlive(n.opts.PeerTimeout),
 		Control: func(network, addr string, c syscall.RawConn) error {
 			var serr error
 			err := c.Control(func(fd uintptr) {
@@ -76,7 +76,7 @@ func (n *Node) dialKernel(ctx context.Context, src netip.Addr, dst netip.AddrPor
 				// 28,000 connections use up the ports of the one address.
 				serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 			})
-			return errors.Join(err, serr, keepalive.Control(n.opts.PeerTimeout)(network, addr, c))
+			return errors.Join(err, serr, socket.UserTimeout(n.opts.PeerTimeout)(network, addr, c))
 		},
 	}
 	return d.DialContext(ctx, "tcp", dst.String())

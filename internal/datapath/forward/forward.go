@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Road is what lies behind the front end.
@@ -45,13 +46,12 @@ func (s *Server) Refuse(c *net.TCPConn, why error) { s.end(c, s.record(c), why) 
 
 func (s *Server) record(c *net.TCPConn) *flow.Record {
 	rec := &flow.Record{Start: time.Now()}
-	rec.Front, rec.Client, rec.Host, rec.Port = flow.Forward, flow.ClientAddr(c), s.Host, s.Port
+	rec.Front, rec.Client, rec.Host, rec.Port = flow.Forward, socket.ClientAddr(c), s.Host, s.Port
 	return rec
 }
 
 func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
-	c.SetLinger(0)
-	c.Close()
+	socket.Abort(c)
 	rec.Err = why
 	s.Road.Finish(rec)
 }

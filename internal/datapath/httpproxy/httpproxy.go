@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Road is what lies behind the front end.
@@ -98,7 +99,7 @@ var (
 // Serve speaks to one client. It takes c and closes it, unless it became a
 // tunnel, which it reports.
 func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
-	s := &session{p: p, c: c, client: flow.ClientAddr(c), br: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
+	s := &session{p: p, c: c, client: socket.ClientAddr(c), br: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
 	s.limit.r, s.limit.tape = c, &s.tape
 	s.br.Reset(&s.limit)
 	s.bw.Reset(c)
@@ -117,7 +118,7 @@ func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 			c.Close()
 			return false
 		case closeGently:
-			flow.CloseGently(c)
+			socket.CloseGently(c)
 			return false
 		case handedOver:
 			return true
@@ -150,8 +151,7 @@ func (p *Proxy) Cut() int {
 	defer p.mu.Unlock()
 	p.cut = true
 	for s := range p.sessions {
-		s.c.SetLinger(0)
-		s.c.Close()
+		socket.Abort(s.c)
 		if s.origin != nil {
 			s.origin.Close()
 		}

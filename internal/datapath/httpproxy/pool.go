@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 const (
@@ -61,10 +62,7 @@ func (s *silence) Read(b []byte) (int, error) {
 
 // CloseWrite passes a half-close on.
 func (o *origin) CloseWrite() error {
-	if hc, ok := o.Conn.(interface{ CloseWrite() error }); ok {
-		return hc.CloseWrite()
-	}
-	return nil
+	return socket.CloseWrite(o.Conn)
 }
 
 // pool keeps connections to origins between requests. They are found by
@@ -167,8 +165,5 @@ func stale(o *origin) bool {
 	if o.br.Buffered() > 0 {
 		return true
 	}
-	if r, ok := o.Conn.(interface{ Readable() bool }); ok { // the userspace stack
-		return r.Readable()
-	}
-	return readable(o.Conn)
+	return socket.Readable(o.Conn)
 }

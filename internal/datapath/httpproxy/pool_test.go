@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 var (
@@ -143,7 +144,7 @@ func TestPoolStale(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := raw.Read(func(uintptr) bool { return readable(bad.Conn) }); err != nil { // wait for it to arrive
+			if err := raw.Read(func(uintptr) bool { return socket.Readable(bad.Conn) }); err != nil { // wait for it to arrive
 				t.Fatal(err)
 			}
 			if got := p.take([]flow.Target{here}); got != good {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // status is how a class is told to an HTTP client.
@@ -70,10 +71,10 @@ func statusFor(class flow.Class) status {
 // It takes c and closes it.
 func (p *Proxy) Refuse(c *net.TCPConn, why error) {
 	rec := &flow.Record{Start: time.Now(), Err: why, Status: statusFor(flow.ClassOf(why)).code}
-	rec.Front, rec.Client = p.front(), flow.ClientAddr(c)
+	rec.Front, rec.Client = p.front(), socket.ClientAddr(c)
 	s := &session{p: p, c: c, bw: bufio.NewWriter(c)}
 	s.writeError(rec, nil, false)
-	flow.CloseGently(c)
+	socket.CloseGently(c)
 	p.Road.Finish(rec)
 }
 

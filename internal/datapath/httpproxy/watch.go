@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // watchAfter is how long an exchange runs before its client is watched: quick
@@ -28,7 +30,7 @@ func (w *watch) start(c *net.TCPConn, gone func()) {
 	w.c, w.done = c, make(chan struct{})
 	w.timer = time.AfterFunc(watchAfter, func() {
 		defer close(w.done)
-		if awaitHangUp(c) == nil {
+		if socket.AwaitHangUp(c) == nil {
 			w.left.Store(true)
 			gone()
 		}

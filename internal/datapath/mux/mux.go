@@ -16,7 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Protocol is what a first byte says.
@@ -110,7 +110,7 @@ type Mux struct {
 // Serve accepts from ln, a port, until ln is closed, and then returns nil.
 // Connections that were handed over go on under ctx.
 func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
-	var failures flow.AcceptFailures
+	var failures socket.AcceptFailures
 	for {
 		c, err := ln.AcceptTCP()
 		if err != nil {
@@ -133,7 +133,7 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
 // admit starts what becomes of a connection.
 func (m *Mux) admit(ctx context.Context, c *net.TCPConn, port Port) {
 	var full error
-	client := flow.ClientAddr(c).Addr()
+	client := socket.ClientAddr(c).Addr()
 	if m.Enter != nil {
 		full = m.Enter(client)
 	}
@@ -151,8 +151,7 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, port Port) {
 		})
 	default:
 		m.refusing.Add(-1)
-		c.SetLinger(0)
-		c.Close()
+		socket.Abort(c)
 	}
 }
 
@@ -226,15 +225,14 @@ func (m *Mux) turnAway(c *net.TCPConn, port Port, why error) {
 	case err == nil && p == SOCKS5:
 		m.SOCKS5.Refuse(c, why)
 	default:
-		c.SetLinger(0)
-		c.Close()
+		socket.Abort(c)
 	}
 }
 
 // detect waits for c's first byte, at most for timeout.
 func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (Protocol, error) {
 	c.SetReadDeadline(time.Now().Add(timeout))
-	first, err := peek(c)
+	first, err := socket.Peek(c)
 	c.SetReadDeadline(time.Time{})
 	if err != nil {
 		m.Log.Debug("client sent nothing", "client", c.RemoteAddr(), "err", err)
@@ -255,7 +253,7 @@ func (m *Mux) misdirected(c *net.TCPConn, p Protocol) {
 		hint = "the client speaks SOCKS4: set it to SOCKS5 (socks5h://)"
 	}
 	m.Log.Info("connection refused", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
-	flow.CloseGently(c)
+	socket.CloseGently(c)
 }
 
 func (m *Mux) await(c *net.TCPConn) bool {

@@ -19,7 +19,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // clientHello is how TLS 1.2 and 1.3 begin, RFC 8446 section 5.1.
@@ -111,7 +111,7 @@ func (f *front) Serve(_ context.Context, c *net.TCPConn) bool {
 
 func (f *front) Refuse(c *net.TCPConn, why error) {
 	io.WriteString(c, f.p.String()+": "+why.Error())
-	flow.CloseGently(c)
+	socket.CloseGently(c)
 }
 
 // dial connects, and sends b if there is any.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Result is how a pair ended.
@@ -175,7 +176,7 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 		} else {
 			p.targetEnded.Store(1 + p.up.Load())
 		}
-		err = asWriteError(closeWrite(dst.conn))
+		err = asWriteError(socket.CloseWrite(dst.conn))
 	}
 	if err != nil {
 		p.failed(err, src, dst)
@@ -219,8 +220,8 @@ func (p *pair) failed(err error, src, dst side) {
 func (p *pair) fail(cause error) {
 	p.once.Do(func() {
 		p.cause = cause
-		abort(p.Client)
-		abort(p.Target)
+		socket.Abort(p.Client)
+		socket.Abort(p.Target)
 	})
 }
 
@@ -252,28 +253,6 @@ func asWriteError(err error) error {
 		return nil
 	}
 	return &writeError{err}
-}
-
-// closeWrite passes an end of stream on to c. A peer that is gone already is
-// no failure: it has all the bytes it wanted.
-func closeWrite(c net.Conn) error {
-	if hc, ok := c.(interface{ CloseWrite() error }); ok {
-		hc.CloseWrite()
-		return nil
-	}
-	return errors.New("connection can't be closed in one direction")
-}
-
-// abort closes c with a reset where its stack can.
-func abort(c net.Conn) {
-	switch c := c.(type) {
-	case interface{ Abort() }: // the userspace stack
-		c.Abort()
-	case interface{ SetLinger(int) error }: // the kernel's
-		c.SetLinger(0)
-	}
-	c.SetDeadline(time.Unix(1, 0))
-	c.Close()
 }
 
 // isEnd reports whether a read error is the clean end of the stream.

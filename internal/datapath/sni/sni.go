@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Road is what lies behind the front end.
@@ -66,7 +67,7 @@ func (s *Server) Refuse(c *net.TCPConn, why error) { s.end(c, s.record(c), why) 
 
 func (s *Server) record(c *net.TCPConn) *flow.Record {
 	rec := &flow.Record{Start: time.Now()}
-	rec.Front, rec.Client = flow.SNI, flow.ClientAddr(c)
+	rec.Front, rec.Client = flow.SNI, socket.ClientAddr(c)
 	return rec
 }
 
@@ -75,7 +76,7 @@ func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
 	if a := AlertFor(why); a != noAlert {
 		c.Write([]byte{21, 3, 3, 0, 2, 2, byte(a)}) // a record of TLS 1.2: alert, fatal
 	}
-	flow.CloseGently(c)
+	socket.CloseGently(c)
 	rec.Err = why
 	s.Road.Finish(rec)
 }

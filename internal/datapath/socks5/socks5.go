@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Road is what lies behind the front end.
@@ -44,7 +45,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	}
 	c.SetReadDeadline(time.Now().Add(timeout))
 	rec := &flow.Record{Start: time.Now()}
-	rec.Front, rec.Client = flow.SOCKS5, flow.ClientAddr(c)
+	rec.Front, rec.Client = flow.SOCKS5, socket.ClientAddr(c)
 	in := &reader{conn: c}
 	cut := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	err := s.handshake(in, c, rec)
@@ -52,7 +53,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	if err != nil {
 		rec.Err = err
 		reply(c, ReplyFor(err))
-		flow.CloseGently(c)
+		socket.CloseGently(c)
 		s.Road.Finish(rec)
 		return false
 	}
@@ -61,7 +62,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	if err != nil {
 		rec.Err = err
 		reply(c, ReplyFor(err))
-		flow.CloseGently(c)
+		socket.CloseGently(c)
 		s.Road.Finish(rec)
 		return false
 	}
@@ -81,10 +82,10 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 // other. It takes c and closes it.
 func (s *Server) Refuse(c *net.TCPConn, why error) {
 	rec := &flow.Record{Start: time.Now(), Err: why}
-	rec.Front, rec.Client = flow.SOCKS5, flow.ClientAddr(c)
+	rec.Front, rec.Client = flow.SOCKS5, socket.ClientAddr(c)
 	c.Write([]byte{version, methodNone})
 	reply(c, ReplyFor(why))
-	flow.CloseGently(c)
+	socket.CloseGently(c)
 	s.Road.Finish(rec)
 }
 

@@ -24,7 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 	"tailscale.com/wgengine/netstack"
 
-	"github.com/pandoproxy/pando/internal/keepalive"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // nicID is the only interface of the library's netstack.
@@ -290,7 +290,7 @@ func (a *attempt) connectFrom(s *Stack, proto tcpip.NetworkProtocolNumber, src, 
 // is not acknowledged. Unlike the kernel it never gives up on a peer that
 // leaves its receive window closed and says so.
 func keepAlive(ep tcpip.Endpoint, timeout time.Duration) {
-	c := keepalive.Config(timeout)
+	c := socket.KeepAlive(timeout)
 	if c.Count == 0 { // those of package net
 		c.Idle, c.Interval, c.Count = 15*time.Second, 15*time.Second, 9
 	}

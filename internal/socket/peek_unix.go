@@ -1,6 +1,6 @@
 //go:build unix
 
-package mux
+package socket
 
 import (
 	"io"
@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peek returns the first byte that c's client sends and leaves it unread. The
-// read deadline of c applies.
-func peek(c *net.TCPConn) (byte, error) {
+// Peek waits for the first byte that c's peer sends, and returns it without
+// reading it: the next read returns it again. The error is io.EOF when the peer
+// ends its stream first. The read deadline of c applies.
+func Peek(c *net.TCPConn) (byte, error) {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -1,4 +1,4 @@
-package keepalive
+package socket
 
 import (
 	"net"
@@ -8,16 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Both ends of a connection have the times: the accepted one inherits them.
+// TestBothEnds checks that dialled and accepted connections have the times:
+// accepted ones inherit them from their listener.
 func TestBothEnds(t *testing.T) {
 	const d = 8 * time.Second
-	lc := net.ListenConfig{Control: Control(d), KeepAliveConfig: Config(d)}
+	lc := ListenConfig(false, d)
 	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	nd := net.Dialer{Control: Control(d), KeepAliveConfig: Config(d)}
+	nd := net.Dialer{
+		Control:         UserTimeout(d),
+		KeepAliveConfig: KeepAlive(d),
+	}
 	out, err := nd.DialContext(t.Context(), "tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +32,7 @@ func TestBothEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	for what, c := range map[string]net.Conn{"dialled": out, "accepted": in} {
+	for end, c := range map[string]net.Conn{"dialled": out, "accepted": in} {
 		rc, err := c.(*net.TCPConn).SyscallConn()
 		if err != nil {
 			t.Fatal(err)
@@ -42,7 +46,7 @@ func TestBothEnds(t *testing.T) {
 				"TCP_KEEPCNT":      {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
 			} {
 				if got, err := unix.GetsockoptInt(int(fd), o.level, o.opt); err != nil || got != o.want {
-					t.Errorf("%s: %s is %d, %v; want %d", what, name, got, err, o.want)
+					t.Errorf("%s of the %s end = %d, %v; want %d", name, end, got, err, o.want)
 				}
 			}
 		})

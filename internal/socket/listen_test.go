@@ -1,0 +1,38 @@
+package socket
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+)
+
+// TestReusePort checks that two listeners share a port only if both ask for it.
+func TestReusePort(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		first, second bool
+		want          error
+	}{
+		{"both", true, true, nil},
+		{"neither", false, false, syscall.EADDRINUSE},
+		{"only_the_first", true, false, syscall.EADDRINUSE},
+		{"only_the_second", false, true, syscall.EADDRINUSE},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lc := ListenConfig(c.first, 0)
+			first, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer first.Close()
+			lc = ListenConfig(c.second, 0)
+			second, err := lc.Listen(t.Context(), "tcp", first.Addr().String())
+			if err == nil {
+				second.Close()
+			}
+			if !errors.Is(err, c.want) {
+				t.Errorf("the second listener: error %v, want %v", err, c.want)
+			}
+		})
+	}
+}

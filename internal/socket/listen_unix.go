@@ -1,0 +1,38 @@
+//go:build unix
+
+package socket
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ListenConfig returns the settings of a listener. With reusePort several
+// processes share its port (SO_REUSEPORT), if all of them ask for it. Clients
+// that do not respond for peerTimeout are disconnected, see KeepAlive and
+// UserTimeout; zero leaves that to the kernel.
+func ListenConfig(reusePort bool, peerTimeout time.Duration) net.ListenConfig {
+	userTimeout := UserTimeout(peerTimeout)
+	return net.ListenConfig{
+		KeepAliveConfig: KeepAlive(peerTimeout),
+		Control: func(network, address string, c syscall.RawConn) error {
+			var err error
+			if reusePort {
+				err = setReusePort(c)
+			}
+			return errors.Join(err, userTimeout(network, address, c))
+		},
+	}
+}
+
+func setReusePort(c syscall.RawConn) error {
+	var serr error
+	err := c.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
+	return errors.Join(err, serr)
+}

@@ -1,0 +1,79 @@
+// Package socket does what package net cannot do with a connection: it peeks
+// at the first byte, notices that a peer has gone while nothing is read, and
+// resets, half-closes or closes a connection so that its peer learns the
+// right thing. It also holds the socket options: keep-alive, user timeout and
+// shared ports. It does not wrap connections and knows no protocol.
+//
+// Connections of the userspace network stack (internal/tailnet/userspace) are
+// no kernel sockets. The functions that take a net.Conn recognise them by
+// their methods.
+package socket
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+)
+
+const (
+	// gentleTime and gentleBytes bound what CloseGently reads.
+	gentleTime  = 500 * time.Millisecond
+	gentleBytes = 256 << 10
+)
+
+// past is a deadline that ends pending reads and writes at once.
+var past = time.Unix(1, 0)
+
+// ErrNoHalfClose is the error of CloseWrite for a connection that can only be
+// closed in both directions.
+var ErrNoHalfClose = errors.New("the connection can't be closed in one direction")
+
+// ClientAddr returns the address at the other end of c. An IPv4-mapped IPv6
+// address is returned as IPv4. The result is the zero AddrPort when c is not a
+// TCP connection.
+func ClientAddr(c net.Conn) netip.AddrPort {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// CloseGently closes c so that everything written to it arrives. A plain close
+// with unread bytes sends a reset, which can overtake the written bytes (RFC
+// 9112 section 9.6). CloseGently therefore ends the write side, reads until the
+// peer closes, and then closes. It blocks for half a second at most.
+func CloseGently(c *net.TCPConn) {
+	c.CloseWrite()
+	c.SetReadDeadline(time.Now().Add(gentleTime))
+	io.Copy(io.Discard, io.LimitReader(c, gentleBytes))
+	c.Close()
+}
+
+// CloseWrite ends the write side of c, so that the peer reads an end of stream.
+// It returns ErrNoHalfClose when c cannot do that. It returns nil when the peer
+// has already gone: such a peer has all the bytes that it wanted.
+func CloseWrite(c net.Conn) error {
+	half, ok := c.(interface{ CloseWrite() error })
+	if !ok {
+		return ErrNoHalfClose
+	}
+	half.CloseWrite()
+	return nil
+}
+
+// Abort closes c with a reset if its network stack can send one. Reads and
+// writes that are in progress end at once, in other goroutines too.
+func Abort(c net.Conn) {
+	switch c := c.(type) {
+	case interface{ Abort() }: // the userspace network stack
+		c.Abort()
+	case interface{ SetLinger(int) error }: // the kernel
+		c.SetLinger(0)
+	}
+	c.SetDeadline(past)
+	c.Close()
+}
