@@ -18,12 +18,12 @@ const (
 	HTTP    Front = "http"    // an HTTP/1.1 request in absolute-form, RFC 9112 section 3.2.2
 	SOCKS5  Front = "socks5"  // SOCKS version 5, RFC 1928
 	SNI     Front = "sni"     // TLS told apart by its server name, RFC 6066 section 3
-	Host    Front = "host"    // an HTTP/1.1 request told apart by its Host, RFC 9112 section 3.2
+	Web     Front = "web"     // an HTTP/1.1 request told apart by its Host, RFC 9112 section 3.2
 	Forward Front = "forward" // a port that stands for one target
 )
 
 // Fronts lists every front end, for tables and metrics.
-func Fronts() []Front { return []Front{Connect, HTTP, SOCKS5, SNI, Host, Forward} }
+func Fronts() []Front { return []Front{Connect, HTTP, SOCKS5, SNI, Web, Forward} }
 
 // Request is what one client asked for, as its front end understood it.
 type Request struct {

@@ -118,7 +118,7 @@ func transparentLimits(t *testing.T, w *world) {
 		})
 	}
 	active := func(n float64) map[string]float64 {
-		return map[string]float64{`pando_flows_active{front="sni"}`: n, `pando_flows_active{front="host"}`: n, `pando_flows_active{front="forward"}`: n, "pando_connections": 3 * n}
+		return map[string]float64{`pando_flows_active{front="sni"}`: n, `pando_flows_active{front="web"}`: n, `pando_flows_active{front="forward"}`: n, "pando_connections": 3 * n}
 	}
 	moves("one flow of each front", active(1))
 
@@ -143,7 +143,7 @@ func transparentLimits(t *testing.T, w *world) {
 	moves("the refusals to be counted", map[string]float64{
 		`pando_limit_refusals_total{limit="connections"}`:       3,
 		`pando_flows_total{class="overloaded",front="sni"}`:     1,
-		`pando_flows_total{class="overloaded",front="host"}`:    1,
+		`pando_flows_total{class="overloaded",front="web"}`:    1,
 		`pando_flows_total{class="overloaded",front="forward"}`: 1,
 	})
 
@@ -154,7 +154,7 @@ func transparentLimits(t *testing.T, w *world) {
 	counted(t, tunnel, 5)
 	moves("the good ones to be counted", map[string]float64{
 		`pando_flows_total{class="ok",front="sni"}`:     1,
-		`pando_flows_total{class="ok",front="host"}`:    1,
+		`pando_flows_total{class="ok",front="web"}`:    1,
 		`pando_flows_total{class="ok",front="forward"}`: 1,
 	})
 	moves("room", active(0))

@@ -88,7 +88,7 @@ func transparent(t *testing.T, w *world) {
 		t.Errorf("web: %d answers: %s", n, out)
 	}
 	eventually(t, "three flow lines of web", func() bool { // the last one follows the answer
-		return len(slices.DeleteFunc(r.flows.matching(testnet.APIName+":80"), func(f map[string]any) bool { return f["front"] != "host" })) == 3
+		return len(slices.DeleteFunc(r.flows.matching(testnet.APIName+":80"), func(f map[string]any) bool { return f["front"] != "web" })) == 3
 	})
 	if out := w.curl(t, "-X", "POST", "--data", "body", "--connect-to", to(1), "http://"+originHost+"/echo"); out != "body" { // a port in the Host counts
 		t.Errorf("web, another port: %s", out)
@@ -311,7 +311,7 @@ func transparentDrain(t *testing.T, w *world) {
 		busy.ask(testnet.APIName+":7282", "/hold")
 		<-o.held
 		r.drain()
-		for front, c := range map[string]net.Conn{"sni": secure.conn, "forward": tunnel, "host": busy.conn} {
+		for front, c := range map[string]net.Conn{"sni": secure.conn, "forward": tunnel, "web": busy.conn} {
 			if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("%s: %q, %v; want a reset", front, b, err)
 			}
@@ -319,7 +319,7 @@ func transparentDrain(t *testing.T, w *world) {
 		if err := r.wait(); err != nil {
 			t.Error(err)
 		}
-		for front, target := range map[string]string{"sni": ":443", "forward": ":7283", "host": ":7282"} {
+		for front, target := range map[string]string{"sni": ":443", "forward": ":7283", "web": ":7282"} {
 			if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"], f["hint"]), "shutting down and the drain time") {
 				t.Errorf("%s: flow line %v", front, f)
 			}

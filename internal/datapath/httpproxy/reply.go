@@ -174,7 +174,7 @@ func (s *session) persistent(req *http.Request) bool {
 // front is what requests are counted as, unless they are a CONNECT.
 func (p *Proxy) front() flow.Front {
 	if p.HostPort != 0 {
-		return flow.Host
+		return flow.Web
 	}
 	return flow.HTTP
 }
