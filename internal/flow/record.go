@@ -36,6 +36,18 @@ type Record struct {
 	Err error // nil when the flow ended well
 }
 
+// NewRecord returns the record of a flow that starts now. client is the
+// client's own address.
+func NewRecord(front Front, client netip.AddrPort) *Record {
+	return &Record{
+		Request: Request{
+			Front:  front,
+			Client: client,
+		},
+		Start: time.Now(),
+	}
+}
+
 // Keys of the log line, in order. Record.LogValue is the only place that
 // spells them, and a golden test holds them.
 const (

@@ -7,7 +7,6 @@ package forward
 import (
 	"context"
 	"net"
-	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
@@ -45,8 +44,9 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 func (s *Server) Refuse(c *net.TCPConn, why error) { s.end(c, s.record(c), why) }
 
 func (s *Server) record(c *net.TCPConn) *flow.Record {
-	rec := &flow.Record{Start: time.Now()}
-	rec.Front, rec.Client, rec.Host, rec.Port = flow.Forward, socket.ClientAddr(c), s.Host, s.Port
+	rec := flow.NewRecord(flow.Forward, socket.ClientAddr(c))
+	rec.Host = s.Host
+	rec.Port = s.Port
 	return rec
 }
 

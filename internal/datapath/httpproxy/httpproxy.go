@@ -177,16 +177,14 @@ func (s *session) next(ctx context.Context, first bool) fate {
 	if !s.awaitRequest(first) {
 		return closeNow
 	}
-	start := time.Now()
-	s.c.SetReadDeadline(start.Add(orDefault(s.p.HeaderTimeout, DefaultHeaderTimeout)))
+	rec := flow.NewRecord(s.p.front(), s.client)
+	s.c.SetReadDeadline(rec.Start.Add(orDefault(s.p.HeaderTimeout, DefaultHeaderTimeout)))
 	s.limit.left = orDefault(s.p.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	req, err := s.readRequest()
 	tooLong := s.limit.left <= 0
 	s.limit.left = noLimit
 	s.c.SetReadDeadline(time.Time{})
 
-	rec := &flow.Record{Start: start}
-	rec.Front, rec.Client = s.p.front(), s.client
 	if err != nil {
 		return s.unreadable(rec, err, tooLong)
 	}

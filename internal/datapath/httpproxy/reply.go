@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
@@ -70,8 +69,9 @@ func statusFor(class flow.Class) status {
 // Refuse answers a client with why, a *flow.Error, without reading its request.
 // It takes c and closes it.
 func (p *Proxy) Refuse(c *net.TCPConn, why error) {
-	rec := &flow.Record{Start: time.Now(), Err: why, Status: statusFor(flow.ClassOf(why)).code}
-	rec.Front, rec.Client = p.front(), socket.ClientAddr(c)
+	rec := flow.NewRecord(p.front(), socket.ClientAddr(c))
+	rec.Err = why
+	rec.Status = statusFor(flow.ClassOf(why)).code
 	s := &session{p: p, c: c, bw: bufio.NewWriter(c)}
 	s.writeError(rec, nil, false)
 	socket.CloseGently(c)

@@ -66,9 +66,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 func (s *Server) Refuse(c *net.TCPConn, why error) { s.end(c, s.record(c), why) }
 
 func (s *Server) record(c *net.TCPConn) *flow.Record {
-	rec := &flow.Record{Start: time.Now()}
-	rec.Front, rec.Client = flow.SNI, socket.ClientAddr(c)
-	return rec
+	return flow.NewRecord(flow.SNI, socket.ClientAddr(c))
 }
 
 // end tells the client why by a TLS alert, and closes the books.

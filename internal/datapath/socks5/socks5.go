@@ -44,8 +44,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 		timeout = DefaultTimeout
 	}
 	c.SetReadDeadline(time.Now().Add(timeout))
-	rec := &flow.Record{Start: time.Now()}
-	rec.Front, rec.Client = flow.SOCKS5, socket.ClientAddr(c)
+	rec := flow.NewRecord(flow.SOCKS5, socket.ClientAddr(c))
 	in := &reader{conn: c}
 	cut := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	err := s.handshake(in, c, rec)
@@ -81,8 +80,8 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 // request: the method and the reply go out together, to be read one after the
 // other. It takes c and closes it.
 func (s *Server) Refuse(c *net.TCPConn, why error) {
-	rec := &flow.Record{Start: time.Now(), Err: why}
-	rec.Front, rec.Client = flow.SOCKS5, socket.ClientAddr(c)
+	rec := flow.NewRecord(flow.SOCKS5, socket.ClientAddr(c))
+	rec.Err = why
 	c.Write([]byte{version, methodNone})
 	reply(c, ReplyFor(why))
 	socket.CloseGently(c)
