@@ -142,7 +142,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err 
 	socks := &socks5.Server{Road: g.road, Authenticate: authenticate}
 	g.mux = &mux.Mux{HTTP: g.http, SOCKS5: socks, Enter: g.limit.Enter, Leave: g.limit.Leave, Silent: func() { g.metrics.Refused(limit.FirstByte) }, Log: opts.Log}
 	for _, ln := range g.proxy {
-		g.ports = append(g.ports, port{ln, mux.Port{}})
+		g.ports = append(g.ports, port{ln, mux.Role{}})
 	}
 	if err := g.listenTransparent(ctx); err != nil {
 		g.closePorts()

@@ -25,13 +25,13 @@ import (
 // port is a listener and what it is for.
 type port struct {
 	*net.TCPListener
-	use mux.Port
+	use mux.Role
 }
 
 // listenTransparent binds the ports for clients that know of no proxy.
 func (g *Gateway) listenTransparent(ctx context.Context) error {
 	cfg, peerTimeout := g.cfg, time.Duration(g.cfg.Tunnel.PeerTimeout)
-	add := func(key, addr string, use mux.Port) error {
+	add := func(key, addr string, use mux.Role) error {
 		ln, err := listenAt(ctx, key, addr, cfg.Listen.ReusePort, peerTimeout)
 		if err == nil {
 			g.ports = append(g.ports, port{ln, use})
@@ -39,7 +39,7 @@ func (g *Gateway) listenTransparent(ctx context.Context) error {
 		return err
 	}
 	for i, p := range cfg.SNI {
-		use := mux.Port{Front: &sni.Server{Road: g.road, Port: orPort(p.Port, 443), Timeout: time.Duration(cfg.HTTP.HeaderTimeout)}}
+		use := mux.Role{Front: &sni.Server{Road: g.road, Port: orPort(p.Port, 443), Timeout: time.Duration(cfg.HTTP.HeaderTimeout)}}
 		if err := add(fmt.Sprintf("sni[%d].listen", i), p.Listen, use); err != nil {
 			return err
 		}
@@ -48,14 +48,14 @@ func (g *Gateway) listenTransparent(ctx context.Context) error {
 		web := g.newHTTP()
 		web.HostPort = orPort(p.Port, 80)
 		g.web = append(g.web, web)
-		if err := add(fmt.Sprintf("web[%d].listen", i), p.Listen, mux.Port{Front: web}); err != nil {
+		if err := add(fmt.Sprintf("web[%d].listen", i), p.Listen, mux.Role{Front: web}); err != nil {
 			return err
 		}
 	}
 	for i, p := range cfg.Forward {
 		host, portText, _ := net.SplitHostPort(p.Target)
 		n, _ := strconv.ParseUint(portText, 10, 16)
-		use := mux.Port{Front: &forward.Server{Road: g.road, Host: host, Port: uint16(n)}, TargetFirst: true}
+		use := mux.Role{Front: &forward.Server{Road: g.road, Host: host, Port: uint16(n)}, TargetFirst: true}
 		if err := add(fmt.Sprintf("forward[%d].listen", i), p.Listen, use); err != nil {
 			return err
 		}

@@ -58,8 +58,8 @@ type Front interface {
 	Refuse(c *net.TCPConn, why error)
 }
 
-// Port is what a listener is for.
-type Port struct {
+// Role is what a listener is for.
+type Role struct {
 	// Front serves all its clients. Nil lets the first byte choose between the
 	// Mux's HTTP and SOCKS5.
 	Front Front
@@ -109,7 +109,7 @@ type Mux struct {
 
 // Serve accepts from ln, a port, until ln is closed, and then returns nil.
 // Connections that were handed over go on under ctx.
-func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
+func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 	var failures socket.AcceptFailures
 	for {
 		c, err := ln.AcceptTCP()
@@ -126,12 +126,12 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, port Port) error {
 		}
 		failures.Over()
 		m.accepted.Store(time.Now().UnixNano())
-		m.admit(ctx, c, port)
+		m.admit(ctx, c, role)
 	}
 }
 
 // admit starts what becomes of a connection.
-func (m *Mux) admit(ctx context.Context, c *net.TCPConn, port Port) {
+func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	var full error
 	client := socket.ClientAddr(c).Addr()
 	if m.Enter != nil {
@@ -140,13 +140,13 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, port Port) {
 	switch {
 	case full == nil:
 		m.wg.Go(func() {
-			if tunnelled := m.dispatch(ctx, c, port); !tunnelled && m.Leave != nil {
+			if tunnelled := m.dispatch(ctx, c, role); !tunnelled && m.Leave != nil {
 				m.Leave(client)
 			}
 		})
 	case m.refusing.Add(1) <= refusals:
 		m.wg.Go(func() {
-			m.turnAway(c, port, full)
+			m.turnAway(c, role, full)
 			m.refusing.Add(-1)
 		})
 	default:
@@ -181,9 +181,9 @@ func (m *Mux) Wait(ctx context.Context) error {
 	}
 }
 
-func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, port Port) (tunnelled bool) {
-	if port.TargetFirst {
-		return port.Front.Serve(ctx, c)
+func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, role Role) (tunnelled bool) {
+	if role.TargetFirst {
+		return role.Front.Serve(ctx, c)
 	}
 	if !m.await(c) {
 		c.Close()
@@ -201,8 +201,8 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, port Port) (tunnelle
 			m.Silent()
 		}
 		c.Close()
-	case port.Front != nil:
-		return port.Front.Serve(ctx, c)
+	case role.Front != nil:
+		return role.Front.Serve(ctx, c)
 	case p == HTTP:
 		return m.HTTP.Serve(ctx, c)
 	case p == SOCKS5:
@@ -214,9 +214,9 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, port Port) (tunnelle
 }
 
 // turnAway refuses a client for which there is no room.
-func (m *Mux) turnAway(c *net.TCPConn, port Port, why error) {
-	if port.Front != nil {
-		port.Front.Refuse(c, why)
+func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) {
+	if role.Front != nil {
+		role.Front.Refuse(c, why)
 		return
 	}
 	switch p, err := m.detect(c, refuseTime); {

@@ -85,7 +85,7 @@ func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr
 	}
 	s := &served{ln: ln, ended: make(chan error, 1), taken: make(chan handed, 16), release: make(chan struct{})}
 	s.Mux = &Mux{HTTP: &front{s, HTTP}, SOCKS5: &front{s, SOCKS5}, Enter: enter, Leave: leave, PeekTimeout: peekTimeout, Silent: func() { s.mute.Add(1) }, Log: slog.New(slog.NewTextHandler(&s.log, nil))}
-	go func() { s.ended <- s.Serve(t.Context(), ln, Port{}) }()
+	go func() { s.ended <- s.Serve(t.Context(), ln, Role{}) }()
 	t.Cleanup(func() {
 		close(s.release)
 		ln.Close()
