@@ -42,7 +42,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	g.draining.Store(true)
 	fronts := append([]*httpproxy.Proxy{g.http}, g.web...)
 	for _, f := range fronts {
-		f.Leave()
+		f.AnnounceClose()
 	}
 	g.log.Info("draining", "settle", settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
 	sleep(cut, settle)

@@ -143,7 +143,7 @@ func transparentLimits(t *testing.T, w *world) {
 	moves("the refusals to be counted", map[string]float64{
 		`pando_limit_refusals_total{limit="connections"}`:       3,
 		`pando_flows_total{class="overloaded",front="sni"}`:     1,
-		`pando_flows_total{class="overloaded",front="web"}`:    1,
+		`pando_flows_total{class="overloaded",front="web"}`:     1,
 		`pando_flows_total{class="overloaded",front="forward"}`: 1,
 	})
 
@@ -154,7 +154,7 @@ func transparentLimits(t *testing.T, w *world) {
 	counted(t, tunnel, 5)
 	moves("the good ones to be counted", map[string]float64{
 		`pando_flows_total{class="ok",front="sni"}`:     1,
-		`pando_flows_total{class="ok",front="web"}`:    1,
+		`pando_flows_total{class="ok",front="web"}`:     1,
 		`pando_flows_total{class="ok",front="forward"}`: 1,
 	})
 	moves("room", active(0))

@@ -19,6 +19,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
 	"github.com/pandoproxy/pando/internal/dnsserver"
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
@@ -46,7 +47,8 @@ func (g *Gateway) listenTransparent(ctx context.Context) error {
 	}
 	for i, p := range cfg.Web {
 		web := g.newHTTP()
-		web.HostPort = orPort(p.Port, 80)
+		web.Front = flow.Web
+		web.Target = httpproxy.ByHost(orPort(p.Port, 80))
 		g.web = append(g.web, web)
 		if err := add(fmt.Sprintf("web[%d].listen", i), p.Listen, mux.Role{Front: web}); err != nil {
 			return err

@@ -325,7 +325,7 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 	}
 	x.o.silence.stop()
 	rec.Status = http.StatusSwitchingProtocols
-	s.p.leave(s)
+	s.p.remove(s)
 	s.p.Road.Tunnel(rec, flow.Pair{Client: s.c, Target: x.o.Conn, ClientEarly: buffered(s.br), TargetEarly: buffered(x.o.br)})
 	return handedOver
 }

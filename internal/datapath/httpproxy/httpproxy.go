@@ -54,10 +54,12 @@ type Proxy struct {
 	// its own, for a request that comes back with it is a loop. Empty means
 	// "pando".
 	Name string
-	// HostPort makes this the server that clients believe to talk to: requests
-	// come in origin-form, and their Host is the target, with this port where it
-	// names none. Zero is a proxy.
-	HostPort uint16
+	// Front is the front end that requests are counted as, except CONNECT. Empty
+	// means flow.HTTP.
+	Front flow.Front
+	// Target returns the host and port that a request is for, or a *flow.Error of
+	// class BadRequest. Nil means AbsoluteForm.
+	Target func(*http.Request) (host string, port uint16, err error)
 	// Authenticate checks a username and password; it must take the same time
 	// for all of them. Nil means that clients are not asked.
 	Authenticate func(user, password string) bool
@@ -70,7 +72,7 @@ type Proxy struct {
 	MaxHeaders     int           // number of a request's fields; zero means the default
 
 	pool     pool
-	leaving  atomic.Bool
+	closing  atomic.Bool
 	mu       sync.Mutex
 	draining bool              // nobody may wait for another request
 	sessions map[*session]bool // true while it is between requests
@@ -103,9 +105,9 @@ func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	s.limit.r, s.limit.tape = c, &s.tape
 	s.br.Reset(&s.limit)
 	s.bw.Reset(c)
-	p.enter(s)
+	p.add(s)
 	defer func() {
-		p.leave(s)
+		p.remove(s)
 		s.br.Reset(nil)
 		s.bw.Reset(nil)
 		readers.Put(s.br)
@@ -126,16 +128,16 @@ func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	}
 }
 
-// Leave tells every client with its next response to close ("Connection:
-// close").
-func (p *Proxy) Leave() { p.leaving.Store(true) }
+// AnnounceClose makes every response from now on the last one of its
+// connection ("Connection: close", RFC 9112 section 9.6).
+func (p *Proxy) AnnounceClose() { p.closing.Store(true) }
 
 // Drain makes every client leave after its current request: those between
 // requests are closed, the others are told "Connection: close".
 func (p *Proxy) Drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.leaving.Store(true)
+	p.closing.Store(true)
 	p.draining = true
 	for s, waiting := range p.sessions {
 		if waiting {
@@ -238,7 +240,7 @@ func (p *Proxy) setWaiting(s *session, waiting bool) bool {
 	return true
 }
 
-func (p *Proxy) enter(s *session) {
+func (p *Proxy) add(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sessions == nil {
@@ -247,7 +249,7 @@ func (p *Proxy) enter(s *session) {
 	p.sessions[s] = false
 }
 
-func (p *Proxy) leave(s *session) {
+func (p *Proxy) remove(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.sessions, s)
@@ -347,7 +349,7 @@ func (s *session) connect(ctx context.Context, req *http.Request, rec *flow.Reco
 		rec.Err = &flow.Error{Class: flow.Canceled, Op: "http", Target: rec.Target(), Err: err}
 		return closeNow
 	}
-	s.p.leave(s)
+	s.p.remove(s)
 	s.p.Road.Tunnel(rec, flow.Pair{Client: s.c, Target: target, ClientEarly: buffered(s.br)})
 	return handedOver
 }

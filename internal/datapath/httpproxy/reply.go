@@ -162,7 +162,7 @@ func sfString(s string) string {
 
 // persistent reports whether the client's connection may outlive req.
 func (s *session) persistent(req *http.Request) bool {
-	if s.p.leaving.Load() || req.Close {
+	if s.p.closing.Load() || req.Close {
 		return false
 	}
 	if req.ProtoAtLeast(1, 1) {
@@ -173,10 +173,10 @@ func (s *session) persistent(req *http.Request) bool {
 
 // front is what requests are counted as, unless they are a CONNECT.
 func (p *Proxy) front() flow.Front {
-	if p.HostPort != 0 {
-		return flow.Web
+	if p.Front == "" {
+		return flow.HTTP
 	}
-	return flow.HTTP
+	return p.Front
 }
 
 func (p *Proxy) name() string {

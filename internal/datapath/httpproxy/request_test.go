@@ -80,7 +80,7 @@ func TestTarget(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			req := read(t, c.line+" HTTP/1.1\r\nHost: api.corp.example\r\n\r\n")
-			host, port, err := new(Proxy).target(req)
+			host, port, err := AbsoluteForm(req)
 			if c.want == "" {
 				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
 					t.Fatalf("got %q, %d, %v; want a bad request with a hint", host, port, err)
@@ -115,7 +115,7 @@ func TestTargetByHost(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			req := read(t, c.line+" HTTP/1.1\r\nHost: "+c.host+"\r\n\r\n")
-			host, port, err := (&Proxy{HostPort: 80}).target(req)
+			host, port, err := ByHost(80)(req)
 			if c.want == "" {
 				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
 					t.Fatalf("got %q, %d, %v; want a bad request with a hint", host, port, err)
@@ -266,7 +266,7 @@ func FuzzRequest(f *testing.F) {
 		if validHead(req) != nil {
 			return
 		}
-		host, port, err := new(Proxy).target(req)
+		host, port, err := AbsoluteForm(req)
 		switch {
 		case err != nil && (flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == ""):
 			t.Fatalf("%q: %v is no bad request with a hint", b, err)
