@@ -98,8 +98,9 @@ func TestForbiddenImports(t *testing.T) {
 					t.Errorf("%s imports %s: %s", f.path, path, why)
 				}
 			}
-			stage, isStage := strings.CutPrefix(f.pkg, "internal/datapath/")
-			deny(isStage && slices.Contains(stages, stage) && inside && own != "internal/flow" && own != "internal/socket",
+			below, _ := strings.CutPrefix(f.pkg, "internal/datapath/")
+			stage, _, _ := strings.Cut(below, "/") // a stage may have packages below it
+			deny(slices.Contains(stages, stage) && inside && own != "internal/flow" && own != "internal/socket" && !strings.HasPrefix(own, "internal/datapath/"+stage+"/"),
 				"stages of the data path share flow (words) and socket (raw sockets) and do not know one another")
 			deny(f.pkg == "internal/socket" && inside, "socket knows no protocol and no other package of ours")
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
@@ -112,7 +113,7 @@ func TestForbiddenImports(t *testing.T) {
 			deny((own == "internal/testnet" || own == "internal/nstest") && f.pkg != "internal/demo", "the test tailnet is for tests and the demo")
 			deny(f.pkg == "internal/config" && inside, "config knows no other room")
 			deny(path == "testing" && f.pkg != "internal/nstest", "testing is for tests")
-			deny(path == "net/http/httputil" && f.pkg != "internal/datapath/httpproxy", "proxying is httpproxy's")
+			deny(path == "net/http/httputil" && f.pkg != "internal/datapath/httpproxy/wire", "proxying is httpproxy's")
 			deny(path == "html/template" || path == "text/template", "a template has the linker keep every method: 7 MiB")
 			deny(path == "log", "log with log/slog, passed in") // testnet silences servers with it
 		}

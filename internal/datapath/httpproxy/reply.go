@@ -1,14 +1,12 @@
 package httpproxy
 
 import (
-	"bufio"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
-	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // status is how a class is told to an HTTP client.
@@ -16,13 +14,6 @@ type status struct {
 	code  int
 	error string // error type of RFC 9209 section 2.3; empty where none fits
 	text  string // the first line of the body
-}
-
-// StatusFor returns the HTTP status and the Proxy-Status error type (RFC 9209
-// section 2.3) that tell a client of class.
-func StatusFor(class flow.Class) (code int, errorType string) {
-	s := statusFor(class)
-	return s.code, s.error
 }
 
 func statusFor(class flow.Class) status {
@@ -66,18 +57,6 @@ func statusFor(class flow.Class) status {
 	return status{http.StatusInternalServerError, "proxy_internal_error", "the gateway failed"}
 }
 
-// Refuse answers a client with why, a *flow.Error, without reading its request.
-// It takes c and closes it.
-func (p *Proxy) Refuse(c *net.TCPConn, why error) {
-	rec := flow.NewRecord(p.front(), socket.ClientAddr(c))
-	rec.Err = why
-	rec.Status = statusFor(flow.ClassOf(why)).code
-	s := &session{p: p, c: c, bw: bufio.NewWriter(c)}
-	s.writeError(rec, nil, false)
-	socket.CloseGently(c)
-	p.Road.Finish(rec)
-}
-
 // refuse answers req with err. The connection goes on if nothing of the
 // request is left to read, or to mistake for another.
 func (s *session) refuse(rec *flow.Record, req *http.Request, err error) fate {
@@ -108,7 +87,7 @@ func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) 
 	if hint != "" {
 		body += hint + "\n"
 	}
-	w := s.bw
+	w := s.w
 	w.WriteString("HTTP/1.1 " + strconv.Itoa(rec.Status) + " " + http.StatusText(rec.Status) + "\r\n")
 	w.WriteString("Content-Type: text/plain; charset=utf-8\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
 	w.WriteString("Proxy-Status: " + s.p.name())
@@ -168,20 +147,5 @@ func (s *session) persistent(req *http.Request) bool {
 	if req.ProtoAtLeast(1, 1) {
 		return true
 	}
-	return connectionOptions(req.Header)["Keep-Alive"]
-}
-
-// front is what requests are counted as, unless they are a CONNECT.
-func (p *Proxy) front() flow.Front {
-	if p.Front == "" {
-		return flow.HTTP
-	}
-	return p.Front
-}
-
-func (p *Proxy) name() string {
-	if p.Name == "" {
-		return "pando"
-	}
-	return p.Name
+	return wire.ConnectionOptions(req.Header)["Keep-Alive"]
 }

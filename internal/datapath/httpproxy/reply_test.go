@@ -40,8 +40,8 @@ func TestStatusFor(t *testing.T) {
 			if !ok {
 				t.Fatal("a new class: choose its status")
 			}
-			if code, errorType := StatusFor(class); code != want.code || errorType != want.errorType {
-				t.Errorf("got %d, %q; want %d, %q", code, errorType, want.code, want.errorType)
+			if st := statusFor(class); st.code != want.code || st.error != want.errorType {
+				t.Errorf("statusFor(%v) = %d, %q; want %d, %q", class, st.code, st.error, want.code, want.errorType)
 			}
 			if statusFor(class).text == "" {
 				t.Error("no text for people")

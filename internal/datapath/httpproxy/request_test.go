@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"reflect"
@@ -16,6 +15,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
@@ -174,61 +175,6 @@ func TestBasicAuth(t *testing.T) {
 	}
 }
 
-func TestHasVia(t *testing.T) {
-	for _, c := range []struct {
-		name, field string
-		want        bool
-	}{
-		{"alone", "1.1 pando", true},
-		{"among_others", "1.0 fred, HTTP/1.1 PANDO (a comment), 1.1 joe", true},
-		{"other", "1.1 pando-2", false},
-		{"as_version", "pando fred", false},
-		{"as_comment", "1.1 fred pando", false},
-		{"empty", ",, ", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := hasVia(c.field, "pando"); got != c.want {
-				t.Errorf("got %v, want %v", got, c.want)
-			}
-		})
-	}
-}
-
-func TestConnectionOptions(t *testing.T) {
-	got := connectionOptions(http.Header{"Connection": {"close, x-mine ,", "UPGRADE"}})
-	if want := map[string]bool{"Close": true, "X-Mine": true, "Upgrade": true}; !maps.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	if got := connectionOptions(http.Header{}); len(got) > 0 {
-		t.Errorf("got %v of no field", got)
-	}
-}
-
-func TestValidHead(t *testing.T) {
-	for _, c := range []struct {
-		name, head string
-		ok         bool
-	}{
-		{"plain", "GET http://a/ HTTP/1.1\r\nHost: a\r\nX: \t y \r\n\r\n", true},
-		{"version_2", "GET http://a/ HTTP/2.0\r\nHost: a\r\n\r\n", false},
-		{"version_0", "GET http://a/ HTTP/0.9\r\nHost: a\r\n\r\n", false},
-		{"space_before_colon", "GET http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\n", false},
-		{"bare_cr_in_value", "GET http://a/ HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", false},
-		{"nul_in_value", "GET http://a/ HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", false},
-		{"space_in_zone_of_host", "GET http://[fe80::1%25a%20b]/ HTTP/1.1\r\n\r\n", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(c.head)))
-			if err == nil {
-				err = validHead(req)
-			}
-			if (err == nil) != c.ok {
-				t.Errorf("got %v, want ok %v", err, c.ok)
-			}
-		})
-	}
-}
-
 // FuzzRequest sends what a client may send to the origin, and reads it again
 // as the origin would: it must be the same request, framed the same, with
 // nothing behind it.
@@ -251,19 +197,16 @@ func FuzzRequest(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := session{p: &Proxy{}}
-		s.limit = limitReader{r: bytes.NewReader(b), left: 1 << 20, tape: &s.tape}
-		s.br = bufio.NewReader(&s.limit)
-		br := s.br
-		req, err := s.readRequest()
+		head := &wire.HeadReader{R: bytes.NewReader(b)}
+		head.Begin(1 << 20)
+		br := bufio.NewReader(head)
+		req, err := head.ReadRequest(br, DefaultMaxHeaders)
 		if err != nil {
 			return
 		}
 		basicAuth(req.Header.Get("Proxy-Authorization"))
-		for _, v := range req.Header["Via"] {
-			hasVia(v, "pando")
-		}
-		if validHead(req) != nil {
+		wire.HasVia(req.Header["Via"], "pando")
+		if wire.ValidHead(req) != nil {
 			return
 		}
 		host, port, err := AbsoluteForm(req)
@@ -316,44 +259,51 @@ func FuzzRequest(f *testing.F) {
 
 // sendTo returns what an origin gets of req, whose body is read from br.
 func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
-	var wire bytes.Buffer
+	var sent bytes.Buffer
 	c, far := net.Pipe() // nothing is written to it: it is there to be closed
 	defer far.Close()
 	defer c.Close()
-	x := &exchange{
-		s: &session{p: &Proxy{}, c: &net.TCPConn{}, br: br}, o: &origin{Conn: c, bw: bufio.NewWriter(&wire)},
-		req: req, rec: &flow.Record{},
+	s := &session{
+		p: &Proxy{},
+		c: &net.TCPConn{},
+		r: br,
 	}
+	o := &origin.Conn{
+		Conn: c,
+		W:    bufio.NewWriter(&sent),
+	}
+	x := newExchange(s, o, req, &flow.Record{})
 	err := x.send()
-	if err == nil && x.sent != nil {
-		err = <-x.sent
+	if err == nil && x.upload.ended != nil {
+		<-x.upload.ended
+		_, err = x.upload.done(0)
 	}
 	x.watch.stop()
-	x.o.bw.Flush()
-	return wire.Bytes(), err
+	o.W.Flush()
+	return sent.Bytes(), err
 }
 
 // sameFields checks that end-to-end fields pass and that hop-by-hop fields
 // don't.
 func sameFields(t *testing.T, b []byte, got, want http.Header) {
 	t.Helper()
-	options := connectionOptions(want)
+	options := wire.ConnectionOptions(want)
 	written := map[string]bool{"Content-Length": true, "Connection": true, "Upgrade": true, "Te": true, "Via": true, "Expect": true}
 	for k, v := range want {
 		v = slices.Clone(v)
 		for i := range v {
 			v[i] = strings.Trim(v[i], " \t") // white space around a value is none of it
 		}
-		if !hopByHop[k] && !options[k] && !written[k] && !reflect.DeepEqual(got[k], v) {
+		if options.EndToEnd(k) && !written[k] && !reflect.DeepEqual(got[k], v) {
 			t.Errorf("%q: field %q is %q, want %q", b, k, got[k], v)
 		}
 	}
 	for k := range got {
-		if (hopByHop[k] || options[k] || want[k] == nil) && !written[k] {
+		if (!options.EndToEnd(k) || want[k] == nil) && !written[k] {
 			t.Errorf("%q: field %q is %q", b, k, got[k])
 		}
 	}
-	if len(got["Via"]) != 1 || !hasVia(got["Via"][0], "pando") {
+	if len(got["Via"]) != 1 || !wire.HasVia(got["Via"], "pando") {
 		t.Errorf("%q: Via is %q", b, got["Via"])
 	}
 }
@@ -361,12 +311,12 @@ func sameFields(t *testing.T, b []byte, got, want http.Header) {
 func sameTrailers(t *testing.T, b []byte, got, want http.Header) {
 	t.Helper()
 	for k, vs := range want {
-		if !hopByHop[k] && httpguts.ValidHeaderFieldName(k) && len(got[k]) != len(vs) {
+		if wire.Options(nil).EndToEnd(k) && httpguts.ValidHeaderFieldName(k) && len(got[k]) != len(vs) {
 			t.Errorf("%q: trailer %q is %q, want %q", b, k, got[k], vs)
 		}
 	}
 	for k, vs := range got {
-		if want[k] == nil && vs != nil || hopByHop[k] || !httpguts.ValidHeaderFieldName(k) || strings.ContainsAny(fmt.Sprint(vs), "\r\n\x00") {
+		if want[k] == nil && vs != nil || !wire.Options(nil).EndToEnd(k) || !httpguts.ValidHeaderFieldName(k) || strings.ContainsAny(fmt.Sprint(vs), "\r\n\x00") {
 			t.Errorf("%q: trailer %q is %q", b, k, vs)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
@@ -108,18 +109,28 @@ func answer(b []byte, method string, minor int) ([]byte, fate, error) {
 	defer p.Close()
 	c, far := net.Pipe() // nothing is read from it: it is there to be closed
 	defer far.Close()
-	x := &exchange{
-		s:   &session{p: &p, c: &net.TCPConn{}, bw: bufio.NewWriter(&wire)},
-		o:   &origin{Conn: c, br: bufio.NewReader(bytes.NewReader(b))},
-		req: &http.Request{Method: method, ProtoMajor: 1, ProtoMinor: minor, Header: http.Header{"Connection": {"keep-alive"}}},
-		rec: &flow.Record{},
+	s := &session{
+		p: &p,
+		c: &net.TCPConn{},
+		w: bufio.NewWriter(&wire),
 	}
-	resp, err := http.ReadResponse(x.o.br, x.req)
+	o := &origin.Conn{
+		Conn: c,
+		R:    bufio.NewReader(bytes.NewReader(b)),
+	}
+	req := &http.Request{
+		Method:     method,
+		ProtoMajor: 1,
+		ProtoMinor: minor,
+		Header:     http.Header{"Connection": {"keep-alive"}},
+	}
+	x := newExchange(s, o, req, &flow.Record{})
+	resp, err := http.ReadResponse(o.R, req)
 	if err != nil {
 		return nil, closeNow, err
 	}
 	f := x.respond(resp)
-	x.s.bw.Flush()
+	s.w.Flush()
 	return wire.Bytes(), f, x.rec.Err
 }
 

@@ -8,43 +8,46 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// watchAfter is how long an exchange runs before its client is watched: quick
-// ones pay for no goroutine.
+// watchAfter is how long an exchange runs before its client is watched, so that
+// quick ones need no goroutine.
 const watchAfter = time.Second
 
-// watch looks out for a client that leaves while nothing is read from it,
-// because its request is with the origin. A reset counts as leaving. An end of
-// stream does not: a client may half-close and wait for its answer; one that
-// is gone altogether resets the connection when keep-alive asks (after a
-// minute, as its kernel forgets it). The zero value is ready.
+// past is a deadline that ends a pending read at once.
+var past = time.Unix(1, 0)
+
+// watch notices a client that leaves while its request is with the origin and
+// nothing is read from it. A reset counts as leaving. An end of stream does
+// not: a client may half-close and wait for its response. The kernel of a
+// client that is gone altogether answers a keep-alive probe with a reset, after
+// about a minute. The zero value is ready.
 type watch struct {
 	c     *net.TCPConn
 	timer *time.Timer // nil until start
-	done  chan struct{}
-	left  atomic.Bool
+	ended chan struct{}
+	left  atomic.Bool // the client has left
 }
 
-// start watches c and calls gone, once, if its client leaves before stop.
-// Nobody may read c meanwhile.
-func (w *watch) start(c *net.TCPConn, gone func()) {
-	w.c, w.done = c, make(chan struct{})
+// start watches c, and calls onLeave, once, if its client leaves before stop.
+// Nothing may read c meanwhile.
+func (w *watch) start(c *net.TCPConn, onLeave func()) {
+	w.c = c
+	w.ended = make(chan struct{})
 	w.timer = time.AfterFunc(watchAfter, func() {
-		defer close(w.done)
+		defer close(w.ended)
 		if socket.AwaitHangUp(c) == nil {
 			w.left.Store(true)
-			gone()
+			onLeave()
 		}
 	})
 }
 
-// stop ends the watch, if there still is one, and reports whether the client has
-// left.
+// stop ends the watch if it runs, and reports whether the client has left.
 func (w *watch) stop() bool {
 	timer := w.timer
 	w.timer = nil
 	if timer != nil && !timer.Stop() {
-		w.c.SetReadDeadline(time.Unix(1, 0))
-		<-w.done
+		w.c.SetReadDeadline(past)
+		<-w.ended
 		w.c.SetReadDeadline(time.Time{})
 	}
 	return w.left.Load()

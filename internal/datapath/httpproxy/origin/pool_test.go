@@ -1,7 +1,6 @@
-package httpproxy
+package origin
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"net"
@@ -22,7 +21,7 @@ var (
 
 // newOrigin returns one end of a loopback connection as a connection to to,
 // and the server's end.
-func newOrigin(t *testing.T, to flow.Target) (*origin, *net.TCPConn) {
+func newOrigin(t *testing.T, to flow.Target) (*Conn, *net.TCPConn) {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
@@ -39,7 +38,7 @@ func newOrigin(t *testing.T, to flow.Target) (*origin, *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	return &origin{Conn: c, target: to, br: bufio.NewReader(c), bw: bufio.NewWriter(c)}, server
+	return New(c, to, 0), server
 }
 
 // ended fails the test unless the other end of c was closed.
@@ -51,7 +50,7 @@ func ended(t *testing.T, c *net.TCPConn) {
 }
 
 // size returns the number of idle connections, and of lists while it is 0.
-func size(p *pool) int {
+func size(p *Pool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.count == 0 {
@@ -61,18 +60,18 @@ func size(p *pool) int {
 }
 
 func TestPoolTake(t *testing.T) {
-	p := &pool{}
-	defer p.close()
+	p := &Pool{}
+	defer p.Close()
 	a, _ := newOrigin(t, here)
 	b, _ := newOrigin(t, here)
 	c, _ := newOrigin(t, there)
-	for _, o := range []*origin{a, b, c} {
-		p.put(o, time.Hour)
+	for _, o := range []*Conn{a, b, c} {
+		p.Put(o, time.Hour)
 	}
 	for _, s := range []struct {
 		name    string
 		targets []flow.Target
-		want    *origin
+		want    *Conn
 	}{
 		{"another_path", []flow.Target{other}, nil},
 		{"no_targets", nil, nil},
@@ -81,16 +80,16 @@ func TestPoolTake(t *testing.T) {
 		{"then_the_next_target", []flow.Target{here, there}, c},
 		{"then_none", []flow.Target{here, there}, nil},
 	} {
-		got := p.take(s.targets)
-		if got != s.want || got != nil && !got.reused {
+		got := p.Take(s.targets)
+		if got != s.want || got != nil && !got.Reused {
 			t.Fatalf("%s: got %p, want %p, marked as reused", s.name, got, s.want)
 		}
 	}
 	if n := size(p); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
-	p.put(a, time.Hour)
-	if got := p.take([]flow.Target{here}); got != a {
+	p.Put(a, time.Hour)
+	if got := p.Take([]flow.Target{here}); got != a {
 		t.Errorf("put a second time: got %p, want %p", got, a)
 	}
 }
@@ -99,15 +98,15 @@ func TestPoolExpiry(t *testing.T) {
 	first, firstServer := newOrigin(t, here)
 	again, _ := newOrigin(t, here)
 	synctest.Test(t, func(t *testing.T) {
-		p := &pool{}
-		defer p.close()
-		p.put(first, time.Minute)
-		p.put(again, time.Minute)
+		p := &Pool{}
+		defer p.Close()
+		p.Put(first, time.Minute)
+		p.Put(again, time.Minute)
 		time.Sleep(time.Minute - time.Nanosecond)
-		if got := p.take([]flow.Target{here}); got != again {
+		if got := p.Take([]flow.Target{here}); got != again {
 			t.Fatalf("got %p just before the end, want %p", got, again)
 		}
-		p.put(again, time.Minute) // begins its time anew
+		p.Put(again, time.Minute) // begins its time anew
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		ended(t, firstServer)
@@ -116,7 +115,7 @@ func TestPoolExpiry(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := p.take([]flow.Target{here}); got != nil || size(p) != 0 {
+		if got := p.Take([]flow.Target{here}); got != nil || size(p) != 0 {
 			t.Errorf("got %p with %d left, want none", got, size(p))
 		}
 	})
@@ -133,12 +132,12 @@ func TestPoolStale(t *testing.T) {
 		{"unasked_bytes", func(server *net.TCPConn) { server.Write([]byte("HTTP/1.1 408 Request Timeout\r\n\r\n")) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := &pool{}
-			defer p.close()
+			p := &Pool{}
+			defer p.Close()
 			good, _ := newOrigin(t, here)
 			bad, server := newOrigin(t, here)
-			p.put(good, time.Hour)
-			p.put(bad, time.Hour)
+			p.Put(good, time.Hour)
+			p.Put(bad, time.Hour)
 			c.do(server)
 			raw, err := bad.Conn.(*net.TCPConn).SyscallConn()
 			if err != nil {
@@ -147,7 +146,7 @@ func TestPoolStale(t *testing.T) {
 			if err := raw.Read(func(uintptr) bool { return socket.Readable(bad.Conn) }); err != nil { // wait for it to arrive
 				t.Fatal(err)
 			}
-			if got := p.take([]flow.Target{here}); got != good {
+			if got := p.Take([]flow.Target{here}); got != good {
 				t.Errorf("got %p, want the good one, %p", got, good)
 			}
 			if _, err := bad.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
@@ -156,64 +155,64 @@ func TestPoolStale(t *testing.T) {
 		})
 	}
 	t.Run("bytes_read_ahead", func(t *testing.T) {
-		p := &pool{}
-		defer p.close()
+		p := &Pool{}
+		defer p.Close()
 		o, server := newOrigin(t, here)
 		server.Write([]byte("xy"))
-		if _, err := o.br.ReadByte(); err != nil {
+		if _, err := o.R.ReadByte(); err != nil {
 			t.Fatal(err)
 		}
-		p.put(o, time.Hour)
-		if got := p.take([]flow.Target{here}); got != nil {
+		p.Put(o, time.Hour)
+		if got := p.Take([]flow.Target{here}); got != nil {
 			t.Error("got a connection with bytes of nobody's request")
 		}
 	})
 }
 
 func TestPoolClose(t *testing.T) {
-	p := &pool{}
+	p := &Pool{}
 	idle, idleServer := newOrigin(t, here)
 	late, lateServer := newOrigin(t, here)
-	p.put(idle, time.Hour)
-	p.close()
+	p.Put(idle, time.Hour)
+	p.Close()
 	ended(t, idleServer)
-	p.put(late, time.Hour)
+	p.Put(late, time.Hour)
 	ended(t, lateServer)
-	if got := p.take([]flow.Target{here}); got != nil {
+	if got := p.Take([]flow.Target{here}); got != nil {
 		t.Errorf("got %p of a closed pool", got)
 	}
 }
 
 func TestPoolLimits(t *testing.T) {
 	t.Run("per_target", func(t *testing.T) {
-		p := &pool{}
-		defer p.close()
+		p := &Pool{}
+		defer p.Close()
 		for range maxIdlePerTarget {
 			o, _ := newOrigin(t, here)
-			p.put(o, time.Hour)
+			p.Put(o, time.Hour)
 		}
 		full, server := newOrigin(t, here)
-		p.put(full, time.Hour)
+		p.Put(full, time.Hour)
 		ended(t, server)
 		next, _ := newOrigin(t, there)
-		p.put(next, time.Hour)
-		if got := p.take([]flow.Target{there}); got != next {
+		p.Put(next, time.Hour)
+		if got := p.Take([]flow.Target{there}); got != next {
 			t.Error("one full target fills the pool")
 		}
 	})
 	t.Run("in_all", func(t *testing.T) {
-		p := &pool{count: maxIdle - 1} // 2048 connections are more descriptors than some machines give
+		p := &Pool{count: maxIdle - 1} // 2048 connections are more descriptors than some machines give
 		last, _ := newOrigin(t, here)
-		p.put(last, time.Hour)
+		p.Put(last, time.Hour)
 		full, server := newOrigin(t, there)
-		p.put(full, time.Hour)
+		p.Put(full, time.Hour)
 		ended(t, server)
-		if got := p.take([]flow.Target{here}); got != last {
+		if got := p.Take([]flow.Target{here}); got != last {
 			t.Errorf("got %p, want %p", got, last)
 		}
 		next, _ := newOrigin(t, there)
-		p.put(next, time.Hour)
-		if got := p.take([]flow.Target{there}); got != next {
+		p.Put(next, time.Hour)
+		if got := p.Take([]flow.Target{there}); got != next {
 			t.Error("a taken connection leaves no room for the next")
 		}
 	})

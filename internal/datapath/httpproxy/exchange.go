@@ -1,0 +1,268 @@
+package httpproxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// forward sends a request to its origin and the response back.
+func (s *session) forward(ctx context.Context, req *http.Request, rec *flow.Record) fate {
+	if f, done := s.maxForwards(req, rec); done {
+		return f
+	}
+	targets, err := s.p.Road.Judge(ctx, rec)
+	if err != nil {
+		return s.refuse(rec, req, err)
+	}
+	for fresh := false; ; fresh = true {
+		o, err := s.reach(ctx, rec, targets, fresh)
+		if err != nil {
+			return s.refuse(rec, req, err)
+		}
+		s.p.setOrigin(s, o)
+		x := newExchange(s, o, req, rec)
+		f := x.run()
+		s.p.setOrigin(s, nil)
+		if f != resend {
+			return f
+		}
+	}
+}
+
+// maxForwards answers a TRACE or OPTIONS that may go no further, and otherwise
+// counts its Max-Forwards down (RFC 9110 section 7.6.2). done reports that the
+// request has been answered.
+func (s *session) maxForwards(req *http.Request, rec *flow.Record) (f fate, done bool) {
+	v := req.Header.Get("Max-Forwards")
+	if v == "" || req.Method != http.MethodTrace && req.Method != http.MethodOptions {
+		return keep, false
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		return s.refuse(rec, req, badRequest("Max-Forwards wants a number", errors.New("malformed Max-Forwards"))), true
+	}
+	if n > 0 {
+		req.Header.Set("Max-Forwards", strconv.Itoa(n-1))
+		return keep, false
+	}
+	rec.Status = http.StatusOK
+	s.w.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVia: 1.1 " + s.p.name() + "\r\nConnection: close\r\n\r\n")
+	s.w.Flush()
+	return closeGently, true
+}
+
+// reach returns a connection to one of targets: a pooled one if there is one,
+// or always a new one if fresh is set.
+func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Target, fresh bool) (*origin.Conn, error) {
+	if !fresh {
+		if o := s.p.pool.Take(targets); o != nil {
+			rec.Addr = o.Target.Addr
+			rec.Path = o.Target.Path
+			rec.Reused = true
+			return o, nil
+		}
+	}
+	rec.Reused = false
+	c, err := s.p.Road.Dial(ctx, rec, targets)
+	if err != nil {
+		return nil, err
+	}
+	return origin.New(c, flow.Target{Addr: rec.Addr, Path: rec.Path}, s.p.SilenceTimeout), nil
+}
+
+// exchange is one request and its response, over one origin connection. It
+// ends with either respond, upgrade or failed.
+type exchange struct {
+	s   *session
+	o   *origin.Conn
+	req *http.Request
+	rec *flow.Record
+
+	upload   upload // the request body
+	watch    watch  // runs once the request is with the origin
+	answered bool   // some of the response reached the client
+}
+
+func newExchange(s *session, o *origin.Conn, req *http.Request, rec *flow.Record) *exchange {
+	x := &exchange{
+		s:   s,
+		o:   o,
+		req: req,
+		rec: rec,
+	}
+	x.upload.x = x
+	return x
+}
+
+// run sends the request and copies the response. It returns resend if nothing
+// is lost and the request may go out once more over a fresh connection.
+func (x *exchange) run() fate {
+	// All heads of one response, interim ones included, share the bound.
+	x.o.Head.Begin(orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes))
+	if err := x.send(); err != nil {
+		return x.failed(err)
+	}
+	x.o.BoundSilence()
+	for {
+		resp, err := x.readHead()
+		switch {
+		case err != nil:
+			return x.failed(err)
+		case resp.StatusCode == http.StatusSwitchingProtocols:
+			return x.upgrade(resp)
+		case resp.StatusCode >= 200:
+			return x.respond(resp)
+		}
+		if err := x.passInterim(resp); err != nil {
+			return x.failed(err)
+		}
+	}
+}
+
+// send writes the request's head and sends its body. A body that has not
+// arrived whole yet is sent by x.upload, while the response may come already.
+func (x *exchange) send() error {
+	hasBody := x.req.Body != http.NoBody
+	chunked := hasBody && x.req.ContentLength < 0
+	x.writeRequestHead(hasBody, chunked)
+	if hasBody && (chunked || x.req.ContentLength > int64(x.s.r.Buffered())) {
+		if err := x.o.W.Flush(); err != nil {
+			return err
+		}
+		x.upload.start(chunked)
+		return nil
+	}
+	if hasBody {
+		n, err := io.Copy(x.o.W, x.req.Body)
+		x.rec.Up += n
+		if err != nil {
+			return err
+		}
+	}
+	if err := x.o.W.Flush(); err != nil {
+		return err
+	}
+	x.watchClient()
+	return nil
+}
+
+// watchClient ends the exchange if its client leaves. Nothing may read the
+// client's connection from here on: the request is with the origin.
+func (x *exchange) watchClient() { x.watch.start(x.s.c, func() { x.o.Close() }) }
+
+// writeRequestHead writes the request line and the fields for the origin.
+func (x *exchange) writeRequestHead(hasBody, chunked bool) {
+	w := x.o.W
+	req := x.req
+	w.WriteString(req.Method + " " + originForm(req) + " HTTP/1.1\r\nHost: " + req.Host + "\r\n")
+	options := wire.ConnectionOptions(req.Header)
+	for name, values := range req.Header {
+		switch {
+		case !options.EndToEnd(name), name == "Via":
+			continue
+		case name == "Expect" && !(hasBody && req.ProtoAtLeast(1, 1)): // RFC 9110 section 10.1.1
+			continue
+		}
+		wire.WriteField(w, name, values...)
+	}
+	wire.WriteVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, x.s.p.name())
+	switch {
+	case options["Upgrade"] && req.Header.Get("Upgrade") != "" && req.ProtoAtLeast(1, 1):
+		w.WriteString("Connection: Upgrade\r\n")
+		wire.WriteField(w, "Upgrade", req.Header["Upgrade"]...)
+	case wire.HasToken(req.Header["Te"], "trailers"):
+		w.WriteString("Connection: TE\r\nTE: trailers\r\n")
+	}
+	switch {
+	case chunked:
+		w.WriteString("Transfer-Encoding: chunked\r\n")
+		wire.WriteTrailerField(w, req.Trailer)
+	case hasBody || len(req.Header["Content-Length"]) > 0:
+		w.WriteString("Content-Length: " + strconv.FormatInt(max(req.ContentLength, 0), 10) + "\r\n")
+	}
+	w.WriteString("\r\n")
+}
+
+// upgrade turns the exchange into a tunnel (RFC 9110 section 7.8).
+func (x *exchange) upgrade(resp *http.Response) fate {
+	if !wire.ConnectionOptions(x.req.Header)["Upgrade"] {
+		return x.failed(errors.New("the origin switched protocols, which the request did not ask for"))
+	}
+	if whole, _ := x.upload.done(bodyGrace); !whole {
+		return x.failed(errors.New("the origin switched protocols before the request was complete"))
+	}
+	if x.watch.stop() {
+		return x.failed(net.ErrClosed)
+	}
+	s := x.s
+	x.writeResponseHead(resp)
+	s.w.WriteString("Connection: Upgrade\r\n")
+	wire.WriteField(s.w, "Upgrade", resp.Header["Upgrade"]...)
+	s.w.WriteString("\r\n")
+	if err := wire.Flush(s.w); err != nil {
+		return x.failed(err)
+	}
+	x.o.UnboundSilence()
+	x.rec.Status = http.StatusSwitchingProtocols
+	s.p.remove(s)
+	s.p.Road.Tunnel(x.rec, flow.Pair{
+		Client:      s.c,
+		Target:      x.o.Conn,
+		ClientEarly: buffered(s.r),
+		TargetEarly: buffered(x.o.R),
+	})
+	return handedOver
+}
+
+// failed ends an exchange that has no response.
+func (x *exchange) failed(err error) fate {
+	fe, status := x.failure(err)
+	x.release(false)
+	if fe.Class == flow.Reset && x.o.Reused && !x.o.Head.Started() && replayable(x.req) {
+		return resend // the origin closed the idle connection as this request took it
+	}
+	x.rec.Err = fe
+	if x.answered || fe.Class == flow.Canceled {
+		return closeNow
+	}
+	x.rec.Status = status
+	return x.s.refuse(x.rec, x.req, fe)
+}
+
+// release ends the request body if it is still on its way, and pools the
+// origin connection if it is reusable, or else closes it. It reports whether
+// the whole request was read, so that the next one can follow.
+func (x *exchange) release(reusable bool) (whole bool) {
+	whole, _ = x.upload.done(0)
+	if !whole {
+		x.upload.stop()
+	}
+	left := x.watch.stop()
+	if whole && reusable && !left && x.o.R.Buffered() == 0 {
+		x.s.p.pool.Put(x.o, orDefault(x.s.p.IdleTimeout, DefaultIdleTimeout))
+	} else {
+		x.o.Close()
+	}
+	return whole
+}
+
+// replayable reports whether req may be sent twice: it has no body, of which
+// some would be lost, and its method is idempotent (RFC 9110 section 9.2.2).
+func replayable(req *http.Request) bool {
+	if req.Body != http.NoBody {
+		return false
+	}
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}

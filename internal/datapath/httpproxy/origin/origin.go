@@ -1,0 +1,84 @@
+// Package origin holds connections to origin servers: one that is in use, with
+// its buffers and a bound on its silence, and a pool of idle ones. It does not
+// dial.
+package origin
+
+import (
+	"bufio"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
+	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
+)
+
+const bufferSize = 4 << 10
+
+// Conn is a connection to an origin server.
+type Conn struct {
+	net.Conn
+	Target flow.Target
+	// R reads the connection through Head, which bounds the heads of responses.
+	R    *bufio.Reader
+	Head wire.HeadReader
+	W    *bufio.Writer
+	// Reused is set when the connection has served another request before.
+	Reused bool
+
+	maxSilence   time.Duration // zero means no bound
+	silentSince  atomic.Int64  // when the read deadline was set, in Unix nanoseconds
+	idleDeadline *time.Timer   // closes the connection while it is in a pool; nil before the first time
+}
+
+// New returns a connection to target. maxSilence bounds the time for which the
+// origin may send nothing once BoundSilence was called; zero means no bound.
+func New(c net.Conn, target flow.Target, maxSilence time.Duration) *Conn {
+	o := &Conn{
+		Conn:       c,
+		Target:     target,
+		W:          bufio.NewWriterSize(c, bufferSize),
+		maxSilence: maxSilence,
+	}
+	o.Head.R = boundReader{o}
+	o.R = bufio.NewReaderSize(&o.Head, bufferSize)
+	return o
+}
+
+// BoundSilence starts the time for which the origin may send nothing. After it
+// reads fail with os.ErrDeadlineExceeded.
+func (o *Conn) BoundSilence() {
+	if o.maxSilence > 0 {
+		now := time.Now()
+		o.silentSince.Store(now.UnixNano())
+		o.SetReadDeadline(now.Add(o.maxSilence))
+	}
+}
+
+// Progress starts that time again because bytes move, in either direction. To
+// set a deadline costs more than to read the clock, so Progress does so only
+// when an eighth of the time has passed: the bound may be that much early.
+func (o *Conn) Progress() {
+	if o.maxSilence > 0 && time.Since(time.Unix(0, o.silentSince.Load())) > o.maxSilence/8 {
+		o.BoundSilence()
+	}
+}
+
+// UnboundSilence lets the origin be silent.
+func (o *Conn) UnboundSilence() { o.SetReadDeadline(time.Time{}) }
+
+// CloseWrite ends the write side of the connection.
+func (o *Conn) CloseWrite() error { return socket.CloseWrite(o.Conn) }
+
+// stale reports whether an idle connection is of no use any more: the origin
+// has ended it, or has sent bytes that no request asked for.
+func (o *Conn) stale() bool { return o.R.Buffered() > 0 || socket.Readable(o.Conn) }
+
+// boundReader reads a connection and takes each read for progress.
+type boundReader struct{ o *Conn }
+
+func (r boundReader) Read(b []byte) (int, error) {
+	r.o.Progress()
+	return r.o.Conn.Read(b)
+}

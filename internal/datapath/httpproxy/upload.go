@@ -1,0 +1,109 @@
+package httpproxy
+
+import (
+	"sync"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
+)
+
+// bodyGrace is how long a response waits until the request body that it answers
+// has gone out whole: the two often cross.
+const bodyGrace = 5 * time.Millisecond
+
+// upload sends the body of a request to the origin, in a goroutine of its own,
+// so that the origin may answer before the body has ended. An upload that was
+// never started counts as done.
+type upload struct {
+	x     *exchange
+	ended chan struct{} // closed when the body has ended in some way; nil before start
+	err   error         // why the body is not whole; written before ended is closed
+
+	mu      sync.Mutex // orders the read deadlines of the client's connection
+	stopped bool       // no deadline is set any more; guarded by mu
+}
+
+// start sends the body of the exchange's request. done or stop must follow.
+func (u *upload) start(chunked bool) {
+	u.ended = make(chan struct{})
+	go u.run(chunked)
+}
+
+// done reports whether the body went out whole, and waits for that for grace at
+// most. err says why it did not; it is nil while the body is on its way.
+func (u *upload) done(grace time.Duration) (whole bool, err error) {
+	if u.ended == nil {
+		return true, nil
+	}
+	select {
+	case <-u.ended:
+		return u.err == nil, u.err
+	default:
+	}
+	if grace == 0 {
+		return false, nil
+	}
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case <-u.ended:
+		return u.err == nil, u.err
+	case <-t.C:
+		return false, nil
+	}
+}
+
+// stop ends the upload and waits for its goroutine. It closes the origin's
+// connection, because the request on it stays incomplete. Reads of the client's
+// connection have no deadline after it.
+func (u *upload) stop() {
+	c := u.x.s.c
+	u.mu.Lock()
+	u.stopped = true
+	c.SetReadDeadline(past) // ends a read of the body
+	u.mu.Unlock()
+	u.x.o.Close() // ends a write of the body
+	<-u.ended
+	c.SetReadDeadline(time.Time{})
+}
+
+// run copies the body. It ends with the body, or when a connection is closed or
+// the time for a read is over.
+func (u *upload) run(chunked bool) {
+	x := u.x
+	timeout := orDefault(x.s.p.BodyTimeout, DefaultBodyTimeout)
+	body := wire.Body{
+		Reader:  x.req.Body,
+		Source:  x.s.r,
+		Chunked: chunked,
+		Trailer: &x.req.Trailer,
+		BeforeRead: func() {
+			u.setReadDeadline(time.Now().Add(timeout))
+			x.o.Progress() // an origin that still receives need not say anything
+		},
+	}
+	n, err := body.CopyTo(x.o.W)
+	u.setReadDeadline(time.Time{})
+	x.rec.Up += n // others read it once ended is closed
+	if err == nil {
+		x.o.BoundSilence()
+		x.watchClient()
+	}
+	u.err = err
+	close(u.ended)
+	if isReadError(err) {
+		// The client broke off, so the origin waits in vain for the rest. This
+		// comes last: when the exchange notices, it finds the cause in u.err.
+		x.o.Close()
+	}
+}
+
+// setReadDeadline bounds the next read of the body, unless the upload was
+// stopped.
+func (u *upload) setReadDeadline(t time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.stopped {
+		u.x.s.c.SetReadDeadline(t)
+	}
+}
