@@ -12,8 +12,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// TestChartRenders lints the chart and holds what it renders to goldens. It
-// needs no cluster.
+// TestChartRenders lints the chart and compares what it renders with golden files.
+// It needs no cluster.
 func TestChartRenders(t *testing.T) {
 	dir := env("E2E_CHART", "../charts/pando")
 	key := []string{"--set", "tailnet.authKey=tskey-auth-x,image.repository=registry.example/pando"}
@@ -39,7 +39,7 @@ func TestChartRenders(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got != string(want) {
-				t.Errorf("what %s renders has changed; look at it, and run with -update:\n%s", name, got)
+				t.Errorf("the chart renders other manifests than %s; if that is right, run with -update. Got:\n%s", golden, got)
 			}
 		})
 	}
@@ -61,6 +61,6 @@ func TestChartRenders(t *testing.T) {
 		}
 	}
 	if _, err := command(t, 60e9, nil, env("HELM", "helm"), "template", "pando", dir, "--set", "image.repository=x"); err == nil || !strings.Contains(err.Error(), "set tailnet.authKey, or tailnet.existingSecret") {
-		t.Errorf("without an auth key: %v", err)
+		t.Errorf("helm template without an auth key: %v, want an error that names tailnet.authKey", err)
 	}
 }

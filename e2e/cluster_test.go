@@ -25,10 +25,10 @@ const (
 )
 
 // control is the control server's URL. It holds the address, not the name: an
-// engine that has lost a control server with a name insists on HTTPS for a while.
+// engine that has lost a control server with a name uses only HTTPS for a while.
 var control string
 
-// namespaces are all that the tests make, and what they remove.
+// namespaces lists every namespace that the tests create and remove.
 var namespaces = []string{siteNS, clientNS, "pando-e2e-dropin", "pando-e2e-chart", "pando-e2e-kernel"}
 
 //go:embed manifests
@@ -70,7 +70,7 @@ func tryKubectl(t *testing.T, args ...string) (string, error) {
 	return command(t, 5*time.Minute, nil, env("KUBECTL", "kubectl"), args...)
 }
 
-// apply creates or changes what a manifest of ours holds.
+// apply applies one of our manifests.
 func apply(t *testing.T, name string, values any) {
 	t.Helper()
 	text, err := manifests.ReadFile("manifests/" + name)
@@ -125,8 +125,8 @@ func (r *report) String() string {
 		r.Transfers, r.Concurrent, r.Broken, r.Endless, r.Cut)
 }
 
-// under runs f while the client pod loads proxy, and for a moment before and
-// after, and returns what the client measured. more are flags of lab load.
+// under runs f while the client pod loads proxy, and returns what the client
+// measured. The load begins before f and ends after it. more are flags of lab load.
 func under(t *testing.T, proxy string, rate, transfers int, f func(), more ...string) *report {
 	t.Helper()
 	until := fmt.Sprintf("/tmp/end-%d", time.Now().UnixNano())
@@ -139,7 +139,7 @@ func under(t *testing.T, proxy string, rate, transfers int, f func(), more ...st
 		out, err := client(t, append([]string{"load", "-proxy", proxy, "-tunnel", "-url", "http://" + apiName + "/", "-rate", fmt.Sprint(rate), "-transfers", fmt.Sprint(transfers), "-until", until}, more...)...)
 		done <- result{out, err}
 	}()
-	const moment = 3 * time.Second // of load before and after, which is measured too
+	const moment = 3 * time.Second // of load before and after f; it is measured, too
 	time.Sleep(moment)
 	f()
 	time.Sleep(moment)
@@ -167,7 +167,7 @@ func unharmed(t *testing.T, r *report) {
 	}
 }
 
-// rollout waits until a StatefulSet's pods are all of its last revision, and ready.
+// rollout waits until all pods of a StatefulSet have its last revision and are ready.
 func rollout(t *testing.T, ns, name string) {
 	t.Helper()
 	kubectl(t, "-n", ns, "rollout", "status", "statefulset/"+name, "--timeout=240s")
@@ -203,7 +203,7 @@ func devices(t *testing.T, prefix string) map[string]device {
 	for _, d := range list {
 		if strings.HasPrefix(d.Name, prefix) {
 			if _, twice := m[d.Name]; twice {
-				t.Errorf("two devices are called %s", d.Name)
+				t.Errorf("devices called %s = 2, want 1", d.Name)
 			}
 			m[d.Name] = d
 		}
@@ -220,13 +220,13 @@ func eventually(t *testing.T, what string, within time.Duration, f func() error)
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited too long for %s: %v", what, err)
+			t.Fatalf("waited %v for %s: %v", within, what, err)
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
 }
 
-// diagnose shows what a namespace's pods said.
+// diagnose logs the pods of a namespace and their last lines, if the test failed.
 func diagnose(t *testing.T, ns string) {
 	if !t.Failed() {
 		return
@@ -242,6 +242,6 @@ func diagnose(t *testing.T, ns string) {
 				kept = append(kept, line)
 			}
 		}
-		t.Logf("%s said, of late and without what went well:\n%s", pod, strings.Join(kept[max(0, len(kept)-40):], ""))
+		t.Logf("the last lines of %s, without flows that ended well:\n%s", pod, strings.Join(kept[max(0, len(kept)-40):], ""))
 	}
 }

@@ -28,7 +28,8 @@ import (
 	"time"
 )
 
-// TestFleet is one story: the site, the drop-in, the chart in both modes.
+// TestFleet checks the drop-in, the chart in both modes, an outage of the control
+// server, and the removal. The parts share one site and run in this order.
 func TestFleet(t *testing.T) {
 	clean(t)
 	if env("E2E_KEEP", "") == "" {
@@ -39,9 +40,10 @@ func TestFleet(t *testing.T) {
 	t.Run("chart", func(t *testing.T) { chart(t, key, "pando-e2e-chart", "pando", "userspace") })
 	t.Run("chart_kernel", func(t *testing.T) { chart(t, key, "pando-e2e-kernel", "kernel-pando", "kernel") })
 	t.Run("control_server_away", controlAway)
+	t.Run("upgrade_and_remove", func(t *testing.T) { removeByDocs(t, "pando-e2e-chart") })
 }
 
-// clean removes what an earlier run may have left.
+// clean removes what an earlier run has left.
 func clean(t *testing.T) {
 	args := append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=120s"}, namespaces...)
 	if _, err := tryKubectl(t, args...); err != nil {
@@ -79,7 +81,7 @@ func startSite(t *testing.T) string {
 }
 
 // dropIn starts the company's StatefulSet with the stock container, and then
-// changes its image and nothing else.
+// changes only its image.
 func dropIn(t *testing.T, key string) {
 	const ns, name, proxy = "pando-e2e-dropin", "ts-proxy", "http://ts-proxy.pando-e2e-dropin:1055"
 	defer diagnose(t, ns)
@@ -92,7 +94,7 @@ func dropIn(t *testing.T, key string) {
 	after := fleetOf(t, name)
 	for n, d := range before {
 		if a := after[n]; a.ID != d.ID || !slices.Equal(a.IPAddresses, d.IPAddresses) || a.MachineKey != d.MachineKey {
-			t.Errorf("%s was not adopted: it was %+v and is %+v", n, d, a)
+			t.Errorf("%s: device after the change of image = %+v, want %+v", n, a, d)
 		}
 	}
 	t.Logf("the stock container's devices were adopted: %v", addresses(after))
@@ -112,31 +114,32 @@ func dropIn(t *testing.T, key string) {
 		`[{"op":"remove","path":"/spec/template/spec/hostAliases"},{"op":"remove","path":"/spec/template/spec/initContainers"}]`)
 	rollout(t, ns, name)
 	works(t, proxy)
-	// Settle and drain take 25 s here, of which settling 10 at most: what lives longer
-	// is cut then, and nothing else.
+	// Settle and drain take 25 s here. Settling takes 10 s of them at most. Only
+	// tunnels that last longer are cut.
 	if r := restartUnderLoad(t, ns, name, proxy, "-endless", "10", "-drain", "15s"); r.Cut == 0 {
-		t.Errorf("no endless tunnel was cut: %v", r)
+		t.Errorf("endless tunnels cut by the drain = 0, want some: %v", r)
 	}
 	killOne(t, ns, name+"-1", proxy)
 	rollout(t, ns, name)
 
-	// And back: the stock container finds what it left.
+	// And back: the stock container finds its state.
 	kubectl(t, "-n", ns, "set", "image", "statefulset/"+name, "tailscale="+stockImage)
 	rollout(t, ns, name)
 	eventually(t, "the stock container to be back on its devices", time.Minute, func() error {
 		for n, d := range fleetOf(t, name) {
 			if d.ID != before[n].ID || !d.Online {
-				return fmt.Errorf("%s is %+v, was %+v", n, d, before[n])
+				return fmt.Errorf("%s = %+v, want %+v", n, d, before[n])
 			}
 		}
 		return nil
 	})
 	if out := kubectl(t, "-n", ns, "get", "pods", "-o", `jsonpath={.items[*].status.containerStatuses[*].restartCount}`); strings.Trim(out, "0 ") != "" {
-		t.Errorf("restarts of the stock containers after the way back: %s", out)
+		t.Errorf("restarts of the stock containers after the way back = %s, want none", out)
 	}
 }
 
-// expire has a replica's key expire while it runs: it logs in again by itself.
+// expire makes a replica's key expire while it runs, and checks that the replica
+// logs in again by itself.
 func expire(t *testing.T, ns, pod string) {
 	t.Helper()
 	d := devices(t, pod)[pod]
@@ -145,19 +148,19 @@ func expire(t *testing.T, ns, pod string) {
 	begin := time.Now()
 	eventually(t, pod+" to notice", 30*time.Second, func() error {
 		if devices(t, pod)[pod].NodeKey == d.NodeKey {
-			return errors.New("it has its old key")
+			return errors.New("the device has its old key")
 		}
 		return nil
 	})
 	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/"+pod, "--timeout=60s")
 	t.Logf("MEASURED %s logged in again %v after its key had expired", pod, time.Since(begin).Round(time.Second))
 	if out := kubectl(t, "-n", ns, "get", "pod", pod, "-o", `jsonpath={.status.containerStatuses[*].restartCount}`); out != "0" {
-		t.Errorf("%s was restarted %s times", pod, out)
+		t.Errorf("restarts of %s = %s, want 0", pod, out)
 	}
 }
 
-// scale takes a replica away and brings it back: it is the same device. One
-// more than the chart was installed with is a device of its own.
+// scale removes a replica and brings it back, and checks that it is the same
+// device. A fourth replica is a new device.
 func scale(t *testing.T, ns, name string) {
 	t.Helper()
 	before := fleetOf(t, name)
@@ -168,39 +171,44 @@ func scale(t *testing.T, ns, name string) {
 	after := devices(t, name+"-")
 	for n, d := range before {
 		if after[n].ID != d.ID {
-			t.Errorf("%s was device %s and is %s", n, d.ID, after[n].ID)
+			t.Errorf("%s: device = %s, want %s", n, after[n].ID, d.ID)
 		}
 	}
 	if len(after) != 4 {
-		t.Errorf("%d devices after scaling to 4", len(after))
+		t.Errorf("devices after scaling to 4 = %d, want 4", len(after))
 	}
 	kubectl(t, "-n", ns, "scale", "statefulset/"+name, "--replicas=3")
 	rollout(t, ns, name)
 }
 
-// chart installs the chart with its defaults, in a namespace that lets in what
-// its mode should need.
+// chart installs the chart with its defaults, in a namespace whose Pod Security
+// level permits only what the mode needs.
 func chart(t *testing.T, key, ns, name, mode string) {
 	proxy := "http://" + name + "." + ns + ":1055"
 	defer diagnose(t, ns)
 	level := map[string]string{"userspace": "restricted", "kernel": "privileged"}[mode]
 	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n  labels: {pod-security.kubernetes.io/enforce: %s}\n", ns, level)))
-	dir := env("E2E_CHART", "../charts/pando")
 	values := filepath.Join(t.TempDir(), "values.yaml")
-	// Without a public network, a device's home relay is reached over plain HTTP.
-	text := fmt.Sprintf("image: {repository: lab.invalid/pando, tag: e2e}\nmode: %s\ntailnet: {controlURL: %q, authKey: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n%s", mode, control, key, noProxyValues)
+	// Without a public network, a device reaches its home relay over plain HTTP.
+	text := fmt.Sprintf("mode: %s\ntailnet: {controlURL: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n%s", mode, control, noProxyValues)
 	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out := helm(t, "-n", ns, "install", name, dir, "-f", values, "--wait", "--timeout", "120s")
+	var out string
+	if mode == "userspace" {
+		out = installByDocs(t, ns, key, values)
+	} else {
+		out = helm(t, "-n", ns, "install", name, env("E2E_CHART", "../charts/pando"), "-f", values, "--wait", "--timeout", "120s",
+			"--set", "image.repository=lab.invalid/pando,image.tag=e2e,tailnet.authKey="+key)
+	}
 	fleetOf(t, name)
-	// The first command of the notes is run as it stands there.
+	// The first command of the notes is run unchanged.
 	first := regexp.MustCompile(`(?m)^  kubectl (.*)$`).FindStringSubmatch(out)
 	if first == nil {
 		t.Fatalf("the notes have no command:\n%s", out)
 	}
 	if says := kubectl(t, strings.Fields(first[1])...); !strings.Contains(says, "10.55.0.0/16") || !strings.Contains(says, name+"-0.") {
-		t.Errorf("kubectl %s shows neither the device nor the routes:\n%s", first[1], says)
+		t.Errorf("kubectl %s does not show the device and the routes:\n%s", first[1], says)
 	} else {
 		t.Logf("kubectl %s:\n%s", first[1], says)
 	}
@@ -208,6 +216,10 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	works(t, proxy)
 	noProxy(t, ns, name)
 	explains(t, ns, name)
+	if mode == "userspace" {
+		docsCommands(t, ns)
+		docsManifests(t, ns)
+	}
 	restartUnderLoad(t, ns, name, proxy)
 	memory(t, ns, name, "after the load")
 	expire(t, ns, name+"-1")
@@ -219,7 +231,7 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	kubectl(t, "delete", "namespace", ns, "--timeout=120s")
 }
 
-// memory tells what the replicas weigh, and that their metrics can be scraped.
+// memory logs the replicas' memory, and checks that their metrics can be scraped.
 func memory(t *testing.T, ns, name, when string) {
 	t.Helper()
 	for i := range 3 {
@@ -235,14 +247,14 @@ func memory(t *testing.T, ns, name, when string) {
 			}
 		}
 		if !strings.Contains(out, "\npando_ready 1\n") {
-			t.Errorf("%s does not count itself ready:\n%s", pod, out)
+			t.Errorf("%s: no pando_ready 1 in its metrics:\n%s", pod, out)
 		}
 	}
 }
 
-// controlAway takes the control server away for a minute, under load: nobody
-// notices. Then again, and a replica is lost meanwhile: it is not ready until
-// it has joined again.
+// controlAway stops the control server for a minute, under load, and checks that
+// no client notices. Then it stops it again and deletes a replica meanwhile: the
+// new one must not be ready until it has joined.
 func controlAway(t *testing.T) {
 	const ns, proxy = "pando-e2e-chart", "http://pando.pando-e2e-chart:1055"
 	defer diagnose(t, ns)
@@ -260,20 +272,20 @@ func controlAway(t *testing.T) {
 		away(func() {
 			kubectl(t, "-n", ns, "delete", "pod", "pando-2", "--wait=true")
 			kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.phase}=Running", "pod/pando-2", "--timeout=60s")
-			time.Sleep(5 * time.Second) // in which it could become ready, and must not
+			time.Sleep(5 * time.Second) // it must not become ready in this time
 			unready = kubectl(t, "-n", ns, "get", "pod", "pando-2", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		})
 	})
 	unharmed(t, r)
 	if unready != "False" {
-		t.Errorf("a replica that can't join was ready: %q", unready)
+		t.Errorf("Ready of a replica that cannot join = %q, want False", unready)
 	}
 	begin := time.Now()
 	eventually(t, "the lost replica to carry traffic", 3*time.Minute, func() error {
 		_, err := client(t, "get", "-proxy", "http://pando-2.pando-replicas."+ns+":1055", "-timeout", "3s")
 		return err
 	})
-	t.Logf("MEASURED the replica that was lost in the outage carries traffic %v after its end", time.Since(begin).Round(time.Second))
+	t.Logf("MEASURED the replica that was deleted in the outage carries traffic %v after its end", time.Since(begin).Round(time.Second))
 }
 
 // everybodyBack waits until the control server sees the router and the
@@ -284,7 +296,7 @@ func everybodyBack(t *testing.T) {
 		for _, prefix := range []string{"router", "pando-"} {
 			for name, d := range devices(t, prefix) {
 				if !d.Online {
-					return fmt.Errorf("%s is not", name)
+					return fmt.Errorf("%s is offline", name)
 				}
 			}
 		}
@@ -297,7 +309,7 @@ func fleetOf(t *testing.T, name string) (m map[string]device) {
 	t.Helper()
 	eventually(t, "three devices called "+name, time.Minute, func() error {
 		if m = devices(t, name+"-"); len(m) != 3 {
-			return fmt.Errorf("there are %v", slices.Sorted(maps.Keys(m)))
+			return fmt.Errorf("devices = %v", slices.Sorted(maps.Keys(m)))
 		}
 		return nil
 	})
@@ -339,12 +351,12 @@ func works(t *testing.T, proxy string) {
 		t.Logf("%s: %s", what, strings.TrimSpace(out))
 	}
 	if out, err := client(t, "half-close", "-proxy", socks); err != nil || strings.TrimSpace(out) != "100000" {
-		t.Errorf("a half-closed stream was answered %q, %v; want how many bytes arrived", out, err)
+		t.Errorf("answer to a half-closed stream = %q, %v; want 100000, the bytes that arrived", out, err)
 	}
 	r := under(t, proxy, 50, 0, func() {})
 	unharmed(t, r)
 	if len(r.Devices) != 3 {
-		t.Errorf("the API saw the devices %v, want three", r.Devices)
+		t.Errorf("devices that the API saw = %v, want three", r.Devices)
 	}
 	t.Logf("load per device: %v", r.Devices)
 }
@@ -363,12 +375,12 @@ func restartUnderLoad(t *testing.T, ns, name, proxy string, more ...string) *rep
 	}, more...)
 	unharmed(t, r)
 	if r.Rate < 0.99*float64(rate) {
-		t.Errorf("%.0f new connections a second, want %d", r.Rate, rate)
+		t.Errorf("new connections a second = %.0f, want %d", r.Rate, rate)
 	}
 	return r
 }
 
-// killOne ends a replica without warning, under load, and tells what it cost.
+// killOne kills a replica under load, and logs how many connections failed.
 func killOne(t *testing.T, ns, pod, proxy string) {
 	t.Helper()
 	r := under(t, proxy, 20, 0, func() {
@@ -376,7 +388,7 @@ func killOne(t *testing.T, ns, pod, proxy string) {
 		rollout(t, ns, strings.TrimRight(pod, "-0123456789"))
 	})
 	if r.Failed*20 > r.New { // a stock fleet loses one in a hundred
-		t.Errorf("a killed replica cost %d of %d connections", r.Failed, r.New)
+		t.Errorf("failed connections while a replica was killed = %d of %d, want less than one in twenty", r.Failed, r.New)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// noProxyValues are the chart's for clients without a proxy setting, as
-// docs/names.md has them.
+// noProxyValues are chart values for clients without a proxy setting, like those
+// of docs/names.md.
 const noProxyValues = `
 service:
   ports:
@@ -28,14 +28,13 @@ config:
   forward: [{listen: ":7000", target: "api.internal.cloudprovider.io:7000"}]
 `
 
-// noProxy has a pod that knows of no proxy reach the private API by its name: a
-// real CoreDNS, of the cluster's own image, forwards the zone to the fleet, by
-// the block that pando coredns prints. It stands beside the cluster's, which is
-// left alone.
+// noProxy checks that a pod without a proxy setting reaches the private API by
+// name. A CoreDNS of the cluster's own image forwards the zone to the fleet, with
+// the block that pando coredns prints. The cluster's own CoreDNS is not changed.
 func noProxy(t *testing.T, ns, name string) {
 	image, err := tryKubectl(t, "-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
 	if err != nil {
-		t.Fatalf("the cluster's DNS is no CoreDNS: %v", err)
+		t.Fatalf("the cluster's DNS is not CoreDNS: %v", err)
 	}
 	address := kubectl(t, "-n", ns, "get", "service", name, "-o", "jsonpath={.spec.clusterIP}")
 	dns := kubectl(t, "-n", "kube-system", "get", "service", "kube-dns", "-o", "jsonpath={.spec.clusterIP}")
@@ -54,13 +53,13 @@ func noProxy(t *testing.T, ns, name string) {
 		return tryKubectl(t, append([]string{"-n", clientNS, "exec", client, "--", "/lab"}, args...)...)
 	}
 	if out, err := in("lookup", apiName); err != nil || strings.TrimSpace(out) != address {
-		t.Errorf("%s is at %q, %v; want the fleet, %s", apiName, out, err, address)
+		t.Errorf("lookup of %s = %q, %v; want the fleet's address %s", apiName, out, err, address)
 	}
 	if out, err := in("lookup", "none.internal.cloudprovider.io"); err == nil || !strings.Contains(err.Error(), "no such host") {
-		t.Errorf("a name that does not exist: %q, %v", out, err)
+		t.Errorf("lookup of a name that does not exist = %q, %v; want NXDOMAIN", out, err)
 	}
 	if out, err := in("lookup", "kubernetes.default.svc.cluster.local"); err != nil || net.ParseIP(strings.TrimSpace(out)) == nil {
-		t.Errorf("the cluster's own names: %q, %v", out, err)
+		t.Errorf("lookup of a cluster name = %q, %v; want an address", out, err)
 	}
 	for _, url := range []string{"https://" + apiName + "/", "http://" + apiName + "/"} {
 		begin := time.Now()
@@ -72,7 +71,7 @@ func noProxy(t *testing.T, ns, name string) {
 		t.Logf("%s without a proxy, after %v: %s", url, time.Since(begin).Round(time.Millisecond), strings.TrimSpace(out))
 	}
 	if out, err := in("half-close"); err != nil || strings.TrimSpace(out) != "100000" {
-		t.Errorf("a half-closed stream without a proxy was answered %q, %v", out, err)
+		t.Errorf("answer to a half-closed stream without a proxy = %q, %v; want 100000", out, err)
 	}
 	kubectl(t, "-n", clientNS, "delete", "pod", server, client, "--wait=false")
 }
@@ -81,7 +80,8 @@ func indent(text string, by int) string {
 	return strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+strings.Repeat(" ", by))
 }
 
-// explains has a replica say why a target can be reached, and why one can't.
+// explains checks what pando explain says of a target that works, of targets that
+// fail, and of the replica.
 func explains(t *testing.T, ns, name string) {
 	for target, words := range map[string][]string{
 		"https://" + apiName + "/":           {"router.", "subnet router of 10.55.0.0/16", "zone internal.cloudprovider.io", "HTTP/1.1 200"},
@@ -100,7 +100,7 @@ func explains(t *testing.T, ns, name string) {
 		t.Logf("pando explain %s\n%s", target, out)
 		for _, word := range words {
 			if !strings.Contains(out, word) {
-				t.Errorf("pando explain %s: not a word of %q", target, word)
+				t.Errorf("pando explain %s: output lacks %q", target, word)
 			}
 		}
 	}

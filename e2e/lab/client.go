@@ -40,8 +40,8 @@ func (t *target) flags(fs *flag.FlagSet) {
 	fs.DurationVar(&t.timeout, "timeout", 15*time.Second, "bound on a request")
 }
 
-// client returns a client that makes a new connection for each request, and
-// never tries twice.
+// client returns a client that makes a new connection for each request and never
+// repeats one.
 func (t *target) client() (*http.Client, error) {
 	u, err := url.Parse(t.proxy)
 	if err != nil {
@@ -74,7 +74,8 @@ func connect(ctx context.Context, proxy, addr string) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", addr, addr)
-	// The server speaks only when it is spoken to: nothing is read too far.
+	// The server sends nothing before the client does, so the reader takes no byte
+	// of the tunnel.
 	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
 	if err == nil && resp.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(resp.Body)
@@ -107,7 +108,8 @@ func get(ctx context.Context, args []string) error {
 	return nil
 }
 
-// lookup asks the pod's resolver for name, as it is, and prints its first address.
+// lookup asks the pod's resolver for name, without search domains, and prints its
+// first address.
 func lookup(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -136,8 +138,8 @@ func ask(ctx context.Context, c *http.Client, url string) ([]byte, error) {
 	return b, err
 }
 
-// halfClose sends bytes through SOCKS5, or straight to where the API's name leads,
-// ends its direction, and prints the answer that comes after that.
+// halfClose sends bytes through SOCKS5, or directly to the API's address, ends its
+// direction, and prints the answer that comes after that.
 func halfClose(ctx context.Context, args []string) error {
 	var t target
 	fs := flag.NewFlagSet("half-close", flag.ContinueOnError)
@@ -193,24 +195,24 @@ func (f dialerFunc) Dial(network, addr string) (net.Conn, error) {
 
 // Report is what load measured, as JSON.
 type Report struct {
-	New        int            // new connections made
-	Rate       float64        // of these, a second
-	Failed     int            // of these, without the right answer
-	Slow       int            // of these, took over a second
-	Max        time.Duration  // the slowest
-	P50, P99   time.Duration  //
-	Devices    map[string]int // which device the API saw, how often
-	Errors     []string       // the first few
+	New        int            // new connections
+	Rate       float64        // new connections a second
+	Failed     int            // new connections without the right answer
+	Slow       int            // new connections that took over a second
+	Max        time.Duration  // of the slowest new connection
+	P50, P99   time.Duration  // of the new connections
+	Devices    map[string]int // how often the API saw each device
+	Errors     []string       // the first failures
 	Transfers  int            // long transfers that ended
-	Broken     int            // of these, cut or with a wrong hash
-	BrokenWhy  []string       // the first few
+	Broken     int            // long transfers that were cut or had a wrong hash
+	BrokenWhy  []string       // the first of their errors
 	Concurrent int            // long transfers at a time
-	Endless    int            // tunnels that were to outlive a drain, and ended
-	Cut        int            // of these, cut when they had lived for its time; sooner is Broken
+	Endless    int            // endless tunnels that ended
+	Cut        int            // endless tunnels cut after the drain's time; an earlier cut counts as Broken
 }
 
-// load makes new connections at a steady rate, whatever becomes of them, and
-// keeps a number of long transfers going, each over a tunnel of its own.
+// load makes new connections at a steady rate, also while earlier ones are still
+// open, and keeps a number of long transfers running, each in its own tunnel.
 func load(ctx context.Context, args []string) error {
 	var t target
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
@@ -220,8 +222,8 @@ func load(ctx context.Context, args []string) error {
 	until := fs.String("until", "", "end when this file exists, instead")
 	transfers := fs.Int("transfers", 0, "long transfers at a time")
 	longest := fs.Duration("longest", 10*time.Second, "the longest of them")
-	endless := fs.Int("endless", 0, "tunnels at a time that outlive a drain")
-	drain := fs.Duration("drain", 15*time.Second, "how long a drain leaves a tunnel at least, also one that is opened while it settles")
+	endless := fs.Int("endless", 0, "tunnels at a time that last longer than a drain")
+	drain := fs.Duration("drain", 15*time.Second, "the least time that a drain leaves a tunnel open, also one that is opened while it settles")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -253,14 +255,14 @@ func load(ctx context.Context, args []string) error {
 			}
 		})
 	}
-	rest, stop := context.WithCancel(ctx) // of the endless ones
+	endlessCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	for range *endless {
 		wg.Go(func() {
-			for rest.Err() == nil {
+			for endlessCtx.Err() == nil {
 				begin := time.Now()
-				err := transfer(rest, c, t.url, 100*time.Second, 2*time.Minute)
-				if rest.Err() != nil {
+				err := transfer(endlessCtx, c, t.url, 100*time.Second, 2*time.Minute)
+				if endlessCtx.Err() != nil {
 					return
 				}
 				mu.Lock()
@@ -277,9 +279,10 @@ func load(ctx context.Context, args []string) error {
 			}
 		})
 	}
-	start, launched := time.Now(), 0
+	start := time.Now()
+	launched := 0
 	for ; ctx.Err() == nil; launched++ {
-		// Late ones are made up for: the rate is that of the clock.
+		// A connection that starts late does not delay the next: the clock sets the rate.
 		time.Sleep(time.Until(start.Add(time.Duration(launched) * time.Second / time.Duration(*rate))))
 		if *until == "" && time.Since(start) >= *duration {
 			break
@@ -296,8 +299,9 @@ func load(ctx context.Context, args []string) error {
 			d := time.Since(begin)
 			var answer struct{ Service, Device string }
 			if err == nil {
-				if err = json.Unmarshal(body, &answer); err == nil && answer.Service != "private-api" {
-					err = fmt.Errorf("somebody else answered: %s", body)
+				err = json.Unmarshal(body, &answer)
+				if err == nil && answer.Service != "private-api" {
+					err = fmt.Errorf("another server answered: %s", body)
 				}
 			}
 			mu.Lock()
@@ -321,7 +325,9 @@ func load(ctx context.Context, args []string) error {
 	wg.Wait()
 	slices.Sort(took)
 	if n := len(took); n > 0 {
-		rep.P50, rep.P99, rep.Max = took[n/2], took[n*99/100], took[n-1]
+		rep.P50 = took[n/2]
+		rep.P99 = took[n*99/100]
+		rep.Max = took[n-1]
 	}
 	return json.NewEncoder(os.Stdout).Encode(rep)
 }
@@ -352,7 +358,7 @@ func transfer(ctx context.Context, c *http.Client, base string, d, bound time.Du
 		return fmt.Errorf("%s after %v of %v: %w", begin.Format("15:04:05.000"), time.Since(begin).Round(time.Millisecond), d, err)
 	}
 	if sum := fmt.Sprintf("%x", h.Sum(nil)); sum != resp.Trailer.Get("X-Sum") {
-		return errors.New("the hash is wrong")
+		return errors.New("wrong hash")
 	}
 	return nil
 }

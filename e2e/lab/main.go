@@ -1,5 +1,5 @@
-// Command lab is what stands around a fleet in the end-to-end tests: the
-// private site behind the subnet router, and a client pod that measures.
+// Command lab plays the surroundings of a fleet in the end-to-end tests: the
+// private site behind the subnet router, and the client that measures.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("wants a command: site, get, lookup, half-close, load, sysctl, supervise, touch, rm or sleep")
+		return errors.New("command missing: use one of site, get, lookup, half-close, load, sysctl, supervise, touch, rm or sleep")
 	}
 	switch args[0] {
 	case "site":
@@ -51,12 +51,14 @@ func run(ctx context.Context, args []string) error {
 		<-ctx.Done()
 		return nil
 	}
-	return fmt.Errorf("no command %q", args[0])
+	return fmt.Errorf("unknown command %q", args[0])
 }
 
-// supervise keeps a command running, except while the file named first exists.
+// supervise keeps a command running. While the file that args name first exists,
+// the command is stopped.
 func supervise(ctx context.Context, args []string) error {
-	down, command := args[0], args[1:]
+	down := args[0]
+	command := args[1:]
 	for ctx.Err() == nil {
 		if exists(down) {
 			time.Sleep(100 * time.Millisecond)
@@ -64,7 +66,8 @@ func supervise(ctx context.Context, args []string) error {
 		}
 		child, stop := context.WithCancel(ctx)
 		cmd := exec.CommandContext(child, command[0], command[1:]...)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.Stdout = os.Stdout
+		cmd.Stderr = os.Stderr
 		go func() {
 			for child.Err() == nil && !exists(down) {
 				time.Sleep(100 * time.Millisecond)

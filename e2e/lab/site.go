@@ -19,13 +19,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The private site. Its addresses exist in the router's pod alone.
+// The private site. Its addresses exist only in the router's pod.
 const (
 	zone       = "internal.cloudprovider.io"
 	apiName    = "api." + zone
 	apiAddr    = "10.55.3.4"
 	dnsAddr    = "10.55.0.2"
-	echoPort   = "7000" // sends back how many bytes it got, once they have ended
+	echoPort   = "7000" // answers with the number of bytes, when the client has ended its direction
 	siteSecret = "/etc/site"
 )
 
@@ -58,22 +58,24 @@ func site(ctx context.Context) error {
 	}
 	g.Go(func() error { return echo(ctx) })
 	g.Go(func() error { <-ctx.Done(); return ctx.Err() })
-	fmt.Println("the private site is open")
+	fmt.Println("the private site is up")
 	return g.Wait()
 }
 
-// describe says who asked: the device that the request came through.
+// describe answers with the device that the request came through.
 func describe(w http.ResponseWriter, r *http.Request) {
 	device, _, _ := net.SplitHostPort(r.RemoteAddr)
 	json.NewEncoder(w).Encode(map[string]any{"service": "private-api", "device": device, "host": r.Host, "tls": r.TLS != nil})
 }
 
-// slow sends chunks for so many milliseconds, and their hash as a trailer.
+// slow sends chunks for the time in the form value ms, in milliseconds, and their
+// hash as a trailer.
 func slow(w http.ResponseWriter, r *http.Request) {
 	ms, _ := strconv.Atoi(r.FormValue("ms"))
 	w.Header().Set("Trailer", "X-Sum")
 	h := sha256.New()
-	for end, i := time.Now().Add(time.Duration(ms)*time.Millisecond), 0; ; i++ {
+	end := time.Now().Add(time.Duration(ms) * time.Millisecond)
+	for i := 0; ; i++ {
 		chunk := strings.Repeat(strconv.Itoa(i), 2000)
 		io.WriteString(h, chunk)
 		if _, err := io.WriteString(w, chunk); err != nil {
@@ -109,7 +111,7 @@ func echo(ctx context.Context) error {
 	}
 }
 
-// answer is authoritative for the zone, and knows nothing else.
+// answer is authoritative for the zone and refuses everything else.
 func answer(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg).SetReply(q)
 	name := strings.ToLower(q.Question[0].Name)
@@ -117,7 +119,8 @@ func answer(w dns.ResponseWriter, q *dns.Msg) {
 	case !dns.IsSubDomain(zone+".", name):
 		m.Rcode = dns.RcodeRefused
 	case name != apiName+".":
-		m.Rcode, m.Authoritative = dns.RcodeNameError, true
+		m.Rcode = dns.RcodeNameError
+		m.Authoritative = true
 	case q.Question[0].Qtype == dns.TypeA:
 		m.Authoritative = true
 		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 10},

@@ -102,4 +102,3 @@ func TestPlainDocs(t *testing.T) {
 		t.Errorf("found only %d pages: the test looks in the wrong place", n)
 	}
 }
-

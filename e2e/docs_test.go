@@ -1,0 +1,141 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The names that the documentation uses, and what they are called here.
+const (
+	docsAPI       = "api.internal.example.com"
+	docsImage     = "registry.example.com/pando"
+	docsKey       = "tskey-auth-XXXX"
+	docsNamespace = "pando"
+)
+
+// docsBlock returns the commands of the first sh block under a heading of a page.
+// A command is one line.
+func docsBlock(t *testing.T, page, heading string) []string {
+	t.Helper()
+	_, rest, found := strings.Cut(docsPage(t, page), "\n## "+heading+"\n")
+	block := shBlock.FindStringSubmatch(rest)
+	if !found || block == nil {
+		t.Fatalf("%s has no sh block under %q", page, heading)
+	}
+	return strings.Split(strings.TrimSpace(block[1]), "\n")
+}
+
+var shBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+
+func docsPage(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile("../" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// runDocs runs one command of the documentation in namespace ns and returns what
+// it printed. more are arguments that only this lab needs.
+func runDocs(t *testing.T, line, ns, key string, more ...string) string {
+	t.Helper()
+	line = strings.NewReplacer(
+		"-n "+docsNamespace+" ", "-n "+ns+" ",
+		"namespace "+docsNamespace, "namespace "+ns,
+		"/namespaces/"+docsNamespace+"/", "/namespaces/"+ns+"/",
+		"pando."+docsNamespace+":", "pando."+ns+":",
+		docsImage, "lab.invalid/pando",
+		"image.tag=0.1.0", "image.tag=e2e",
+		docsKey, key,
+		docsAPI, apiName,
+		"charts/pando", env("E2E_CHART", "../charts/pando"),
+		`"`, "",
+	).Replace(line)
+	args := append(strings.Fields(line), more...)
+	t.Logf("$ %s", strings.ReplaceAll(strings.Join(args, " "), key, "KEY"))
+	switch args[0] {
+	case "kubectl":
+		return kubectl(t, args[1:]...)
+	case "helm":
+		return helm(t, args[1:]...)
+	}
+	t.Fatalf("the documentation runs %s, which this test does not know", args[0])
+	return ""
+}
+
+// docsCommands runs every kubectl command of the pages that reads something, as
+// it stands there.
+func docsCommands(t *testing.T, ns string) {
+	changes := regexp.MustCompile(`^kubectl (-n \S+ )?(create|delete|scale|apply)\b`)
+	n := 0
+	for _, page := range []string{"README.md", "docs/kubernetes.md", "docs/troubleshooting.md", "docs/operations.md", "docs/names.md", "docs/upgrading.md"} {
+		for _, block := range shBlock.FindAllStringSubmatch(docsPage(t, page), -1) {
+			for _, line := range strings.Split(strings.TrimSpace(block[1]), "\n") {
+				if strings.HasPrefix(line, "kubectl ") && !changes.MatchString(line) {
+					runDocs(t, line, ns, "")
+					n++
+				}
+			}
+		}
+	}
+	if n < 15 {
+		t.Errorf("found only %d commands in the documentation: the test looks for the wrong thing", n)
+	}
+}
+
+// docsManifests checks the manifests of the documentation against the cluster's
+// API, without creating them.
+func docsManifests(t *testing.T, ns string) {
+	manifest := regexp.MustCompile("(?ms)^```yaml\n# a manifest\n(.*?)^```$")
+	n := 0
+	for _, m := range manifest.FindAllStringSubmatch(docsPage(t, "docs/kubernetes.md"), -1) {
+		text := strings.ReplaceAll(m[1], "namespace: "+docsNamespace, "namespace: "+ns)
+		file := t.TempDir() + "/manifest.yaml"
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Log(kubectl(t, "apply", "--dry-run=server", "-f", file))
+		n++
+	}
+	if n < 2 {
+		t.Errorf("found only %d manifests in docs/kubernetes.md", n)
+	}
+}
+
+// installByDocs installs a fleet with the commands of docs/kubernetes.md, and
+// returns the chart's notes. The namespace is there already, with its labels.
+func installByDocs(t *testing.T, ns, key, values string) (notes string) {
+	t.Helper()
+	for _, line := range docsBlock(t, "docs/kubernetes.md", "Install") {
+		switch {
+		case strings.HasPrefix(line, "kubectl create namespace"):
+		case strings.HasPrefix(line, "helm "):
+			notes = runDocs(t, line, ns, key, "--timeout", "120s", "-f", values)
+		default:
+			runDocs(t, line, ns, key)
+		}
+	}
+	return notes
+}
+
+// removeByDocs scales a fleet, upgrades it and removes it with the commands of the
+// documentation. Nothing of it may be left.
+func removeByDocs(t *testing.T, ns string) {
+	for _, line := range docsBlock(t, "docs/kubernetes.md", "Scale it") {
+		runDocs(t, line, ns, "")
+	}
+	for _, line := range docsBlock(t, "docs/upgrading.md", "A fleet of the chart") {
+		runDocs(t, line, ns, "")
+	}
+	for _, line := range docsBlock(t, "docs/kubernetes.md", "Remove it") {
+		runDocs(t, line, ns, "")
+	}
+	if out, err := tryKubectl(t, "get", "namespace", ns); err == nil {
+		t.Errorf("the namespace is still there:\n%s", out)
+	}
+}
