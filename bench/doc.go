@@ -1,5 +1,5 @@
-// Package bench measures Pando side by side with what users would pick instead, or
-// with Pando without the thing that is measured: both in one run, by turns, so that
-// what the machine does meanwhile falls on both. Ratios are what it shows; times are
-// those of one machine. make bench runs it.
+// Package bench compares Pando with what users would pick instead, or with Pando
+// without the measured part. Both sides run in turn in one run, so that other work on
+// the machine affects both. The result is a ratio. The times hold for one machine only.
+// make bench runs it.
 package bench

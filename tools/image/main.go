@@ -45,22 +45,29 @@ func run(args []string) error {
 	out := fs.String("out", "", "archive to write")
 	entrypoint := fs.String("entrypoint", "", "command that the container runs")
 	env := fs.String("env", "", "variables that the container starts with, NAME=value, separated by spaces")
-	most := fs.Float64("max", 0, "fail when an architecture has more MiB, compressed; 0 is no limit")
-	links := fs.String("links", "", "further names, new=old, separated by commas")
+	most := fs.Float64("max", 0, "largest size of an architecture in MiB, compressed; 0 means no limit")
+	links := fs.String("links", "", "symbolic links, new=old, separated by commas")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if *name == "" || *out == "" || *entrypoint == "" || fs.NArg() == 0 {
-		return errors.New("wants -name, -out, -entrypoint and OS/ARCH=NAME:FILE,NAME:FILE… for each architecture")
+		return errors.New("arguments missing: give -name, -out, -entrypoint, and OS/ARCH=NAME:FILE,NAME:FILE… for each architecture")
 	}
 	var index v1.ImageIndex = mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, spec := range fs.Args() {
 		platform, files, ok := strings.Cut(spec, "=")
 		system, arch, ok2 := strings.Cut(platform, "/")
 		if !ok || !ok2 {
-			return fmt.Errorf("%q is not OS/ARCH=NAME:FILE", spec)
+			return fmt.Errorf("invalid argument %q: write OS/ARCH=NAME:FILE", spec)
 		}
-		img, err := build(system, arch, files, *links, *entrypoint, strings.Fields(*env))
+		img, err := build(content{
+			system:     system,
+			arch:       arch,
+			files:      files,
+			links:      *links,
+			entrypoint: *entrypoint,
+			env:        strings.Fields(*env),
+		})
 		if err != nil {
 			return err
 		}
@@ -80,12 +87,22 @@ func run(args []string) error {
 	return write(index, *name, *out)
 }
 
-// build returns a one-layer image of the files, spelled NAME:FILE,NAME:FILE.
-func build(system, arch, files, links, entrypoint string, env []string) (v1.Image, error) {
+// content says what an image holds.
+type content struct {
+	system, arch string   // as Go spells them: linux, amd64
+	files        string   // NAME:FILE,NAME:FILE
+	links        string   // NEW=OLD,NEW=OLD; empty means none
+	entrypoint   string   // path of the command in the image
+	env          []string // NAME=value each
+}
+
+// build returns an image of one layer.
+func build(c content) (v1.Image, error) {
 	var layerTar bytes.Buffer
 	w := tar.NewWriter(&layerTar)
 	add := func(h *tar.Header, data []byte) error {
-		h.ModTime, h.Size = time.Unix(0, 0), int64(len(data))
+		h.ModTime = time.Unix(0, 0)
+		h.Size = int64(len(data))
 		if err := w.WriteHeader(h); err != nil {
 			return err
 		}
@@ -94,16 +111,17 @@ func build(system, arch, files, links, entrypoint string, env []string) (v1.Imag
 	}
 	contents := map[string][]byte{"etc/ssl/certs/ca-certificates.crt": roots()}
 	modes := map[string]int64{}
-	for f := range strings.SplitSeq(files, ",") {
+	for f := range strings.SplitSeq(c.files, ",") {
 		as, file, ok := strings.Cut(f, ":")
 		if !ok {
-			return nil, fmt.Errorf("%q is not NAME:FILE", f)
+			return nil, fmt.Errorf("invalid file %q: write NAME:FILE", f)
 		}
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		contents[as], modes[as] = data, 0o755
+		contents[as] = data
+		modes[as] = 0o755
 	}
 	dirs := map[string]bool{"tmp": true, "dev/net": true, "dev": true, "var/run": true, "var": true}
 	for f := range contents {
@@ -129,8 +147,8 @@ func build(system, arch, files, links, entrypoint string, env []string) (v1.Imag
 			return nil, err
 		}
 	}
-	if links != "" {
-		for l := range strings.SplitSeq(links, ",") {
+	if c.links != "" {
+		for l := range strings.SplitSeq(c.links, ",") {
 			name, old, _ := strings.Cut(l, "=")
 			if err := add(&tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: old, Mode: 0o777}, nil); err != nil {
 				return nil, err
@@ -147,7 +165,8 @@ func build(system, arch, files, links, entrypoint string, env []string) (v1.Imag
 		return nil, err
 	}
 	img := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
-	if img, err = mutate.AppendLayers(img, layer); err != nil {
+	img, err = mutate.AppendLayers(img, layer)
+	if err != nil {
 		return nil, err
 	}
 	conf, err := img.ConfigFile()
@@ -155,13 +174,16 @@ func build(system, arch, files, links, entrypoint string, env []string) (v1.Imag
 		return nil, err
 	}
 	conf = conf.DeepCopy()
-	conf.OS, conf.Architecture, conf.Created = system, arch, v1.Time{Time: time.Unix(0, 0)}
-	conf.Config.Entrypoint = []string{entrypoint}
-	conf.Config.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"}, env...)
+	conf.OS = c.system
+	conf.Architecture = c.arch
+	conf.Created = v1.Time{Time: time.Unix(0, 0)}
+	conf.Config.Entrypoint = []string{c.entrypoint}
+	conf.Config.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"}, c.env...)
 	return mutate.ConfigFile(img, conf)
 }
 
-// roots are the authorities of Mozilla's list that are trusted without bounds.
+// roots returns the authorities of Mozilla's list that are trusted without
+// constraints, as PEM.
 func roots() []byte {
 	var b bytes.Buffer
 	for r := range bundle.Roots() {
@@ -200,7 +222,7 @@ func write(index v1.ImageIndex, name, out string) error {
 		return err
 	}
 	_, tag, _ := strings.Cut(path.Base(name), ":")
-	// containerd takes the first of these for a name, other tools the second.
+	// containerd uses the first annotation as the name, other tools the second.
 	err = l.AppendIndex(index, layout.WithAnnotations(map[string]string{
 		"io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag,
 	}))
