@@ -97,9 +97,13 @@ vuln: ## look for known vulnerabilities in what is linked
 	@out=$$($(GO) tool govulncheck ./... 2>&1); code=$$?; echo "$$out"; \
 	if echo "$$out" | grep -q 'fetching vulnerabilities'; then echo 'SKIPPED: the vulnerability database can not be reached from here.'; else exit $$code; fi
 
+.PHONY: docs-check
+docs-check: ## check links, commands and examples of the documentation
+	$(GO) test -count=1 ./docs
+
 .PHONY: help
 help: ## list the targets
-	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*## /\t/'
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 # The tests use curl as a client and a PostgreSQL as a target, and the race
 # detector needs a C compiler.
