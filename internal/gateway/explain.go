@@ -37,5 +37,5 @@ func (g *Gateway) carrierSays(a netip.Addr) string {
 	if !ok {
 		return ""
 	}
-	return c.String()
+	return "carried by " + c.String()
 }

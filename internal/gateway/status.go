@@ -171,7 +171,7 @@ func (g *Gateway) status(flows int) admin.Status {
 }
 
 func peerStatus(p tailnet.Peer) admin.Peer {
-	peer := admin.Peer{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online, Path: p.Path, Received: p.Rx, Sent: p.Tx}
+	peer := admin.Peer{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online, Path: p.Path.String(), Received: p.Rx, Sent: p.Tx}
 	if !p.LastHandshake.IsZero() {
 		peer.LastHandshake = &p.LastHandshake
 	}
@@ -201,11 +201,10 @@ func (g *Gateway) metricsState() metrics.State {
 					continue
 				}
 				m.Routes += len(p.Routes)
-				path, _, _ := strings.Cut(p.Path, " ")
-				switch path {
-				case "direct":
+				switch p.Path.Kind {
+				case tailnet.Direct:
 					m.Direct++
-				case "relay":
+				case tailnet.Relay:
 					m.Relayed++
 				default:
 					m.Unused++

@@ -45,7 +45,7 @@ func routerVanishes(t *testing.T, w *world) {
 	silent, idle, busy := dial(t, n, target), dial(t, n, target), dial(t, n, target)
 	pingPong(t, idle)
 	pingPong(t, busy)
-	if c, ok := n.Carrier(target.Addr()); !ok || c.Route != testnet.Network || !strings.HasPrefix(c.String(), "carried by router.") || !strings.Contains(c.String(), "last WireGuard handshake") {
+	if c, ok := n.Carrier(target.Addr()); !ok || c.Route != testnet.Network || !strings.HasPrefix(c.String(), "router."+testnet.MagicSuffix+", subnet router of "+testnet.Network.String()+", direct ") || !strings.Contains(c.String(), "last handshake") {
 		t.Errorf("the carrier: %v, %+v", ok, c)
 	}
 	tailnet.Freeze(cloud.Node)

@@ -1,7 +1,6 @@
 package tailnet
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -36,9 +35,9 @@ type Peer struct {
 	Addrs         []netip.Addr
 	Routes        []netip.Prefix // what it carries beside its own addresses
 	Online        bool           // in contact with the control server
-	Path          string         // "direct" and its UDP address, "relay" and its DERP region; empty while nothing is sent
-	LastHandshake time.Time      // zero means never
-	Rx, Tx        int64          // bytes received from it, and sent
+	Path          Path
+	LastHandshake time.Time // zero means never
+	Rx, Tx        int64     // bytes received from it, and sent
 }
 
 // statusAge is how old a status may be: it looks at every peer.
@@ -92,46 +91,13 @@ func peerOf(p *ipnstate.PeerStatus) Peer {
 	}
 	switch {
 	case p.CurAddr != "":
-		peer.Path = "direct " + p.CurAddr
+		peer.Path = Path{Direct, p.CurAddr}
 	case p.PeerRelay != "":
-		peer.Path = "relay " + p.PeerRelay
+		peer.Path = Path{Relay, p.PeerRelay}
 	case p.Relay != "" && !p.LastWrite.IsZero():
-		peer.Path = "relay " + p.Relay
+		peer.Path = Path{Relay, p.Relay}
 	}
 	return peer
-}
-
-// Carrier is the peer that carries an address.
-type Carrier struct {
-	Peer
-	Route netip.Prefix // the peer's prefix that holds the address, the longest of all
-}
-
-// Carrier returns the peer that carries addr; false when none does.
-func (n *Node) Carrier(addr netip.Addr) (Carrier, bool) {
-	p, ok := n.lb.PeerForIP(addr.Unmap())
-	if !ok || p.IsSelf {
-		return Carrier{}, false
-	}
-	c := Carrier{Peer: Peer{Name: trimDot(p.Node.Name())}, Route: p.Route}
-	for _, peer := range n.Status().Peers {
-		if peer.Name == c.Name {
-			c.Peer = peer
-		}
-	}
-	return c, true
-}
-
-// String says who it is and how it fares.
-func (c Carrier) String() string {
-	says := "carried by " + c.Name
-	if !c.Online {
-		says += ", which is offline"
-	}
-	if c.LastHandshake.IsZero() {
-		return says + "; no WireGuard handshake with it yet"
-	}
-	return fmt.Sprintf("%s; last WireGuard handshake %v ago", says, time.Since(c.LastHandshake).Round(time.Second))
 }
 
 // WriteMetrics writes the engine's own metrics, tailscaled_*, in the text
