@@ -16,11 +16,13 @@ const bufferSize = 32 << 10
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // ReadError and WriteError tell which end of a copy failed.
-type ReadError struct{ error }
-type WriteError struct{ error }
+type ReadError struct{ Err error }
+type WriteError struct{ Err error }
 
-func (e *ReadError) Unwrap() error  { return e.error }
-func (e *WriteError) Unwrap() error { return e.error }
+func (e *ReadError) Error() string  { return e.Err.Error() }
+func (e *ReadError) Unwrap() error  { return e.Err }
+func (e *WriteError) Error() string { return e.Err.Error() }
+func (e *WriteError) Unwrap() error { return e.Err }
 
 // Flush sends what is buffered in w. Its error is a *WriteError.
 func Flush(w *bufio.Writer) error {
