@@ -1,7 +1,7 @@
-// Package forward is the front end of a port that stands for one target: what a
-// client says there is for that target, whatever its protocol, and not looked
-// at. So the TLS upgrades of PostgreSQL and MySQL work, and servers that speak
-// first. The package does not decide, resolve or dial.
+// Package forward is the front end of a port that stands for one target. It
+// passes on whatever clients send there and does not look at it, so protocols
+// work that begin with words of the server or turn to TLS later, such as those
+// of PostgreSQL and MySQL. The package does not decide, resolve or dial.
 package forward
 
 import (
@@ -22,8 +22,8 @@ type Road interface {
 // Server forwards to one target. Its fields must not change once it is in use.
 type Server struct {
 	Road Road
-	Host string // a name or an address
-	Port uint16
+	Host string // the target: a name, or an address without brackets
+	Port uint16 // the target's port; never 0
 }
 
 // Serve opens a tunnel for one client. It takes c and closes it, unless it
@@ -39,8 +39,8 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	return true
 }
 
-// Refuse resets a client: its protocol is not known here, so nothing can be
-// said. It takes c and closes it.
+// Refuse ends a client's flow with why, a *flow.Error. It takes c and resets
+// it: the client's protocol is not known, so no reply can say why.
 func (s *Server) Refuse(c *net.TCPConn, why error) { s.end(c, s.record(c), why) }
 
 func (s *Server) record(c *net.TCPConn) *flow.Record {
@@ -50,6 +50,7 @@ func (s *Server) record(c *net.TCPConn) *flow.Record {
 	return rec
 }
 
+// end resets the client's connection and finishes the flow.
 func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
 	socket.Abort(c)
 	rec.Err = why

@@ -39,11 +39,11 @@ const (
 	CommandNotSupported     Reply = 7
 	AddressTypeNotSupported Reply = 8
 
-	noReply Reply = 0xff // the protocol has no place for one, or nobody is left to read it
+	noReply Reply = 0xff // send nothing: the protocol has no place for a reply, or the client has left
 )
 
-// Error makes a reply the cause of a flow.Error, where its class alone would
-// choose another.
+// Error makes a reply the cause of a flow.Error. ReplyFor then returns it
+// instead of the reply of the class.
 func (r Reply) Error() string {
 	switch r {
 	case CommandNotSupported:
@@ -54,7 +54,8 @@ func (r Reply) Error() string {
 	return "reply " + strconv.Itoa(int(r))
 }
 
-// ReplyFor is the reply that tells a client of err.
+// ReplyFor returns the reply for err: the Reply in its chain if there is one,
+// otherwise that of its class.
 func ReplyFor(err error) Reply {
 	if r, ok := errors.AsType[Reply](err); ok {
 		return r
@@ -80,13 +81,13 @@ func ReplyFor(err error) Reply {
 	return GeneralFailure
 }
 
-// The parsers take what has been read and return the message and its length;
-// length 0 means that more is needed. They keep no reference to b.
+// The parsers take what has been read, and return the message and its length.
+// Length 0 means that the message is not complete. They keep no reference to b.
 
 // parseGreeting reads the client's list of methods.
 func parseGreeting(b []byte) (methods []byte, n int, err error) {
 	if len(b) > 0 && b[0] != version {
-		return nil, 0, bad("not SOCKS version 5")
+		return nil, 0, badRequest("not SOCKS version 5")
 	}
 	if len(b) < 2 || len(b) < 2+int(b[1]) {
 		return nil, 0, nil
@@ -100,7 +101,7 @@ type credentials struct{ user, password string }
 // parseCredentials reads the sub-negotiation of RFC 1929.
 func parseCredentials(b []byte) (c credentials, n int, err error) {
 	if len(b) > 0 && b[0] != passwordVersion {
-		return c, 0, bad("not version 1 of username/password authentication")
+		return c, 0, badRequest("not version 1 of username/password authentication")
 	}
 	if len(b) < 2 {
 		return c, 0, nil
@@ -122,15 +123,15 @@ type request struct {
 	port    uint16
 }
 
-// parseRequest reads a request and checks all of it but the command.
+// parseRequest reads a request and checks all of it except the command and the
+// port.
 func parseRequest(b []byte) (r request, n int, err error) {
 	if len(b) > 0 && b[0] != version {
-		return r, 0, bad("not a request of SOCKS version 5")
+		return r, 0, badRequest("not a request of SOCKS version 5")
 	}
 	if len(b) < 5 {
 		return r, 0, nil
 	}
-	var addr []byte
 	switch b[3] {
 	case addrIPv4:
 		n = 4 + 4
@@ -147,13 +148,13 @@ func parseRequest(b []byte) (r request, n int, err error) {
 	r.command = b[1]
 	r.port = binary.BigEndian.Uint16(b[n:])
 	if b[3] == addrName {
-		if r.host = string(b[5:n]); r.host == "" {
-			return r, 0, bad("empty host name")
+		r.host = string(b[5:n])
+		if r.host == "" {
+			return r, 0, badRequest("empty host name")
 		}
 		return r, n + 2, nil
 	}
-	addr = b[4:n]
-	a, _ := netip.AddrFromSlice(addr)
-	r.host = a.Unmap().String()
+	addr, _ := netip.AddrFromSlice(b[4:n])
+	r.host = addr.Unmap().String()
 	return r, n + 2, nil
 }

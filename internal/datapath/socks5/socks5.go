@@ -1,6 +1,6 @@
 // Package socks5 is the SOCKS5 front end: RFC 1928, with the username and
-// password method of RFC 1929. It knows the CONNECT command. It parses and
-// answers; it does not decide, resolve or dial.
+// password method of RFC 1929. It serves the CONNECT command only. It parses
+// and answers; it does not decide, resolve or dial.
 package socks5
 
 import (
@@ -25,11 +25,14 @@ type Road interface {
 // DefaultTimeout is used when Server.Timeout is zero.
 const DefaultTimeout = 30 * time.Second
 
+// past is a deadline that ends a pending read at once.
+var past = time.Unix(1, 0)
+
 // Server speaks SOCKS5 to clients. Its fields must not change once it is in use.
 type Server struct {
 	Road Road
-	// Authenticate checks a username and password; it must take the same time
-	// for all of them. Nil means that clients are not asked.
+	// Authenticate checks a username and password. It must take the same time
+	// for all of them. Nil means that clients need none.
 	Authenticate func(user, password string) bool
 	// Timeout bounds the greeting, the authentication and the request
 	// together. Zero means DefaultTimeout.
@@ -39,108 +42,152 @@ type Server struct {
 // Serve speaks to one client. It takes c and closes it, unless it became a
 // tunnel, which it reports.
 func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
-	timeout := s.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
-	c.SetReadDeadline(time.Now().Add(timeout))
 	rec := flow.NewRecord(flow.SOCKS5, socket.ClientAddr(c))
 	in := &reader{conn: c}
-	cut := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
-	err := s.handshake(in, c, rec)
-	cut()
-	if err != nil {
-		rec.Err = err
-		reply(c, ReplyFor(err))
-		socket.CloseGently(c)
-		s.Road.Finish(rec)
+	if err := s.handshakeInTime(ctx, in, rec); err != nil {
+		s.end(c, rec, err)
 		return false
 	}
-	c.SetReadDeadline(time.Time{})
 	target, err := s.Road.Connect(ctx, rec)
 	if err != nil {
-		rec.Err = err
-		reply(c, ReplyFor(err))
-		socket.CloseGently(c)
-		s.Road.Finish(rec)
+		s.end(c, rec, err)
 		return false
 	}
 	if err := reply(c, Succeeded); err != nil {
 		target.Close()
-		c.Close()
-		rec.Err = &flow.Error{Class: flow.Canceled, Op: "socks5", Target: rec.Target(), Err: err}
-		s.Road.Finish(rec)
+		s.end(c, rec, &flow.Error{
+			Class:  flow.Canceled,
+			Op:     "socks5",
+			Target: rec.Target(),
+			Err:    err,
+		})
 		return false
 	}
-	s.Road.Tunnel(rec, flow.Pair{Client: c, Target: target, ClientEarly: in.rest()})
+	s.Road.Tunnel(rec, flow.Pair{
+		Client:      c,
+		Target:      target,
+		ClientEarly: in.rest(),
+	})
 	return true
 }
 
 // Refuse answers a client with why, a *flow.Error, without waiting for its
-// request: the method and the reply go out together, to be read one after the
-// other. It takes c and closes it.
+// request. It sends the method and the reply together; the client reads them
+// one after the other. It takes c and closes it.
 func (s *Server) Refuse(c *net.TCPConn, why error) {
 	rec := flow.NewRecord(flow.SOCKS5, socket.ClientAddr(c))
-	rec.Err = why
 	c.Write([]byte{version, methodNone})
+	s.end(c, rec, why)
+}
+
+// end sends the client the reply for why, if there is one, closes its
+// connection and finishes the flow.
+func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
+	rec.Err = why
 	reply(c, ReplyFor(why))
 	socket.CloseGently(c)
 	s.Road.Finish(rec)
 }
 
-// handshake goes through greeting, authentication and request, and fills in
-// rec. Its errors still want a reply, except those of class Canceled and
-// Unauthenticated, where none is due any more.
-func (s *Server) handshake(in *reader, c net.Conn, rec *flow.Record) error {
-	methods, err := parse(in, parseGreeting)
+// handshakeInTime runs the handshake within the timeout. If ctx ends, so does
+// the handshake.
+func (s *Server) handshakeInTime(ctx context.Context, in *reader, rec *flow.Record) error {
+	timeout := s.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	in.conn.SetReadDeadline(time.Now().Add(timeout))
+	stop := context.AfterFunc(ctx, func() { in.conn.SetReadDeadline(past) })
+	err := s.handshake(in, rec)
+	stop()
 	if err != nil {
 		return err
 	}
-	want := byte(methodNone)
-	if s.Authenticate != nil || !slices.Contains(methods, methodNone) && slices.Contains(methods, methodPassword) {
-		want = methodPassword // some clients know no other: unasked, what they say is not judged
+	in.conn.SetReadDeadline(time.Time{})
+	return nil
+}
+
+// handshake goes through greeting, authentication and request, and fills in
+// rec. A reply is still due for its errors, except those of class Canceled and
+// Unauthenticated.
+func (s *Server) handshake(in *reader, rec *flow.Record) error {
+	method, err := s.chooseMethod(in)
+	if err != nil {
+		return err
 	}
-	if !slices.Contains(methods, want) {
-		c.Write([]byte{version, methodNoneAcceptable})
-		hint := "offer the method \"no authentication required\""
-		if want == methodPassword {
-			hint = "this gateway asks for a username and password"
-		}
-		return &flow.Error{Class: flow.Unauthenticated, Op: "socks5", Hint: hint, Err: errors.New("no acceptable method")}
-	}
-	if _, err := c.Write([]byte{version, want}); err != nil {
-		return gone(err)
-	}
-	if want == methodPassword {
-		cred, err := parse(in, parseCredentials)
-		if err != nil {
+	if method == methodPassword {
+		if err := s.authenticate(in, rec); err != nil {
 			return err
-		}
-		ok := s.Authenticate == nil || s.Authenticate(cred.user, cred.password)
-		status := byte(0)
-		if !ok {
-			status = 1
-		}
-		if _, err := c.Write([]byte{passwordVersion, status}); err != nil {
-			return gone(err)
-		}
-		if !ok {
-			return &flow.Error{Class: flow.Unauthenticated, Op: "socks5", Err: errors.New("wrong username or password")}
-		}
-		if s.Authenticate != nil {
-			rec.User = cred.user
 		}
 	}
 	req, err := parse(in, parseRequest)
 	if err != nil {
 		return err
 	}
-	rec.Host, rec.Port = req.host, req.port
+	rec.Host = req.host
+	rec.Port = req.port
 	switch {
 	case req.command != commandConnect:
 		return unsupported(CommandNotSupported)
 	case req.port == 0:
-		return bad("port 0 can't be connected to")
+		return badRequest("port 0 is not a port to connect to")
+	}
+	return nil
+}
+
+// chooseMethod reads the greeting and answers with the authentication method.
+func (s *Server) chooseMethod(in *reader) (method byte, err error) {
+	methods, err := parse(in, parseGreeting)
+	if err != nil {
+		return 0, err
+	}
+	method = methodNone
+	if s.Authenticate != nil || !slices.Contains(methods, methodNone) && slices.Contains(methods, methodPassword) {
+		method = methodPassword // some clients offer nothing else, even if no password is needed
+	}
+	if !slices.Contains(methods, method) {
+		in.conn.Write([]byte{version, methodNoneAcceptable})
+		hint := "offer the method \"no authentication required\""
+		if method == methodPassword {
+			hint = "this gateway requires a username and password"
+		}
+		return 0, &flow.Error{
+			Class: flow.Unauthenticated,
+			Op:    "socks5",
+			Hint:  hint,
+			Err:   errors.New("no acceptable method"),
+		}
+	}
+	if _, err := in.conn.Write([]byte{version, method}); err != nil {
+		return 0, connError(err)
+	}
+	return method, nil
+}
+
+// authenticate reads a username and password and checks them, if the server
+// checks any.
+func (s *Server) authenticate(in *reader, rec *flow.Record) error {
+	cred, err := parse(in, parseCredentials)
+	if err != nil {
+		return err
+	}
+	valid := s.Authenticate == nil || s.Authenticate(cred.user, cred.password)
+	status := byte(0)
+	if !valid {
+		status = 1
+	}
+	if _, err := in.conn.Write([]byte{passwordVersion, status}); err != nil {
+		return connError(err)
+	}
+	if !valid {
+		return &flow.Error{
+			Class: flow.Unauthenticated,
+			Op:    "socks5",
+			Err:   errors.New("wrong username or password"),
+		}
+	}
+	if s.Authenticate != nil {
+		rec.User = cred.user
 	}
 	return nil
 }
@@ -162,8 +209,8 @@ func parse[T any](in *reader, f func([]byte) (T, int, error)) (T, error) {
 	}
 }
 
-// reader holds what the client has sent and nobody has parsed. Its size is
-// that of the longest handshake, so it can't grow.
+// reader holds what the client has sent and is not parsed yet. The buffer has
+// the size of the longest handshake, so it never grows.
 type reader struct {
 	conn       net.Conn
 	buf        [1 + 1 + 255 + 3 + 2*255 + 4 + 1 + 255 + 2]byte
@@ -172,7 +219,7 @@ type reader struct {
 
 func (r *reader) more() error {
 	if r.end == len(r.buf) {
-		return bad("handshake too long")
+		return badRequest("handshake too long")
 	}
 	n, err := r.conn.Read(r.buf[r.end:])
 	r.end += n
@@ -182,7 +229,7 @@ func (r *reader) more() error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return gone(err)
+	return connError(err)
 }
 
 // rest returns what came after the handshake.
@@ -190,25 +237,39 @@ func (r *reader) rest() []byte {
 	return append([]byte(nil), r.buf[r.start:r.end]...)
 }
 
-// gone wraps the error of a client that left or fell silent.
-func gone(err error) error {
+// connError wraps the error of a client's connection: the client was too slow,
+// or has left.
+func connError(err error) error {
 	class := flow.Canceled
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		class = flow.Timeout
 	}
-	return &flow.Error{Class: class, Op: "socks5", Err: err}
+	return &flow.Error{
+		Class: class,
+		Op:    "socks5",
+		Err:   err,
+	}
 }
 
-func bad(what string) error {
-	return &flow.Error{Class: flow.BadRequest, Op: "socks5", Err: errors.New(what)}
+func badRequest(what string) error {
+	return &flow.Error{
+		Class: flow.BadRequest,
+		Op:    "socks5",
+		Err:   errors.New(what),
+	}
 }
 
 func unsupported(r Reply) error {
-	return &flow.Error{Class: flow.BadRequest, Op: "socks5", Hint: "only CONNECT is supported, to a name, an IPv4 or an IPv6 address", Err: r}
+	return &flow.Error{
+		Class: flow.BadRequest,
+		Op:    "socks5",
+		Hint:  "only CONNECT is supported, to a name, an IPv4 or an IPv6 address",
+		Err:   r,
+	}
 }
 
-// reply sends a reply with code; the bound address is left unspecified, as
-// clients of CONNECT don't use it (RFC 1928 section 6).
+// reply sends a reply with code. It leaves the bound address unspecified:
+// clients of CONNECT do not use it (RFC 1928 section 6).
 func reply(c net.Conn, code Reply) error {
 	if code == noReply {
 		return nil
