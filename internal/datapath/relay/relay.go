@@ -1,18 +1,18 @@
-// Package relay copies bytes between two connections until both directions
-// have ended. It is the only code that does. Each direction ends alone (RFC
-// 9293 section 3.6.1): a clean end is passed on by closing the write side, and
-// the other direction goes on; an error ends both, and with a reset, so that
+// Package relay copies the bytes of tunnels: between two connections, until
+// both directions have ended. Each direction ends by itself (RFC 9293 section
+// 3.6.1). A clean end is passed on by closing the write side, and the other
+// direction continues. An error ends both directions with a reset, so that
 // neither side takes a broken stream for a whole one.
 //
-// Start hands a pair over and returns at once: nothing that began the pair has
-// to stay for it.
+// Start takes a pair of connections and returns at once: the goroutine that
+// calls it need not stay. The package does not decide, resolve or dial, and
+// does not know what the bytes mean.
 package relay
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -27,44 +27,51 @@ import (
 type Result struct {
 	Up   int64 // bytes from client to target
 	Down int64 // bytes from target to client
-	Err  error // nil after a clean end of both directions; else a *flow.Error
+	Err  error // nil after a clean end of both directions, otherwise a *flow.Error
 }
 
 // Relay owns all running pairs. The zero value is ready.
 type Relay struct {
 	mu    sync.Mutex
 	pairs map[*pair]struct{}
-	idle  chan struct{} // closed when the last pair ends while someone waits
-	cut   *flow.Error   // set once: no pair outlives it
+	idle  chan struct{} // closed when the last pair ends while a Wait runs; nil without one
+	cut   *flow.Error   // set by Cut: pairs that start later end with it
 
 	active atomic.Int64
 }
 
-// pair is a flow.Pair in motion.
+// pair is a flow.Pair whose bytes are being copied.
 type pair struct {
 	flow.Pair
 	relay    *Relay
 	done     func(Result)
-	up, down atomic.Int64
+	up, down atomic.Int64 // bytes copied
+	running  atomic.Int32 // directions that have not ended
 
-	clientEnded atomic.Bool  // its stream has come to its end
-	targetEnded atomic.Int64 // likewise; 1 and the bytes that had gone up by then, 0 before
+	clientEnded   atomic.Bool  // the client has ended its stream
+	targetEnded   atomic.Bool  // the target has ended its stream
+	upAtTargetEnd atomic.Int64 // up at that moment; set before targetEnded
 
-	seen  int64     // bytes that had moved at since; guarded by relay.mu, as is
-	since time.Time // when EndIdle saw that first
+	// EndIdle keeps these; guarded by relay.mu.
+	seen  int64     // up and down together, as EndIdle last saw them
+	since time.Time // when EndIdle first saw that
 
-	left  atomic.Int32 // directions that still run
-	once  sync.Once
-	cause error // the first failure; guarded by once
+	mu    sync.Mutex
+	ended bool  // cause does not change any more
+	cause error // the first failure; nil without one
 }
 
-// Start takes both connections, joins them and returns. When both directions
-// have ended, both connections are closed and done is called, once, from
-// another goroutine. The pair is over when done has returned. Until then moved
-// tells the bytes that have gone up and down.
+// Start takes both connections, copies between them and returns. When both
+// directions have ended, Start's goroutines close both connections and call
+// done once. The pair is over when done has returned. Until then moved returns
+// the bytes that have gone up and down.
 func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down int64)) {
-	pr := &pair{Pair: p, relay: r, done: done}
-	pr.left.Store(2)
+	pr := &pair{
+		Pair:  p,
+		relay: r,
+		done:  done,
+	}
+	pr.running.Store(2)
 	r.mu.Lock()
 	cut := r.cut
 	if r.pairs == nil {
@@ -74,7 +81,7 @@ func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down in
 	r.active.Add(1)
 	r.mu.Unlock()
 	if cut != nil {
-		pr.fail(cut) // both directions end as they begin
+		pr.fail(cut) // both directions end as soon as they begin
 	}
 	go pr.upward()
 	go pr.downward()
@@ -106,31 +113,43 @@ func (r *Relay) Wait(ctx context.Context) error {
 	}
 }
 
-// EndIdle ends the pairs over which nothing has moved since EndIdle saw them
-// first for longer than timeout, and returns how many. It is called again and
-// again: how often bounds how late an idle pair ends.
+// EndIdle ends the pairs over which nothing has moved for timeout, and returns
+// how many it ended. Call it at regular times, with the current time as now:
+// EndIdle compares with what it saw in the calls before, so a pair may stay
+// idle for one such interval longer.
 func (r *Relay) EndIdle(timeout time.Duration, now time.Time) int {
 	var list []*pair
 	r.mu.Lock()
 	for p := range r.pairs {
-		if moved := p.up.Load() + p.down.Load(); moved != p.seen || p.since.IsZero() {
-			p.seen, p.since = moved, now
+		moved := p.up.Load() + p.down.Load()
+		if moved != p.seen || p.since.IsZero() {
+			p.seen = moved
+			p.since = now
 		} else if now.Sub(p.since) >= timeout {
 			list = append(list, p)
 		}
 	}
 	r.mu.Unlock()
 	for _, p := range list {
-		p.fail(&flow.Error{Class: flow.Idle, Op: "relay", Err: fmt.Errorf("nothing moved for %v", timeout),
-			Hint: "the tunnel was idle for longer than tunnel.idleTimeout"})
+		p.fail(&flow.Error{
+			Class: flow.Idle,
+			Op:    "relay",
+			Hint:  "the tunnel was idle for longer than tunnel.idleTimeout",
+			Err:   fmt.Errorf("nothing moved for %v", timeout),
+		})
 	}
 	return len(list)
 }
 
-// Cut ends all pairs with a reset and cause as their error, refuses new ones,
-// waits until all are gone, or ctx ends, and returns how many it cut.
+// Cut ends all pairs with a reset, and those that start later too. cause is
+// the text of their error. Cut waits until all have ended, or until ctx ends,
+// and returns how many there were.
 func (r *Relay) Cut(ctx context.Context, cause string) int {
-	err := &flow.Error{Class: flow.Cut, Op: "relay", Err: errors.New(cause)}
+	err := &flow.Error{
+		Class: flow.Cut,
+		Op:    "relay",
+		Err:   errors.New(cause),
+	}
 	r.mu.Lock()
 	r.cut = err
 	var list []*pair
@@ -145,84 +164,130 @@ func (r *Relay) Cut(ctx context.Context, cause string) int {
 	return len(list)
 }
 
-// side is one of the two connections as the relay sees it.
+// side is one of the two connections.
 type side struct {
 	conn  net.Conn
-	early []byte // read from it already
+	early []byte // what was read from it before the relay
 	name  string
-	class flow.Class // what its failure is called
+	class flow.Class // of an error of this connection
 }
 
 func (p *pair) client() side {
-	return side{p.Client, p.ClientEarly, "client", flow.Canceled}
+	return side{
+		conn:  p.Client,
+		early: p.ClientEarly,
+		name:  "client",
+		class: flow.Canceled,
+	}
 }
 
 func (p *pair) target() side {
-	return side{p.Target, p.TargetEarly, "target", flow.Reset}
+	return side{
+		conn:  p.Target,
+		early: p.TargetEarly,
+		name:  "target",
+		class: flow.Reset,
+	}
 }
 
 func (p *pair) upward()   { p.direction(p.client(), p.target(), &p.up) }
 func (p *pair) downward() { p.direction(p.target(), p.client(), &p.down) }
 
-// direction copies src to dst until src ends, and passes the end on.
+// direction copies src to dst until src ends, and passes the end on. The
+// direction that ends last ends the pair.
 func (p *pair) direction(src, dst side, count *atomic.Int64) {
-	err := copyEarly(dst.conn, src.early, count)
-	if err == nil {
-		err = pump(dst.conn, src.conn, count)
-	}
-	if err == nil {
-		if src.conn == p.Client {
-			p.clientEnded.Store(true)
-		} else {
-			p.targetEnded.Store(1 + p.up.Load())
-		}
-		err = asWriteError(socket.CloseWrite(dst.conn))
-	}
-	if err != nil {
+	if err := p.copy(src, dst, count); err != nil {
 		p.failed(err, src, dst)
 	}
-	if p.left.Add(-1) > 0 {
+	if p.running.Add(-1) > 0 {
 		return
 	}
 	p.Client.Close()
 	p.Target.Close()
-	p.once.Do(func() {}) // no failure any more: cause may be read
-	p.done(Result{Up: p.up.Load(), Down: p.down.Load(), Err: p.cause})
+	p.done(Result{
+		Up:   p.up.Load(),
+		Down: p.down.Load(),
+		Err:  p.end(),
+	})
 	p.relay.remove(p) // last: whoever waits for the pairs waits for their records
 }
 
-// failed ends the pair after err and names the side that broke.
+func (p *pair) copy(src, dst side, count *atomic.Int64) error {
+	if len(src.early) > 0 {
+		if err := writeCounted(dst.conn, src.early, count); err != nil {
+			return err
+		}
+	}
+	if err := pump(dst.conn, src.conn, count); err != nil {
+		return err
+	}
+	if src.conn == p.Client {
+		p.clientEnded.Store(true)
+	} else {
+		p.upAtTargetEnd.Store(p.up.Load())
+		p.targetEnded.Store(true)
+	}
+	return asWriteError(socket.CloseWrite(dst.conn))
+}
+
+// failed ends the pair after err, as a failure of the connection that broke.
 func (p *pair) failed(err error, src, dst side) {
 	broken := src
 	if we, ok := errors.AsType[*writeError](err); ok {
-		broken, err = dst, we.error
+		broken = dst
+		err = we.error
 	}
-	if broken.conn == p.Client && (p.clientEnded.Load() || p.targetEnded.Load() == 1+p.up.Load()) {
-		// It closed its socket instead of half-closing it, with bytes unread or
-		// still to come, such as the target's TLS close_notify: it had no more
-		// to say, and what it wanted it has.
+	if broken.conn == p.Client && p.clientIsDone() {
 		p.fail(nil)
 		return
 	}
-	fe := &flow.Error{Class: broken.class, Op: "relay", Target: broken.name, Err: err}
+	fe := &flow.Error{
+		Class:  broken.class,
+		Op:     "relay",
+		Target: broken.name,
+		Err:    err,
+	}
 	switch {
 	case broken.conn != p.Target:
 	case errors.Is(err, syscall.ETIMEDOUT):
-		fe.Class, fe.Hint = flow.Timeout, "the target stopped answering in the middle of the connection"
+		fe.Class = flow.Timeout
+		fe.Hint = "the target stopped answering in the middle of the connection"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		fe.Class, fe.Hint = flow.Unreachable, "the target can't be reached any more, in the middle of the connection"
+		fe.Class = flow.Unreachable
+		fe.Hint = "the target became unreachable in the middle of the connection"
 	}
 	p.fail(fe)
 }
 
-// fail ends both directions at once; the first cause is kept. A nil cause is
-// no failure, but an end all the same.
+// clientIsDone reports whether a client whose connection breaks has sent and
+// received all that it wanted: it has ended its stream, or has sent nothing
+// since the target ended its own. Such a client closes its socket instead of
+// half-closing it. The bytes that are unread then, or still come, such as the
+// target's TLS close_notify, make a reset of that.
+func (p *pair) clientIsDone() bool {
+	return p.clientEnded.Load() || p.targetEnded.Load() && p.up.Load() == p.upAtTargetEnd.Load()
+}
+
+// fail ends both directions at once. The first call sets the cause; later ones
+// do nothing. With a nil cause the pair ends without a failure.
 func (p *pair) fail(cause error) {
-	p.once.Do(func() {
-		p.cause = cause
-		socket.Abort(p.Client)
-		socket.Abort(p.Target)
-	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	p.ended = true
+	p.cause = cause
+	socket.Abort(p.Client)
+	socket.Abort(p.Target)
+}
+
+// end returns the cause and keeps it: EndIdle or Cut may call fail even now.
+func (p *pair) end() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	return p.cause
 }
 
 func (r *Relay) remove(p *pair) {
@@ -235,25 +300,3 @@ func (r *Relay) remove(p *pair) {
 		r.idle = nil
 	}
 }
-
-func copyEarly(dst net.Conn, early []byte, count *atomic.Int64) error {
-	if len(early) == 0 {
-		return nil
-	}
-	return forward(dst, early, count)
-}
-
-// writeError is an error of the side that is written to.
-type writeError struct{ error }
-
-func (e *writeError) Unwrap() error { return e.error }
-
-func asWriteError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &writeError{err}
-}
-
-// isEnd reports whether a read error is the clean end of the stream.
-func isEnd(err error) bool { return errors.Is(err, io.EOF) }

@@ -415,7 +415,7 @@ func (r *Relay) ended() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for p := range r.pairs {
-		if p.targetEnded.Load() > 0 {
+		if p.targetEnded.Load() {
 			n++
 		}
 	}
