@@ -1,9 +1,6 @@
 package flow
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -56,29 +53,6 @@ const (
 	keyReused, keyResolve, keyDial, keyTotal, keyUp, keyDown     = "reused", "resolve_ms", "dial_ms", "total_ms", "up", "down"
 	keyErr, keyHint                                              = "err", "hint"
 )
-
-// MarshalJSON writes a flow in progress with the keys of its log line, but for
-// the class, which it has not come to yet, and with its start.
-func (r Record) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	start, err := json.Marshal(r.Start)
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprintf(&b, `{"start":%s`, start)
-	for _, a := range r.LogValue().Group() {
-		if a.Key == keyClass {
-			continue
-		}
-		v, err := json.Marshal(a.Value.Any())
-		if err != nil {
-			return nil, err
-		}
-		fmt.Fprintf(&b, `,%q:%s`, a.Key, v)
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
 
 // LogValue returns the flow as the attributes of its one log line. Values that
 // are not known are left out; front, client, target, class, total_ms, up and
