@@ -1,6 +1,6 @@
-// Package admin is the port for probes, scrapers and people: /livez, /readyz,
-// /healthz, /metrics, /status, /explain and, if it is switched on,
-// /debug/pprof/. It answers from what it is given and decides nothing.
+// Package admin serves the admin port, for probes, scrapers and people: /livez,
+// /readyz, /healthz, /metrics, /status, /explain and, if it is switched on,
+// /debug/pprof/. It gathers nothing by itself: its fields provide the answers.
 package admin
 
 import (
@@ -10,40 +10,30 @@ import (
 	"net/http/pprof"
 	"strings"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/status"
 )
 
-// Check is one condition of readiness.
-type Check struct {
-	Name string
-	Err  error // nil when it holds
-	// Note is for people: what is not as it should be, but no reason to be sent
-	// no clients. Empty is nothing.
-	Note string
-}
-
-// Names of conditions that others look for.
-const (
-	OnTailnet   = "tailnet"
-	NotDraining = "not-draining"
-)
-
-// Server answers probes. All functions are needed.
+// Server serves the admin port. All functions and handlers are required.
 type Server struct {
-	// Checks returns the conditions of readiness, each as it is now.
-	Checks func() []Check
-	// OnTailnet reports whether the device has joined its tailnet: what the
-	// stock container calls healthy.
+	// Checks returns the present conditions of readiness.
+	Checks func() []status.Check
+	// OnTailnet reports whether the device has joined its tailnet. This is what
+	// the stock container calls healthy.
 	OnTailnet func() bool
-	Metrics   http.Handler
-	// Status returns everything that a person asks, with at most so many flows.
-	Status func(flows int) Status
-	// Explain answers POST /explain, from wherever it sees fit.
+	// Metrics answers GET /metrics.
+	Metrics http.Handler
+	// Status returns the state of the replica, with the oldest flows, at most
+	// that many.
+	Status func(flows int) status.Replica
+	// Explain answers POST /explain. It decides itself whom it answers.
 	Explain http.Handler
 	// Profiles switches on /debug/pprof/.
 	Profiles bool
 }
 
-// Serve answers on ln until it is closed, and then closes its connections.
+// Serve answers on ln until ln is closed, and then closes all connections. Its
+// error is never nil; it is net.ErrClosed after ln was closed.
 func (s *Server) Serve(ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -55,18 +45,24 @@ func (s *Server) Serve(ln net.Listener) error {
 	mux.Handle("GET /{$}", http.RedirectHandler("/status", http.StatusFound))
 	if s.Profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		// Not cmdline: a flag may be a secret.
+		// Not /debug/pprof/cmdline: a flag may hold a secret.
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	hs := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second, WriteTimeout: 2 * time.Minute}
+	hs := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		WriteTimeout:      2 * time.Minute,
+	}
 	defer hs.Close()
 	return hs.Serve(ln)
 }
 
-// readyz answers 200 when every check holds, else 503 with those that don't.
-// With ?verbose it lists them all, in the form of the Kubernetes API server.
+// readyz answers 200 when every check holds, and otherwise 503 with those that
+// fail. With ?verbose it lists all checks, in the form of the Kubernetes API
+// server.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	ready := true
@@ -82,11 +78,11 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(&b, "[+]%s ok\n", c.Name)
 		}
 	}
-	if !ready {
+	if ready {
+		b.WriteString("ok\n")
+	} else {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		b.WriteString("not ready\n")
-	} else {
-		b.WriteString("ok\n")
 	}
 	fmt.Fprint(w, b.String())
 }

@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/status"
 )
 
-// page is the status for a browser. It is written by hand, for html/template makes
-// the linker keep every exported method of the program: 7 MiB of it.
+// page builds the status page for a browser. It does not use html/template,
+// which makes the linker keep every exported method of the program: 7 MiB.
 type page struct{ strings.Builder }
 
 const pageHead = `<!doctype html>
@@ -25,83 +27,113 @@ b { color: #b00 }
 </style>
 `
 
-func writePage(w io.Writer, st Status) {
+// writePage writes st as a page for a browser.
+func writePage(w io.Writer, st status.Replica) {
 	var p page
+	p.summary(st)
+	p.device(st.Tailnet)
+	p.peers(st.Peers)
+	p.names(st.Zones, st.Resolvers)
+	p.limits(st.Limits)
+	p.flows(st)
+	io.WriteString(w, p.String())
+}
+
+func (p *page) summary(st status.Replica) {
 	name := st.Tailnet.Name
 	if name == "" {
 		name = "not on a tailnet"
 	}
-	fmt.Fprintf(&p, pageHead, html.EscapeString(name))
-	p.part("h1", name)
 	ready := "Ready"
 	if !st.Ready {
 		ready = "Not ready"
 	}
+	fmt.Fprintf(p, pageHead, html.EscapeString(name))
+	p.part("h1", name)
 	p.part("p", fmt.Sprintf("%s; Pando %s, %s mode, started %s", ready, st.Version, st.Mode, st.Started.Format(time.RFC3339)))
 	if st.Configuration != "" {
 		p.part("b", st.Configuration)
 	}
 	p.table(func() {
 		for _, c := range st.Checks {
-			says := "ok"
+			result := "ok"
 			if c.Err != nil {
-				says = c.Err.Error()
+				result = c.Err.Error()
 			}
-			p.row(c.Name, says, c.Note)
+			p.row(c.Name, result, c.Note)
 		}
 	})
-	t := st.Tailnet
+}
+
+func (p *page) device(d status.Device) {
+	control := "connected"
+	if !d.ControlConnected {
+		control = "not connected"
+	}
 	p.part("h2", "Device")
 	p.table(func() {
-		p.row("Addresses", words(t.Addrs))
-		p.row("State", t.State)
-		p.row("Control server", map[bool]string{true: "connected", false: "away"}[t.ControlConnected])
-		p.row("Key expires", at(t.KeyExpiry))
-		p.row("Home relay", t.HomeRelay)
-		for _, h := range t.Health {
+		p.row("Addresses", status.Join(d.Addrs))
+		p.row("State", d.State)
+		p.row("Control server", control)
+		p.row("Key expires", at(d.KeyExpiry))
+		p.row("Home relay", d.HomeRelay)
+		for _, h := range d.Health {
 			p.row("Health", h)
 		}
 	})
+}
+
+func (p *page) peers(peers []status.Peer) {
 	p.part("h2", "Peers")
 	p.table(func() {
 		p.row("name", "addresses", "routes", "online", "path", "handshake")
-		for _, e := range st.Peers {
-			p.row(e.Name, words(e.Addrs), words(e.Routes), fmt.Sprint(e.Online), e.Path, ago(e.LastHandshake))
+		for _, e := range peers {
+			p.row(e.Name, status.Join(e.Addrs), status.Join(e.Routes), fmt.Sprint(e.Online), e.Path, ago(e.LastHandshake))
 		}
 	})
+}
+
+func (p *page) names(zones []status.Zone, resolvers []status.Resolver) {
 	p.part("h2", "Names")
 	p.table(func() {
-		for _, z := range st.Zones {
+		for _, z := range zones {
 			p.row(z.Suffix, strings.Join(z.Resolvers, " "))
 		}
 	})
 	p.table(func() {
-		p.row("resolver", "answered", "failed", "why")
-		for _, r := range st.Resolvers {
+		p.row("resolver", "last answer", "last failure", "error")
+		for _, r := range resolvers {
 			p.row(r.Server, ago(r.Answered), ago(r.Failed), r.Err)
 		}
 	})
+}
+
+func (p *page) limits(limits []status.Limit) {
 	p.part("h2", "Limits")
 	p.table(func() {
 		p.row("limit", "now", "most", "")
-		for _, l := range st.Limits {
+		for _, l := range limits {
 			p.row(l.Name, fmt.Sprint(l.Now), fmt.Sprint(l.Most), l.Note)
 		}
 	})
+}
+
+func (p *page) flows(st status.Replica) {
 	p.part("h2", fmt.Sprintf("%d flows in progress", st.FlowsTotal))
 	p.table(func() {
-		p.row("client", "front", "target", "path", "address", "for", "up", "down")
+		p.row("client", "front", "target", "path", "address", "age", "bytes up", "bytes down")
 		for _, f := range st.Flows {
 			p.row(f.Client.String(), string(f.Front), f.Target(), string(f.Path), addr(f.Addr), f.Total.String(), fmt.Sprint(f.Up), fmt.Sprint(f.Down))
 		}
 	})
-	io.WriteString(w, p.String())
 }
 
+// part adds an element that holds text.
 func (p *page) part(tag, text string) {
 	fmt.Fprintf(p, "<%s>%s</%s>\n", tag, html.EscapeString(text), tag)
 }
 
+// table adds a table with the rows that rows adds.
 func (p *page) table(rows func()) {
 	p.WriteString("<table>\n")
 	rows()
@@ -116,8 +148,7 @@ func (p *page) row(cells ...string) {
 	p.WriteByte('\n')
 }
 
-func words[T fmt.Stringer](list []T) string { return strings.Trim(fmt.Sprint(list), "[]") }
-
+// ago says how long ago t was; nil means never.
 func ago(t *time.Time) string {
 	if t == nil {
 		return "never"
@@ -125,6 +156,7 @@ func ago(t *time.Time) string {
 	return time.Since(*t).Round(time.Second).String() + " ago"
 }
 
+// at says when t is; nil means never.
 func at(t *time.Time) string {
 	if t == nil {
 		return "never"
@@ -132,6 +164,7 @@ func at(t *time.Time) string {
 	return t.Format(time.RFC3339)
 }
 
+// addr returns a as text, which is empty for an invalid address.
 func addr(a netip.AddrPort) string {
 	if !a.IsValid() {
 		return ""

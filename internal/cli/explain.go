@@ -16,8 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pandoproxy/pando/internal/explain"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/status"
 )
 
 // explainTime bounds the wait for a replica's answer: a little longer than the
@@ -47,7 +47,7 @@ func ExitCode(err error) (code int, told bool) {
 }
 
 func explainCommand(env Env) *cobra.Command {
-	var q explain.Request
+	var q status.ExplainRequest
 	var address, ca string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -79,7 +79,7 @@ func explainCommand(env Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var r report
+			var r status.Explanation
 			if err := json.Unmarshal(raw, &r); err != nil {
 				return fmt.Errorf("%s: not the admin port of a replica: %w", address, err)
 			}
@@ -88,7 +88,7 @@ func explainCommand(env Env) *cobra.Command {
 					return err
 				}
 			} else {
-				printReport(env.Stdout, &r.Report)
+				printReport(env.Stdout, &r)
 			}
 			for class, code := range exitCodes {
 				if class.String() == r.Class && code != 0 {
@@ -109,14 +109,7 @@ func explainCommand(env Env) *cobra.Command {
 	return cmd
 }
 
-// report is explain.Report as it can be read: a flow has a form of its own there,
-// and is for programs.
-type report struct {
-	explain.Report
-	Flow json.RawMessage `json:"flow"`
-}
-
-func askExplain(ctx context.Context, address string, q explain.Request) ([]byte, error) {
+func askExplain(ctx context.Context, address string, q status.ExplainRequest) ([]byte, error) {
 	if err := checkAdmin(address); err != nil {
 		return nil, err
 	}
@@ -134,9 +127,9 @@ func askExplain(ctx context.Context, address string, q explain.Request) ([]byte,
 	return askAdmin(req, address)
 }
 
-var marks = map[explain.Status]string{explain.OK: "ok", explain.Warn: "WARN", explain.Fail: "FAIL"}
+var marks = map[status.Outcome]string{status.OK: "ok", status.Warn: "WARN", status.Fail: "FAIL"}
 
-func printReport(w io.Writer, r *explain.Report) {
+func printReport(w io.Writer, r *status.Explanation) {
 	what, where := r.Target, r.Device
 	if what == "" {
 		what = "the replica itself"
@@ -161,7 +154,7 @@ func printReport(w io.Writer, r *explain.Report) {
 	t.Flush()
 	if r.Class == flow.OK.String() {
 		end := "Nothing is in the way."
-		if slices.ContainsFunc(r.Stages, func(s explain.Stage) bool { return s.Status == explain.Warn }) {
+		if slices.ContainsFunc(r.Stages, func(s status.Stage) bool { return s.Status == status.Warn }) {
 			end = "Nothing is in the way, but see what is marked WARN."
 		}
 		fmt.Fprintln(w, "\n"+end)

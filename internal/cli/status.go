@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pandoproxy/pando/internal/admin"
+	"github.com/pandoproxy/pando/internal/status"
 )
 
 // statusTime bounds the wait for a replica's answer.
@@ -30,7 +30,7 @@ func flowsCommand(env Env) *cobra.Command {
 }
 
 // askCommand is a command that asks the admin port of a replica.
-func askCommand(env Env, name, short string, flows int, show func(io.Writer, *status)) *cobra.Command {
+func askCommand(env Env, name, short string, flows int, show func(io.Writer, *status.Replica)) *cobra.Command {
 	var address string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -45,7 +45,7 @@ func askCommand(env Env, name, short string, flows int, show func(io.Writer, *st
 				_, err := env.Stdout.Write(raw)
 				return err
 			}
-			var st status
+			var st status.Replica
 			if err := json.Unmarshal(raw, &st); err != nil {
 				return fmt.Errorf("%s: not the admin port of a replica: %w", address, err)
 			}
@@ -101,23 +101,7 @@ func askAdmin(req *http.Request, address string) ([]byte, error) {
 	return raw, nil
 }
 
-// status is admin.Status as it can be read: checks and flows have forms of
-// their own there.
-type status struct {
-	admin.Status
-	Checks []struct {
-		Name, Err, Note string
-		OK              bool
-	} `json:"checks"`
-	Flows []struct {
-		Start                               time.Time
-		Client, Front, Target, Method, Path string
-		Addr, Source                        string
-		Up, Down                            int64
-	} `json:"flows"`
-}
-
-func printStatus(w io.Writer, st *status) {
+func printStatus(w io.Writer, st *status.Replica) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
 	row := func(cells ...any) {
@@ -130,7 +114,7 @@ func printStatus(w io.Writer, st *status) {
 		fmt.Fprintln(t)
 	}
 	d := st.Tailnet
-	row("device", orNone(d.Name), words(d.Addrs))
+	row("device", orNone(d.Name), status.Join(d.Addrs))
 	row("state", d.State, map[bool]string{true: "control server connected", false: "control server away"}[d.ControlConnected])
 	if d.KeyExpiry != nil {
 		row("key expires", d.KeyExpiry.Format(time.RFC3339), "in "+time.Until(*d.KeyExpiry).Round(time.Hour).String())
@@ -140,8 +124,11 @@ func printStatus(w io.Writer, st *status) {
 	}
 	row("ready", st.Ready, "pando "+st.Version+", "+st.Mode+" mode, up "+time.Since(st.Started).Round(time.Second).String())
 	for _, c := range st.Checks {
-		if !c.OK || c.Note != "" {
-			row("check", c.Name, c.Err+c.Note)
+		if c.Err != nil {
+			row("check", c.Name, c.Err)
+		}
+		if c.Note != "" {
+			row("check", c.Name, c.Note)
 		}
 	}
 	for _, p := range st.Peers {
@@ -152,7 +139,7 @@ func printStatus(w io.Writer, st *status) {
 		if p.LastHandshake != nil {
 			handshake = "handshake " + time.Since(*p.LastHandshake).Round(time.Second).String() + " ago"
 		}
-		row("router", p.Name, words(p.Routes), map[bool]string{true: "online", false: "OFFLINE"}[p.Online], orNone(p.Path), handshake)
+		row("router", p.Name, status.Join(p.Routes), map[bool]string{true: "online", false: "OFFLINE"}[p.Online], orNone(p.Path), handshake)
 	}
 	for _, z := range st.Zones {
 		resolvers := strings.Join(z.Resolvers, " ")
@@ -163,7 +150,7 @@ func printStatus(w io.Writer, st *status) {
 	}
 	for _, r := range st.Resolvers {
 		says := "answers"
-		if r.Failed != nil && (r.Answered == nil || r.Failed.After(*r.Answered)) {
+		if r.Fails() {
 			says = "FAILS: " + r.Err
 		}
 		row("resolver", r.Server, says)
@@ -178,12 +165,16 @@ func printStatus(w io.Writer, st *status) {
 	row("flows", st.FlowsTotal, "in progress")
 }
 
-func printFlows(w io.Writer, st *status) {
+func printFlows(w io.Writer, st *status.Replica) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
 	fmt.Fprintln(t, "AGE\tCLIENT\tFRONT\tTARGET\tPATH\tADDRESS\tUP\tDOWN")
 	for _, f := range st.Flows {
-		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", time.Since(f.Start).Round(time.Second), f.Client, f.Front, f.Target, orNone(f.Path), orNone(f.Addr), f.Up, f.Down)
+		addr := "-"
+		if f.Addr.IsValid() {
+			addr = f.Addr.String()
+		}
+		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", time.Since(f.Start).Round(time.Second), f.Client, f.Front, f.Target(), orNone(string(f.Path)), addr, f.Up, f.Down)
 	}
 	if n := st.FlowsTotal - len(st.Flows); n > 0 {
 		fmt.Fprintf(t, "… and %d more\n", n)
@@ -196,5 +187,3 @@ func orNone(s string) string {
 	}
 	return s
 }
-
-func words[T fmt.Stringer](list []T) string { return strings.Trim(fmt.Sprint(list), "[]") }

@@ -6,30 +6,33 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+
+	"github.com/pandoproxy/pando/internal/status"
 )
 
-// maxRequest bounds a request, the CA included.
+// maxRequest bounds the body of a request, in bytes, the CA included.
 const maxRequest = 1 << 20
 
-// ServeHTTP answers a Request in JSON with a Report. It takes requests from this
-// host's loopback alone, where kubectl exec and kubectl port-forward come from:
-// whoever asks stands for whatever client it says, and learns what that client
-// may reach. JSON is insisted upon so that no page in a browser can ask.
+// ServeHTTP answers a status.ExplainRequest in JSON with a status.Explanation.
+// It accepts requests only from this host's loopback, which is where kubectl
+// exec and kubectl port-forward come from: a request may stand for any client,
+// and its answer says what that client may reach. It insists on JSON so that no
+// page in a browser can send a request.
 func (e *Explainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !from.Addr().Unmap().IsLoopback() {
-		http.Error(w, "only from the replica's own loopback: use kubectl exec or kubectl port-forward", http.StatusForbidden)
+		http.Error(w, "explain answers only on the replica's own loopback: use kubectl exec or kubectl port-forward", http.StatusForbidden)
 		return
 	}
 	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
-		http.Error(w, "the request is JSON: Content-Type: application/json", http.StatusUnsupportedMediaType)
+		http.Error(w, "the request must be JSON: send Content-Type: application/json", http.StatusUnsupportedMediaType)
 		return
 	}
-	var q Request
+	var q status.ExplainRequest
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&q); err != nil {
-		http.Error(w, fmt.Sprintf("the request can't be read: %v", err), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("cannot read the request: %v", err), http.StatusBadRequest)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

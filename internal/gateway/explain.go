@@ -4,14 +4,14 @@ import (
 	"errors"
 	"net/netip"
 
-	"github.com/pandoproxy/pando/internal/admin"
 	"github.com/pandoproxy/pando/internal/explain"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/status"
 )
 
 // explainer answers why something fails here.
 func (g *Gateway) explainer() *explain.Explainer {
-	e := &explain.Explainer{Road: g.road, Admits: g.admits, Carrier: g.carrier, AcceptRoutes: g.cfg.Tailnet.AcceptRoutes, Status: g.status}
+	e := &explain.Explainer{Road: g.road, Admits: g.admits, Resolver: g.road.Resolver, Carrier: g.hop, AcceptRoutes: g.cfg.Tailnet.AcceptRoutes, Status: g.status}
 	if g.users.Load() != nil {
 		e.Password = g.http.Authenticate
 	}
@@ -26,9 +26,10 @@ func (g *Gateway) admits(client netip.Addr) error {
 	return g.limit.Full(client)
 }
 
-func (g *Gateway) carrier(a netip.Addr) (admin.Peer, netip.Prefix, bool) {
+// hop returns the peer that carries a, and its route.
+func (g *Gateway) hop(a netip.Addr) (status.Hop, bool) {
 	c, ok := g.node.Carrier(a)
-	return peerStatus(c.Peer), c.Route, ok
+	return status.NewHop(a, c.Route, peerStatus(c.Peer)), ok
 }
 
 // carrierSays is carrier in words; empty when nobody carries a.

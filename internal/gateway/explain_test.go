@@ -109,11 +109,11 @@ func explained(t *testing.T, w *world) {
 	})
 	api := "https://" + testnet.APIName + "/x"
 	r.wants(t, []string{"--ca", w.ca(), api}, 0,
-		"on gateway."+testnet.MagicSuffix, testnet.APIAddr.String()+" from zone "+testnet.Zone, "good for", "record: no entry", "resolver "+testnet.DNSAddr.String(), "NOERROR",
+		"on gateway."+testnet.MagicSuffix, testnet.APIAddr.String()+" from zone "+testnet.Zone, "valid for", "record: no entry", "resolver "+testnet.DNSAddr.String(), "NOERROR",
 		"the name has an owner", "cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct ", "last handshake", testnet.APIAddr.String()+":443 answered",
 		"TLS 1.3, for "+testnet.APIName, "expires 20", ", verified", "HTTP/1.1 200 OK", "Nothing is in the way.")
 	r.wants(t, []string{api}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
-	eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, "remembered") })
+	eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, ", cached") })
 	r.wants(t, []string{"http://typed.example/"}, 0, "from hosts", "hosts: "+testnet.APIAddr.String())
 	r.wants(t, []string{testnet.APIAddr6.String() + ":80"}, 11, "too many colons")
 	r.wants(t, []string{"https:/" + testnet.APIName}, 11, "write a URL such as")
@@ -132,22 +132,22 @@ func explained(t *testing.T, w *world) {
 
 	r.wants(t, []string{"--ca", w.ca(), "https://" + testnet.APIName + ":7300/"}, 21, "class: bad_response", "not verified", "for other."+testnet.Zone)
 	r.wants(t, []string{"https://" + testnet.APIName + ":7301/"}, 20, "class: reset", "FAIL  tls", "load balancer")
-	r.wants(t, []string{"--tls", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  tls", "speaks something else")
+	r.wants(t, []string{"--tls", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  tls", "speaks another protocol")
 	r.wants(t, []string{"--http", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  http")
-	r.wants(t, []string{"--http", testnet.APIName + ":7305"}, 21, "class: bad_response", "head is larger than 1 MiB")
-	r.wants(t, []string{"https://other." + testnet.Zone + ":7303/"}, 21, "class: bad_response", "the target wants a client's certificate")
+	r.wants(t, []string{"--http", testnet.APIName + ":7305"}, 21, "class: bad_response", "head of the answer is larger than 1 MiB")
+	r.wants(t, []string{"https://other." + testnet.Zone + ":7303/"}, 21, "class: bad_response", "the target asks for a client certificate")
 	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + ":7304/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "see what is marked WARN")
 	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")
-	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `"ftp" is not known`)
+	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `unknown scheme "ftp"`)
 	r.wants(t, []string{"--client", "me", api}, 11, "write the client's address")
 	r.wants(t, []string{"denied." + testnet.Zone + ":443"}, 13, "class: denied", "FAIL  policy (name)", "denied by rule not-this")
 	r.wants(t, []string{"--client", "10.244.9.1", testnet.APIName + ":443"}, 13, "class: denied", "for a client at 10.244.9.1", "rule not-them")
-	r.wants(t, []string{"http://169.254.169.254/"}, 13, "class: denied", "FAIL  policy (address)", "nobody may reach it")
+	r.wants(t, []string{"http://169.254.169.254/"}, 13, "class: denied", "FAIL  policy (address)", "never reachable through a proxy")
 	r.wants(t, []string{"none." + testnet.Zone + ":443"}, 14, "class: not_found", "FAIL  resolve", "NXDOMAIN", "source: zone "+testnet.Zone)
 	r.wants(t, []string{"api.broken.example:443"}, 15, "class: resolve_failed", "FAIL  resolve", "answered REFUSED", "zone broken.example")
 	r.wants(t, []string{testnet.APIName + ":9"}, 17, "class: refused", "FAIL  connect", "nothing listens")
 	if broadcast := broadcastAddr(t, w); broadcast != "" { // the kernel connects to none, and sends nothing
-		r.wants(t, []string{broadcast + ":80"}, 18, "class: unreachable", "goes directly", "FAIL  connect")
+		r.wants(t, []string{broadcast + ":80"}, 18, "class: unreachable", "is dialled directly", "FAIL  connect")
 	}
 	gone := netip.MustParsePrefix("10.78.0.0/16")
 	node, err := w.net.StartCloud(within(t, 20*time.Second), "vanished", nil)
@@ -213,7 +213,7 @@ func explainedReplica(t *testing.T, w *world) {
 			c.Tailnet.Hostname = "explained" // a name of its own at the control server
 		})
 		r.wants(t, nil, 0, "ok    login", "explained."+testnet.MagicSuffix, "control server connected", "home region loop", "last heard",
-			"cloud."+testnet.MagicSuffix+", router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "Nothing is in the way, but")
+			"cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "Nothing is in the way, but")
 		if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
@@ -228,14 +228,14 @@ func explainedReplica(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 		eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
-		r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s off")
+		r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s behind the control server's")
 	})
 	t.Run("routes_off", func(t *testing.T) {
 		r := w.start(t, func(c *config.Config) {
 			withAdmin(c)
 			c.Tailnet.AcceptRoutes = false
 		})
-		r.wants(t, nil, 15, "carries 10.12.0.0/16 fd12:cafe::/64, which is not used: tailnet.acceptRoutes is off", "what to do: tailnet.acceptRoutes is off")
+		r.wants(t, nil, 15, "carries 10.12.0.0/16 fd12:cafe::/64, which this replica does not use: tailnet.acceptRoutes is off", "what to do: tailnet.acceptRoutes is off")
 		r.wants(t, []string{testnet.APIAddr.String() + ":80"}, 16, "what to do: tailnet.acceptRoutes is off")
 	})
 	t.Run("report_mode", func(t *testing.T) {
@@ -243,14 +243,14 @@ func explainedReplica(t *testing.T, w *world) {
 			withAdmin(c)
 			c.Policy.Mode, c.Policy.Rules = "report", []config.Rule{{Name: "not-it", Names: []string{"cloud." + testnet.MagicSuffix}, Action: "deny"}}
 		})
-		r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "WARN  policy (name)", "it would be denied, but policy.mode is report")
+		r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "WARN  policy (name)", "allowed only because policy.mode is report")
 	})
 	t.Run("resolver_gone", func(t *testing.T) {
 		r := w.start(t, func(c *config.Config) {
 			withAdmin(c)
 			c.Resolve.Zones = []config.Zone{{Suffix: "broken.example", Servers: []string{testnet.DNSAddr.String()}}}
 		})
-		r.wants(t, nil, 15, "class: resolve_failed", "no resolver of broken.example answers", testnet.Zone+": resolver")
+		r.wants(t, nil, 15, "class: resolve_failed", "no resolver for broken.example answers", testnet.Zone+": resolver")
 	})
 	t.Run("password_and_limit", func(t *testing.T) {
 		users := filepath.Join(t.TempDir(), "users")
@@ -264,7 +264,7 @@ func explainedReplica(t *testing.T, w *world) {
 		})
 		r.wants(t, []string{"--user", "alice:wrong", target}, 12, "class: unauthenticated", "FAIL  port")
 		r.wants(t, []string{"--user", "alice:horse", target}, 0, "is let in")
-		r.wants(t, []string{target}, 0, "WARN  port", "must give a user")
+		r.wants(t, []string{target}, 0, "WARN  port", "must send a user")
 		r.raw(t)
 		eventually(t, "the only place to be taken", func() bool { return value(t, r, "pando_connections") == 1 })
 		r.wants(t, []string{target}, 23, "class: overloaded", "limits.connections")
@@ -298,7 +298,7 @@ func explainedReplica(t *testing.T, w *world) {
 		r := &replica{gw: gw}
 		r.wants(t, []string{target}, 24, "class: not_ready", "FAIL  tailnet")
 		eventually(t, "the reason", func() bool { out, _ := r.explain(t); return strings.Contains(out, "invalid") })
-		r.wants(t, nil, 24, "class: not_ready", "FAIL  login", "look at the auth key")
+		r.wants(t, nil, 24, "class: not_ready", "FAIL  login", "check the auth key")
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pandoproxy/pando/internal/admin"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/status"
 )
 
 // probes are the targets that a ready replica can connect to.
@@ -92,12 +92,12 @@ func (g *Gateway) probed(target string, err error) {
 
 // probeChecks are the conditions of readiness that the targets make. One that
 // was not tried yet has not answered.
-func (g *Gateway) probeChecks() []admin.Check {
+func (g *Gateway) probeChecks() []status.Check {
 	g.probes.mu.Lock()
 	defer g.probes.mu.Unlock()
-	var list []admin.Check
+	var list []status.Check
 	for _, target := range slices.Compact(slices.Sorted(slices.Values(g.cfg.Probe.Targets))) {
-		c := admin.Check{Name: "probe " + target}
+		c := status.Check{Name: "probe " + target}
 		switch s, tried := g.probes.state[target]; {
 		case !tried:
 			c.Err = errors.New("not tried yet")

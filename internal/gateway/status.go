@@ -14,6 +14,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/metrics"
+	"github.com/pandoproxy/pando/internal/status"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
@@ -79,8 +80,8 @@ func (g *Gateway) serveAdmin() (stop func()) {
 
 // checks are the conditions under which the replica should be sent clients.
 // The control server is none of them: traffic goes on without it.
-func (g *Gateway) checks() []admin.Check {
-	list := []admin.Check{{Name: admin.OnTailnet, Err: g.tailnetErr()}, {Name: "tunnels"}, {Name: admin.NotDraining}, {Name: "configuration", Note: g.configState()}, {Name: "routes", Note: g.missingRoute()}}
+func (g *Gateway) checks() []status.Check {
+	list := []status.Check{{Name: status.OnTailnet, Err: g.tailnetErr()}, {Name: "tunnels"}, {Name: status.NotDraining}, {Name: "configuration", Note: g.configState()}, {Name: "routes", Note: g.missingRoute()}}
 	if list[0].Err == nil && !g.node.Status().Control {
 		list[0].Note = "the control server is away; what is known goes on"
 	}
@@ -117,23 +118,23 @@ func (g *Gateway) missingRoute() string {
 }
 
 func (g *Gateway) isReady() bool {
-	return !slices.ContainsFunc(g.checks(), func(c admin.Check) bool { return c.Err != nil })
+	return !slices.ContainsFunc(g.checks(), func(c status.Check) bool { return c.Err != nil })
 }
 
 // status is everything that a person asks of a replica; at most so many flows.
-func (g *Gateway) status(flows int) admin.Status {
+func (g *Gateway) status(flows int) status.Replica {
 	list, total := g.road.Flows(flows)
 	connections, clients := g.limit.Connections()
 	limits := g.limit.Limits()
-	s := admin.Status{
+	s := status.Replica{
 		Version: g.opts.Version, Mode: g.cfg.Tailnet.Mode, Started: g.started, Listen: g.listening(),
 		Ready: g.isReady(), Checks: g.checks(), Configuration: g.configState(),
-		Limits: []admin.Limit{
+		Limits: []status.Limit{
 			{Name: string(limit.Connections), Now: connections, Most: limits.Connections},
 			{Name: string(limit.PerClient), Now: clients, Most: limits.PerClient, Note: "now: how many clients there are"},
 			{Name: string(limit.Dials), Now: g.limit.Dials(), Most: limits.Dials},
 		},
-		Peers: []admin.Peer{}, Zones: []admin.Zone{}, Resolvers: []admin.Resolver{},
+		Peers: []status.Peer{}, Zones: []status.Zone{}, Resolvers: []status.Resolver{},
 		FlowsTotal: total, Flows: append([]flow.Record{}, list...),
 	}
 	if !g.hasJoined() {
@@ -141,7 +142,7 @@ func (g *Gateway) status(flows int) admin.Status {
 		return s
 	}
 	t := g.node.Status()
-	s.Tailnet = admin.Tailnet{
+	s.Tailnet = status.Device{
 		ID: t.ID, Name: t.Name, Addrs: t.Addrs, State: t.State, Up: t.Up, ControlConnected: t.Control,
 		HomeRelay: t.Home, Health: t.Health, SessionsMended: g.node.SessionsMended(),
 	}
@@ -160,18 +161,18 @@ func (g *Gateway) status(flows int) admin.Status {
 	}
 	for suffix, z := range g.road.Resolver.Zones() {
 		if !strings.HasSuffix(suffix, ".arpa") { // of addresses: nobody asks for these here
-			s.Zones = append(s.Zones, admin.Zone{Suffix: suffix, Resolvers: z.Servers})
+			s.Zones = append(s.Zones, status.Zone{Suffix: suffix, Resolvers: z.Servers})
 		}
 	}
-	slices.SortFunc(s.Zones, func(a, b admin.Zone) int { return strings.Compare(a.Suffix, b.Suffix) })
+	slices.SortFunc(s.Zones, func(a, b status.Zone) int { return strings.Compare(a.Suffix, b.Suffix) })
 	for _, h := range g.road.Resolver.Health() {
-		s.Resolvers = append(s.Resolvers, admin.Resolver(h))
+		s.Resolvers = append(s.Resolvers, status.Resolver(h))
 	}
 	return s
 }
 
-func peerStatus(p tailnet.Peer) admin.Peer {
-	peer := admin.Peer{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online, Path: p.Path.String(), Received: p.Rx, Sent: p.Tx}
+func peerStatus(p tailnet.Peer) status.Peer {
+	peer := status.Peer{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online, Path: p.Path.String(), Received: p.Rx, Sent: p.Tx}
 	if !p.LastHandshake.IsZero() {
 		peer.LastHandshake = &p.LastHandshake
 	}
