@@ -19,6 +19,7 @@ import (
 	"github.com/pandoproxy/pando/internal/cli"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -309,7 +310,7 @@ func explainedReplica(t *testing.T, w *world) {
 // broadcastAddr returns a broadcast address of a network of this host.
 func broadcastAddr(t *testing.T, w *world) string {
 	t.Helper()
-	if w.mode == "kernel" {
+	if nstest.InNamespace() {
 		return addBroadcast(t)
 	}
 	addrs, err := net.InterfaceAddrs()

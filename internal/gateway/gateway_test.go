@@ -68,7 +68,6 @@ var ownGateway = []testCase{
 	{"transparent_fronts", transparent},
 	{"transparent_drain", transparentDrain},
 	{"sni_leads_back", leadsBack},
-	{"postgresql_through_forward", postgreSQL},
 	{"dns_answerer", dnsAnswerer},
 	{"names_follow_the_netmap", namesFollow},
 	{"resolver_faults", resolverFaults},

@@ -400,10 +400,10 @@ func eventually(t *testing.T, what string, f func() bool) {
 }
 
 // hostAddr returns an address of this host that is neither loopback nor public
-// nor routed by the tailnet. In the namespace of kernel mode it makes one.
+// nor routed by the tailnet. In nstest's namespace it makes one.
 func hostAddr(t *testing.T, w *world) string {
 	t.Helper()
-	if w.mode == "kernel" {
+	if nstest.InNamespace() {
 		return addHostAddr(t)
 	}
 	addrs, err := net.InterfaceAddrs()

@@ -1,144 +1,103 @@
-// Package nstest runs a test in a network namespace of its own, as a pod with
-// kernel mode would run: root with the capability NET_ADMIN and no other, an
-// empty PATH and a read-only /proc/sys. Beside it stands a second namespace,
-// a client, joined by a veth pair:
-//
-//	here ── 10.12.5.1 ═══ 10.12.5.5 ── client
-//
-// Both end with the process that made them. It needs root, and skips loudly
-// without.
 package nstest
 
 import (
-	"bufio"
-	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/miekg/dns"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Addresses of the veth pair.
+// Variables that the processes of one run pass on.
 const (
-	HereAddr   = "10.12.5.1"
-	ClientAddr = "10.12.5.5"
+	envStage   = "PANDO_NSTEST_STAGE"   // one of the stages below
+	envClient  = "PANDO_NSTEST_CLIENT"  // socket of the client's process
+	envOutside = "PANDO_NSTEST_OUTSIDE" // socket of the process outside
 )
 
-// Lie is the address that ServeLies has every name stand for.
-const Lie = "6.6.6.6"
-
+// Stages of a process. Empty is that of the process which the user started.
 const (
-	envStage  = "PANDO_NSTEST_STAGE" // "setup", "client" or "inside"
-	envClient = "PANDO_NSTEST_CLIENT"
+	stageSetup  = "setup"  // in new namespaces, with every right still
+	stageInside = "inside" // the same process, once it has NET_ADMIN alone
+	stageClient = "client" // in the client's namespace
+	stageRoot   = "root"   // one test, for Outside
+	stageNobody = "nobody" // one test, for AsNobody
 )
 
-// Main is the TestMain of packages that use Inside.
-func Main(m *testing.M) {
+func start(m *testing.M) int {
+	stage := os.Getenv(envStage)
 	var err error
-	switch os.Getenv(envStage) {
-	case "setup":
+	switch {
+	case stage == stageSetup:
 		err = setup()
-	case "client":
+	case stage == stageClient:
 		err = client()
+	case stage == "" && os.Geteuid() == 0:
+		var code int
+		if code, err = runInside(); err == nil {
+			return code
+		}
 	default:
-		os.Exit(m.Run())
+		return runTests(m)
 	}
 	fmt.Fprintln(os.Stderr, "nstest:", err)
-	os.Exit(1)
+	return 1
 }
 
-// Inside reports whether the test runs inside the namespace. Outside it runs
-// the test again inside, reports how that went and returns false: return then.
-func Inside(t *testing.T) bool {
+// InNamespace reports whether the test runs inside the namespace, where it may
+// add addresses and routes.
+func InNamespace() bool { return os.Getenv(envStage) == stageInside }
+
+// NeedKernelMode skips the test, loudly, where there is no kernel mode.
+func NeedKernelMode(t *testing.T) {
 	t.Helper()
-	if os.Getenv(envStage) == "inside" {
-		return true
-	}
-	if os.Geteuid() != 0 {
+	if !InNamespace() {
 		t.Skip("SKIPPED, NOT TESTED: kernel mode needs root to make network namespaces; run as root")
 	}
-	args := []string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=5m"}
-	if d, ok := t.Deadline(); ok {
-		args[2] = "-test.timeout=" + max(time.Until(d)-5*time.Second, time.Second).String()
-	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), envStage+"=setup", envClient+"="+filepath.Join(t.TempDir(), "client.sock"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
-	cmd.Dir, _ = os.Getwd()
-	out, err := cmd.CombinedOutput()
-	t.Logf("inside the namespace:\n%s", out)
+}
+
+// runInside runs this process's tests inside new namespaces, and returns the
+// exit code.
+func runInside() (int, error) {
+	// The kernel sends Pdeathsig when the thread that started a process ends.
+	runtime.LockOSThread()
+	dir, err := os.MkdirTemp("", "pando-nstest-")
 	if err != nil {
-		t.Fatalf("inside the namespace: %v", err)
+		return 0, err
 	}
-	if !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Fatal("the test did not run inside the namespace")
-	}
-	return false
-}
-
-// DialFromClient opens a TCP connection to addr from the client's namespace.
-func DialFromClient(addr string) (*net.UnixConn, error) {
-	c, err := net.Dial("unix", os.Getenv(envClient))
+	defer os.RemoveAll(dir)
+	outside := filepath.Join(dir, "outside.sock")
+	ln, err := net.Listen("unix", outside)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
-	fmt.Fprintln(c, addr)
-	var status [1]byte
-	if _, err := io.ReadFull(c, status[:]); err != nil {
-		return nil, fmt.Errorf("dial %s from the client: %w", addr, err)
+	defer ln.Close()
+	go serveOutside(ln) // ends with its listener
+
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = os.Args
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), envStage+"="+stageSetup, envClient+"="+filepath.Join(dir, "client.sock"), envOutside+"="+outside)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err = cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return max(exit.ExitCode(), 1), nil // a signal has the code -1
 	}
-	c.SetDeadline(time.Time{})
-	return c.(*net.UnixConn), nil
-}
-
-// ServeLies makes the client a host of the pod network with the address of
-// addr, whose DNS server there answers every name with Lie. Packets for that
-// address go to it unless a route says otherwise, and its answers find the
-// way back to whatever address of ours has asked, as behind a node that
-// masquerades. More such servers may be added.
-func ServeLies(addr netip.AddrPort) error {
-	if out, err := tell("lie " + addr.String()); err != nil || out != "" {
-		return fmt.Errorf("lies at %s: %w", addr, cmp.Or(err, errors.New(out)))
-	}
-	return addRoute("veth-here", netip.PrefixFrom(addr.Addr(), 32).String(), ClientAddr)
-}
-
-// Lies returns what the servers of ServeLies were asked, and by whom.
-func Lies() ([]string, error) {
-	out, err := tell("lies")
-	return strings.FieldsFunc(out, func(c rune) bool { return c == '\n' }), err
-}
-
-// tell gives the client's process an order and returns what it says to it.
-func tell(order string) (string, error) {
-	c, err := net.Dial("unix", os.Getenv(envClient))
 	if err != nil {
-		return "", err
+		return 0, fmt.Errorf("cannot start the tests inside a network namespace: %w; run as root with every capability, or as another user to test userspace mode alone", err)
 	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
-	fmt.Fprintln(c, order)
-	out, err := io.ReadAll(c)
-	return string(out), err
+	return 0, nil
 }
 
-// setup prepares the namespace that this process was born in, and becomes the
-// test, with one capability left.
+// setup prepares the namespaces that this process was started in, and becomes
+// the tests, with one capability left.
 func setup() error {
 	runtime.LockOSThread()
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -170,7 +129,7 @@ func setup() error {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}
-	// The client lives as long as the write end of its pipe.
+	// The client ends when the write end of its pipe is closed.
 	if _, err := unix.FcntlInt(alive.Fd(), unix.F_SETFD, 0); err != nil {
 		return err
 	}
@@ -180,190 +139,5 @@ func setup() error {
 			env = append(env, kv)
 		}
 	}
-	return unix.Exec("/proc/self/exe", os.Args, append(env, envStage+"=inside", "PATH="))
-}
-
-// startClient starts the client's process in a namespace of its own and joins
-// the two.
-func startClient() (alive *os.File, err error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envStage+"=client")
-	cmd.Stdin, cmd.Stderr = r, os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth-here"}, PeerName: "veth-client", PeerNamespace: netlink.NsPid(cmd.Process.Pid)}
-	if err := netlink.LinkAdd(veth); err != nil {
-		return nil, fmt.Errorf("veth: %w", err)
-	}
-	if err := linkUp("veth-here", HereAddr+"/24"); err != nil {
-		return nil, err
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
-		return nil, fmt.Errorf("client said %q: %v", line, err)
-	}
-	return w, nil
-}
-
-// client is the process in the second namespace: it connects for whoever asks
-// at its socket, and lies. It ends with its standard input.
-func client() error {
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	var err error
-	for range 500 {
-		if err = linkUp("veth-client", ClientAddr+"/24"); err == nil {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if err != nil {
-		return err
-	}
-	if err := linkUp("lo", ""); err != nil {
-		return err
-	}
-	ln, err := net.Listen("unix", os.Getenv(envClient))
-	if err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	var l liar
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return err
-		}
-		go serveClient(c.(*net.UnixConn), &l)
-	}
-}
-
-func serveClient(c *net.UnixConn, l *liar) {
-	defer c.Close()
-	br := bufio.NewReaderSize(c, 256)
-	order, err := br.ReadString('\n')
-	if err != nil {
-		return
-	}
-	order = strings.TrimSpace(order)
-	if addr, ok := strings.CutPrefix(order, "lie "); ok {
-		if err := l.serve(addr); err != nil {
-			fmt.Fprintln(c, err)
-		}
-		return
-	}
-	if order == "lies" {
-		io.WriteString(c, l.seen())
-		return
-	}
-	target, err := net.DialTimeout("tcp", order, 10*time.Second)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "nstest client:", err)
-		return
-	}
-	defer target.Close()
-	c.Write([]byte{1})
-	go func() {
-		io.Copy(target, br)
-		target.(*net.TCPConn).CloseWrite()
-	}()
-	io.Copy(c, target)
-	c.CloseWrite()
-}
-
-// liar is a DNS server that answers every name with Lie.
-type liar struct {
-	mu    sync.Mutex
-	asked []string
-}
-
-// serve starts the server, which ends with the process, and gives it its
-// address.
-func (l *liar) serve(addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	if err := linkUp("lo", host+"/32"); err != nil {
-		return err
-	}
-	// The way to the tailnet's addresses, which such a network does not know.
-	if err := addRoute("veth-client", "100.64.0.0/10", HereAddr); err != nil {
-		return err
-	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	pc, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		return err
-	}
-	go (&dns.Server{Listener: ln, Handler: l}).ActivateAndServe()
-	go (&dns.Server{PacketConn: pc, Handler: l}).ActivateAndServe()
-	return nil
-}
-
-// ServeDNS is a dns.Handler.
-func (l *liar) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
-	l.mu.Lock()
-	l.asked = append(l.asked, fmt.Sprintf("%s from %s over %s", strings.ReplaceAll(q.Question[0].String(), "\t", " "), w.RemoteAddr(), w.RemoteAddr().Network()))
-	l.mu.Unlock()
-	m := new(dns.Msg).SetReply(q)
-	if q.Question[0].Qtype == dns.TypeA {
-		h := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}
-		m.Answer = []dns.RR{&dns.A{Hdr: h, A: net.ParseIP(Lie)}}
-	}
-	w.WriteMsg(m)
-}
-
-// seen returns what the server was asked, a line each.
-func (l *liar) seen() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.asked, "\n")
-}
-
-// addRoute leads prefix through the link called name, to the router via.
-func addRoute(name, prefix, via string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	dst, err := netlink.ParseIPNet(prefix)
-	if err != nil {
-		return err
-	}
-	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: net.ParseIP(via)}); err != nil {
-		return fmt.Errorf("route to %s: %w", prefix, err)
-	}
-	return nil
-}
-
-func linkUp(name, addr string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if addr != "" {
-		a, err := netlink.ParseAddr(addr)
-		if err != nil {
-			return err
-		}
-		if err := netlink.AddrReplace(link, a); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return netlink.LinkSetUp(link)
+	return unix.Exec("/proc/self/exe", os.Args, append(env, envStage+"="+stageInside, "PATH="))
 }

@@ -6,27 +6,25 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 )
 
-// Addresses of the veth pair, where there is one.
-const (
-	HereAddr   = "10.12.5.1"
-	ClientAddr = "10.12.5.5"
-)
+func start(m *testing.M) int { return runTests(m) }
 
-// Lie is the address that ServeLies has every name stand for.
-const Lie = "6.6.6.6"
+// InNamespace reports false: network namespaces need Linux.
+func InNamespace() bool { return false }
 
-// Main is the TestMain of packages that use Inside.
-func Main(m *testing.M) { os.Exit(m.Run()) }
-
-// Inside skips the test: network namespaces need Linux.
-func Inside(t *testing.T) bool {
+// NeedKernelMode skips the test: kernel mode needs Linux.
+func NeedKernelMode(t *testing.T) {
+	t.Helper()
 	t.Skip("SKIPPED, NOT TESTED: kernel mode needs Linux")
-	return false
 }
+
+// Outside reports that the test runs where it was started.
+func Outside(*testing.T) bool { return true }
+
+// AsNobody reports that the test runs as whoever started it.
+func AsNobody(*testing.T) bool { return true }
 
 // DialFromClient fails: network namespaces need Linux.
 func DialFromClient(string) (*net.UnixConn, error) { return nil, errors.ErrUnsupported }

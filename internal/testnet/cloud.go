@@ -51,6 +51,7 @@ type Cloud struct {
 	listener []*inbox
 	servers  []io.Closer
 	live     map[net.Conn]bool
+	hosts    int // how many addresses NewHost has given
 }
 
 // AnswerDNS answers a query that came over network, "udp" or "tcp", as a good

@@ -1,0 +1,62 @@
+// Package testkit holds what tests of several packages share: waiting with a
+// bound, and a buffer for several goroutines.
+package testkit
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience is how long Eventually waits. A condition that holds costs only the
+// time until it holds, so the bound is generous: it is there for a condition
+// that never holds, and must not be what a busy machine runs into.
+const patience = 30 * time.Second
+
+// Within returns a context that ends after d, or with the test.
+func Within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Eventually waits until f reports true, and fails the test if that takes too
+// long. what completes the sentence "waited too long for …".
+func Eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	EventuallyOr(patience, f, func() { t.Fatalf("waited longer than %v for %s", patience, what) })
+}
+
+// EventuallyOr waits until f reports true, and calls or if that takes longer
+// than d.
+func EventuallyOr(d time.Duration, f func() bool, or func()) {
+	for deadline := time.Now().Add(d); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			or()
+			return
+		}
+	}
+}
+
+// Buffer is a bytes.Buffer for several goroutines. The zero value is empty.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// String returns what was written so far.
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
