@@ -84,7 +84,7 @@ func TestPackageDocs(t *testing.T) {
 
 // Rule 2: imports point one way.
 func TestForbiddenImports(t *testing.T) {
-	stages := []string{"mux", "httpproxy", "socks5", "sni", "forward", "policy", "resolve", "dial", "relay"}
+	stages := []string{"mux", "httpproxy", "socks5", "sni", "forward", "policy", "resolve", "dial", "limit", "relay"}
 	for _, f := range source(t) {
 		if f.test {
 			continue
@@ -100,9 +100,10 @@ func TestForbiddenImports(t *testing.T) {
 			}
 			below, _ := strings.CutPrefix(f.pkg, "internal/datapath/")
 			stage, _, _ := strings.Cut(below, "/") // a stage may have packages below it
-			deny(slices.Contains(stages, stage) && inside && own != "internal/flow" && own != "internal/socket" && !strings.HasPrefix(own, "internal/datapath/"+stage+"/"),
-				"stages of the data path share flow (words) and socket (raw sockets) and do not know one another")
+			deny(slices.Contains(stages, stage) && inside && !slices.Contains([]string{"internal/flow", "internal/host", "internal/socket"}, own) && !strings.HasPrefix(own, "internal/datapath/"+stage+"/"),
+				"stages of the data path share flow (words), host (addresses and names) and socket (raw sockets) and do not know one another")
 			deny(f.pkg == "internal/socket" && inside, "socket knows no protocol and no other package of ours")
+			deny(f.pkg == "internal/host" && inside && own != "internal/flow", "host imports flow alone")
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
 			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/tailnet/scoped", "internal/tailnet/userspace", "internal/testnet", "internal/fleet"}, f.pkg),
 				"only tailnet (testnet for its control server, fleet for its Kubernetes client) imports tailscale.com")
@@ -111,7 +112,7 @@ func TestForbiddenImports(t *testing.T) {
 				"the gateway wires the engine; nobody else needs it")
 			deny(own == "internal/gateway" && !slices.Contains([]string{"internal/cli", "internal/demo"}, f.pkg), "the gateway is built by cli and demo")
 			deny((own == "internal/testnet" || own == "internal/nstest") && f.pkg != "internal/demo", "the test tailnet is for tests and the demo")
-			deny(f.pkg == "internal/config" && inside, "config knows no other room")
+			deny(f.pkg == "internal/config" && inside && own != "internal/host", "config imports host alone")
 			deny(path == "testing" && f.pkg != "internal/nstest", "testing is for tests")
 			deny(path == "net/http/httputil" && f.pkg != "internal/datapath/httpproxy/wire", "proxying is httpproxy's")
 			deny(path == "html/template" || path == "text/template", "a template has the linker keep every method: 7 MiB")

@@ -23,6 +23,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // Road walks requests from the front ends to their targets. Its fields must
@@ -92,7 +93,7 @@ func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, erro
 }
 
 func (r *Road) judge(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.Target, error) {
-	host, err := resolve.ParseHost(rec.Host)
+	host, err := host.Parse(rec.Host)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 	"github.com/pandoproxy/pando/internal/status"
 )
 
@@ -47,7 +48,7 @@ type Road interface {
 
 // Resolver queries the sources of names, past the cache: a *resolve.Resolver.
 type Resolver interface {
-	Explain(context.Context, resolve.Host) (resolve.Answer, []resolve.Step, error)
+	Explain(context.Context, host.Host) (resolve.Answer, []resolve.Step, error)
 	CheckZones(context.Context) []resolve.Check
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/host"
 	"github.com/pandoproxy/pando/internal/status"
 )
 
@@ -102,12 +103,12 @@ func verdict(v policy.Verdict, without string) string {
 // reportLookup reports the answer that clients get, which may be cached, and
 // what the sources of names say now. It returns false if the lookup failed.
 func (x *explanation) reportLookup(ctx context.Context, answer *resolve.Answer, err error) bool {
-	host, parseErr := resolve.ParseHost(x.rec.Host)
+	h, parseErr := host.Parse(x.rec.Host)
 	if parseErr != nil {
 		x.fail("resolve", 0, parseErr)
 		return false
 	}
-	fresh, steps, freshErr := x.Resolver.Explain(ctx, host)
+	fresh, steps, freshErr := x.Resolver.Explain(ctx, h)
 	var detail []string
 	for _, s := range steps {
 		x.Steps = append(x.Steps, status.Step(s))

@@ -119,7 +119,7 @@ func explained(t *testing.T, w *world) {
 	r.wants(t, []string{testnet.APIAddr6.String() + ":80"}, 11, "too many colons")
 	r.wants(t, []string{"https:/" + testnet.APIName}, 11, "write a URL such as")
 	r.wants(t, []string{"http://" + testnet.APIName + "/a b"}, 11, "white space")
-	r.wants(t, []string{"[fe80::1%eth0]:80"}, 11, "one of the client's own links")
+	r.wants(t, []string{"[fe80::1%eth0]:80"}, 11, "leave out the zone")
 	r.wants(t, []string{"cloud:1"}, 17, "magicdns: 100.64.", "(cloud."+testnet.MagicSuffix+")", "a search domain of the tailnet completes the name")
 	r.wants(t, []string{"--ca", "/dev/null", api}, 0, "WARN  tls") // as if none were given
 	junk := filepath.Join(t.TempDir(), "junk")

@@ -16,10 +16,10 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
-	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
 	"github.com/pandoproxy/pando/internal/dnsserver"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
@@ -124,7 +124,7 @@ func (g *Gateway) lookupServed(ctx context.Context, name string) ([]netip.Addr, 
 	if err := g.ready(ctx); err != nil {
 		return nil, 0, err
 	}
-	a, err := g.road.Resolver.Lookup(ctx, resolve.Host{Name: name})
+	a, err := g.road.Resolver.Lookup(ctx, host.Host{Name: name})
 	if a.TTL == 0 {
 		a.TTL = time.Duration(g.cfg.DNS.TTL) // of the host table
 	}
@@ -153,7 +153,7 @@ func (g *Gateway) lookUpFleet(ctx context.Context) (names bool) {
 	var list []netip.Addr
 	var errs []error
 	for _, f := range g.cfg.DNS.Fleet {
-		h, err := resolve.ParseHost(f)
+		h, err := host.Parse(f)
 		switch {
 		case err != nil:
 		case h.Addr.IsValid():

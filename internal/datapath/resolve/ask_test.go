@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 func TestSourceOrder(t *testing.T) {
@@ -155,7 +156,7 @@ func TestFollow(t *testing.T) {
 	wg.Wait()
 	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2")
 	r.Follow() // no change, nothing is forgotten
-	if a, _ := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); !a.Cached {
+	if a, _ := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); !a.Cached {
 		t.Error("an answer was forgotten without a reason")
 	}
 }
@@ -197,7 +198,7 @@ func TestShortNames(t *testing.T) {
 func TestNoAddress(t *testing.T) {
 	r := newResolver(t, Options{}, map[string]*server{base: newServer(t, records("mail.known. 60 IN MX 5 mx.known."))})
 	for name, exists := range map[string]bool{"mail.known": true, "none.known": false} {
-		if _, err := r.Lookup(t.Context(), Host{Name: name}); flow.ClassOf(err) != flow.NotFound || errors.Is(err, flow.ErrNoAddress) != exists {
+		if _, err := r.Lookup(t.Context(), host.Host{Name: name}); flow.ClassOf(err) != flow.NotFound || errors.Is(err, flow.ErrNoAddress) != exists {
 			t.Errorf("%s: %v; exists is %v", name, err, exists)
 		}
 	}
@@ -222,7 +223,7 @@ func TestNamesOfTheCluster(t *testing.T) {
 	lookup(t, r, "pando.pando.svc", SourceBase, "10.96.0.7")
 	lookup(t, r, "www.known", SourceGlobal, "192.0.2.8")
 	lookup(t, r, "db", SourceGlobal, "10.0.0.5") // completed by the tailnet's search domain, whoever answers for it
-	if a, err := r.Lookup(t.Context(), Host{Name: "db"}); err != nil || a.Name != "db.corp.example" {
+	if a, err := r.Lookup(t.Context(), host.Host{Name: "db"}); err != nil || a.Name != "db.corp.example" {
 		t.Errorf("the whole name of db: %+v, %v", a, err)
 	}
 	if a, err := r.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {

@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 func TestRemembersWhoAnswered(t *testing.T) {
@@ -193,7 +194,7 @@ func TestSilentFamily(t *testing.T) {
 		if took := time.Since(start); took < otherFamily || took > 5*otherFamily {
 			t.Errorf("%s silent: took %v, want %v or a little more", dns.TypeToString[quiet], took, otherFamily)
 		}
-		if a, err := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); err != nil || !a.Cached || a.TTL > halfTTL {
+		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || !a.Cached || a.TTL > halfTTL {
 			t.Errorf("%s silent: half an answer is kept for %v: %+v, %v", dns.TypeToString[quiet], a.TTL, a, err)
 		}
 		for _, h := range r.Health() {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // Step is what one source said of a name, or why it was not asked.
@@ -23,7 +25,7 @@ type Step struct {
 
 // Explain looks h up anew, past the cache, which it leaves as it is, and tells
 // what each source said. The error is one of Lookup's.
-func (r *Resolver) Explain(ctx context.Context, h Host) (Answer, []Step, error) {
+func (r *Resolver) Explain(ctx context.Context, h host.Host) (Answer, []Step, error) {
 	if h.Addr.IsValid() {
 		return Answer{Addrs: []netip.Addr{h.Addr}, Source: SourceLiteral}, []Step{{SourceLiteral, h.Addr.String(), "is an address: there is nothing to look up"}}, nil
 	}

@@ -37,6 +37,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // Sources of an answer, as Answer.Source and the log spell them. An answer of
@@ -208,7 +209,7 @@ func (r *Resolver) SetHosts(hosts map[string][]netip.Addr) {
 
 // Lookup resolves h. The error is a *flow.Error of class NotFound,
 // ResolveFailed, Timeout, NotReady or Canceled.
-func (r *Resolver) Lookup(ctx context.Context, h Host) (Answer, error) {
+func (r *Resolver) Lookup(ctx context.Context, h host.Host) (Answer, error) {
 	a, err := r.look(ctx, h)
 	if r.opts.Looked != nil && !h.Addr.IsValid() {
 		kind, _, _ := strings.Cut(a.Source, " ")
@@ -240,7 +241,7 @@ func (r *Resolver) LookupPod(ctx context.Context, name string) ([]netip.Addr, er
 }
 
 // look is Lookup, except that the Answer of a failure has the source of it.
-func (r *Resolver) look(ctx context.Context, h Host) (Answer, error) {
+func (r *Resolver) look(ctx context.Context, h host.Host) (Answer, error) {
 	if h.Addr.IsValid() {
 		return Answer{Addrs: []netip.Addr{h.Addr}, Source: SourceLiteral}, nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 const apiA = "api.corp.example. 60 IN A 10.0.0.1"
@@ -23,7 +24,7 @@ const apiA = "api.corp.example. 60 IN A 10.0.0.1"
 // lookup resolves name and fails the test unless it stands for want, in order.
 func lookup(t *testing.T, r *Resolver, name, source string, want ...string) {
 	t.Helper()
-	a, err := r.Lookup(t.Context(), Host{Name: name})
+	a, err := r.Lookup(t.Context(), host.Host{Name: name})
 	if err != nil || a.Source != source || !slices.Equal(a.Addrs, addrs(want...)) {
 		t.Errorf("%s gives %+v, %v; want %v of %s", name, a, err, want, source)
 	}
@@ -31,7 +32,7 @@ func lookup(t *testing.T, r *Resolver, name, source string, want ...string) {
 
 func lookupFails(t *testing.T, r *Resolver, name string, class flow.Class, hint string) {
 	t.Helper()
-	a, err := r.Lookup(t.Context(), Host{Name: name})
+	a, err := r.Lookup(t.Context(), host.Host{Name: name})
 	if flow.ClassOf(err) != class || !strings.Contains(flow.HintOf(err), hint) || a.Addrs != nil {
 		t.Errorf("%s gives %+v, %v (hint %q); want %s and %q", name, a, err, flow.HintOf(err), class, hint)
 	}
@@ -39,7 +40,7 @@ func lookupFails(t *testing.T, r *Resolver, name string, class flow.Class, hint 
 
 func TestLiteralAsksNobody(t *testing.T) {
 	r := newResolver(t, Options{Tailnet: func() (TailnetDNS, bool) { return TailnetDNS{}, false }}, nil)
-	a, err := r.Lookup(t.Context(), Host{Addr: netip.MustParseAddr("10.0.0.1")})
+	a, err := r.Lookup(t.Context(), host.Host{Addr: netip.MustParseAddr("10.0.0.1")})
 	if err != nil || a.Source != SourceLiteral || !slices.Equal(a.Addrs, addrs("10.0.0.1")) {
 		t.Errorf("got %+v, %v", a, err)
 	}
@@ -58,7 +59,7 @@ func TestSourcesAreBounded(t *testing.T) {
 		map[string]*server{"10.9.9.1": slow, "10.9.9.2": newServer(t, records(apiA))})
 	var wg sync.WaitGroup
 	for i := range 20 {
-		wg.Go(func() { r.Lookup(t.Context(), Host{Name: strconv.Itoa(i) + ".slow.example"}) })
+		wg.Go(func() { r.Lookup(t.Context(), host.Host{Name: strconv.Itoa(i) + ".slow.example"}) })
 	}
 	for deadline := time.Now().Add(5 * time.Second); now.Load() < 4 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
@@ -128,7 +129,7 @@ func TestCacheLifetime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r, asked := bubble(t, Options{}, tc.answer)
 				ask := func() (bool, error) {
-					a, err := r.Lookup(t.Context(), Host{Name: "api.corp.example"})
+					a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"})
 					return a.Cached, err
 				}
 				cached, first := ask()
@@ -179,7 +180,7 @@ func TestServesStale(t *testing.T) {
 		silent.Store(true)
 		time.Sleep(20 * time.Second)
 		ask("silent", staleAfter, 1)
-		if a, err := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); err != nil || a.TTL > staleTTL {
+		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || a.TTL > staleTTL {
 			t.Errorf("a stale answer may be kept for %v, %v", a.TTL, err)
 		}
 		silent.Store(false)
@@ -211,17 +212,17 @@ func TestCallerGoesAway(t *testing.T) {
 		r, asked := bubble(t, Options{}, func(n string, q *dns.Msg) *dns.Msg { <-gate; return records(apiA)(n, q) })
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := r.Lookup(ctx, Host{Name: "api.corp.example"}); flow.ClassOf(err) != flow.Canceled || !errors.Is(err, context.Canceled) {
+		if _, err := r.Lookup(ctx, host.Host{Name: "api.corp.example"}); flow.ClassOf(err) != flow.Canceled || !errors.Is(err, context.Canceled) {
 			t.Errorf("the caller that went away got %v", err)
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := r.Lookup(ctx, Host{Name: "api.corp.example"}); flow.ClassOf(err) != flow.Timeout {
+		if _, err := r.Lookup(ctx, host.Host{Name: "api.corp.example"}); flow.ClassOf(err) != flow.Timeout {
 			t.Errorf("the caller whose time was over got %v", err)
 		}
 		close(gate)
 		synctest.Wait()
-		if a, err := r.Lookup(t.Context(), Host{Name: "api.corp.example"}); err != nil || !a.Cached || asked() != 1 {
+		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || !a.Cached || asked() != 1 {
 			t.Errorf("then: %+v, %v, asked %d times; want the first flight's answer, kept", a, err, asked())
 		}
 	})
@@ -229,7 +230,7 @@ func TestCallerGoesAway(t *testing.T) {
 
 // BenchmarkCached is what a flow pays for a name that is known.
 func BenchmarkCached(b *testing.B) {
-	names := make([]Host, 1000)
+	names := make([]host.Host, 1000)
 	for i := range names {
 		names[i].Name = "host-" + strconv.Itoa(i) + ".corp.example"
 	}

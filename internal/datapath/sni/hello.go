@@ -6,10 +6,10 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // maxHello bounds what a client may send before its hello is complete, record
@@ -44,7 +44,7 @@ func readHello(r io.Reader) (name string, read []byte, err error) {
 	switch {
 	case name == "":
 		return "", nil, bad("the client named no server (SNI), so nobody knows whom it wants; connect by name, or give this target a port of its own", UnrecognizedName)
-	case isAddr(name):
+	case host.IsAddress(name): // RFC 6066 section 3 does not allow addresses here
 		return "", nil, bad("the client named an address as its server; connect by name", UnrecognizedName)
 	}
 	return name, tape.Bytes(), nil
@@ -54,16 +54,6 @@ var errHello = errors.New("the hello is all that was wanted")
 
 func bad(hint string, a Alert) error {
 	return &flow.Error{Class: flow.BadRequest, Op: "sni", Hint: hint, Err: a}
-}
-
-// isAddr reports whether name is an address in any spelling (URL standard,
-// "ends in a number"): RFC 6066 has no place for these.
-func isAddr(name string) bool {
-	if _, err := netip.ParseAddr(name); err == nil {
-		return true
-	}
-	last := name[strings.LastIndexByte(name, '.')+1:]
-	return strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x")
 }
 
 // helloConn lets the parser read, and keeps what it would answer to itself.

@@ -84,16 +84,31 @@ func TestReadHello(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"10.0.0.1", "fd00::1", "1", "a.0x7f", "127.1"} {
-		if !isAddr(name) {
-			t.Errorf("%q passes for a name", name)
+}
+
+// TestServerNameIsNoAddress checks that sni and the other front ends agree on
+// what an address is: package host decides for all of them.
+func TestServerNameIsNoAddress(t *testing.T) {
+	for name, want := range map[string]Alert{
+		"10.0.0.1": UnrecognizedName, "fd00::1": UnrecognizedName, "1": UnrecognizedName, "a.0x7f": UnrecognizedName, "127.1": UnrecognizedName,
+		"api.corp.example": 0, "a1": 0, "x0": 0, "1.a": 0, "a.0xzz": 0,
+	} {
+		got, _, err := readHello(bytes.NewReader(helloTo(t, name)))
+		if want == 0 && (err != nil || got != name) {
+			t.Errorf("readHello with server name %q = %q, %v, want the name", name, got, err)
+		}
+		if want != 0 && (err == nil || AlertFor(err) != want) {
+			t.Errorf("readHello with server name %q = %q, %v, want alert %d", name, got, err, want)
 		}
 	}
-	for _, name := range []string{"api.corp.example", "a1", "x0", "1.a"} {
-		if isAddr(name) {
-			t.Errorf("%q passes for an address", name)
-		}
-	}
+}
+
+// helloTo is a hello whose server name is any string; crypto/tls sends no
+// addresses.
+func helloTo(t testing.TB, name string) []byte {
+	length := []byte{0, 0, byte(len(name))} // the entry's type and length stand before the name
+	placeholder := strings.Repeat("x", len(name))
+	return bytes.Replace(hello(t, placeholder), append(bytes.Clone(length), placeholder...), append(length, name...), 1)
 }
 
 // byByte reads one byte at a time.
