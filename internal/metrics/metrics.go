@@ -157,7 +157,7 @@ func (m *Metrics) Looked(source string, class flow.Class, cached bool) {
 func (m *Metrics) Answered(rcode string) { m.answers.WithLabelValues(rcode).Inc() }
 
 // Refused counts a refusal because of a limit.
-func (m *Metrics) Refused(w limit.Which) { m.refusals.WithLabelValues(string(w)).Inc() }
+func (m *Metrics) Refused(w limit.Kind) { m.refusals.WithLabelValues(string(w)).Inc() }
 
 // Reloaded counts a reload of the configuration.
 func (m *Metrics) Reloaded(ok bool) {

@@ -1,7 +1,7 @@
-// Package limit says when it is enough. It counts the connections of clients,
-// in all and by address, from the accept to the end of the tunnel, and the
-// dials in progress. What is over a limit is refused at once, for a client that
-// waits in a queue without end learns nothing.
+// Package limit bounds the connections of clients, in total and for each client
+// address, and the dials in progress. A connection counts from its accept to the
+// end of its tunnel. What exceeds a limit is refused at once and not queued: a
+// client that waits in a queue does not learn why it waits.
 package limit
 
 import (
@@ -13,45 +13,47 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// Limits are upper bounds; zero means that there is none.
+// Limits are upper bounds. Zero means no bound.
 type Limits struct {
 	Connections int // of all clients
 	PerClient   int // of one client address
-	Dials       int // in progress
+	Dials       int // in progress at a time
 }
 
-// Which names a limit, as metrics spell it.
-type Which string
+// Kind names a limit, as metrics spell it.
+type Kind string
 
 const (
-	Connections Which = "connections"
-	PerClient   Which = "per_client"
-	Dials       Which = "dials"
-	Queries     Which = "dns_queries" // of the cluster's DNS that wait for an answer; package dnsserver counts those
-	FirstByte   Which = "first_byte"  // a client that said nothing in time; package mux counts those
+	Connections Kind = "connections"
+	PerClient   Kind = "per_client"
+	Dials       Kind = "dials"
+	Queries     Kind = "dns_queries" // queries of cluster DNS in progress; package dnsserver counts them
+	FirstByte   Kind = "first_byte"  // clients that send no byte in time; package mux counts them
 )
 
-// All lists every limit.
-func All() []Which { return []Which{Connections, PerClient, Dials, Queries, FirstByte} }
+// All lists every kind of limit.
+func All() []Kind { return []Kind{Connections, PerClient, Dials, Queries, FirstByte} }
 
-// Gate counts and refuses. The zero value lets everything pass.
+// Gate counts connections and dials and refuses those over a limit. The zero
+// value has no limits.
 type Gate struct {
-	// Refused, when set, is told of each refusal. It must not change once the
-	// gate is in use.
-	Refused func(Which)
+	// Refused is called for each refusal. Nil means that nobody counts them. It
+	// must not change once the gate is in use.
+	Refused func(Kind)
 
 	limits atomic.Pointer[Limits]
 	dials  atomic.Int64
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the fields below
 	total   int
 	clients map[netip.Addr]int
 }
 
-// Set replaces the limits. Whoever is inside stays.
+// Set replaces the limits. Connections and dials that exist stay, also if they
+// exceed the new limits.
 func (g *Gate) Set(l Limits) { g.limits.Store(&l) }
 
-// Limits returns those that apply.
+// Limits returns the limits in force.
 func (g *Gate) Limits() Limits {
 	if l := g.limits.Load(); l != nil {
 		return *l
@@ -59,95 +61,108 @@ func (g *Gate) Limits() Limits {
 	return Limits{}
 }
 
-// Enter lets a connection of client in, which then owes a Leave, or returns a
-// *flow.Error of class Overloaded.
+// Enter counts a connection of client, which must end with Leave. If a limit is
+// reached, it counts nothing and returns a *flow.Error of class Overloaded.
 func (g *Gate) Enter(client netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if which, err := g.full(client); err != nil {
-		g.refused(which)
-		return err
+	if kind, full := g.fullFor(client); full {
+		g.countRefusal(kind)
+		return overLimit(kind)
 	}
 	g.add(client, 1)
 	return nil
 }
 
-// Full returns nil if Enter would let a connection of client in and Dial a dial,
-// and else what they would say. It counts as no refusal.
+// Full returns the error that Enter for client or Dial would return now, or nil.
+// It does not count as a refusal.
 func (g *Gate) Full(client netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, err := g.full(client); err != nil {
-		return err
+	if kind, full := g.fullFor(client); full {
+		return overLimit(kind)
 	}
-	if over(g.Dials(), g.Limits().Dials) {
-		return overDials
+	if reached(g.Dials(), g.Limits().Dials) {
+		return overLimit(Dials)
 	}
 	return nil
 }
 
-// full says which limit keeps a connection of client out. g.mu is held.
-func (g *Gate) full(client netip.Addr) (Which, error) {
-	switch l := g.Limits(); {
-	case over(g.total, l.Connections):
-		return Connections, overLimit(Connections, "the gateway has as many client connections as it takes (limits.connections); try again, or run more replicas")
-	case over(g.clients[client], l.PerClient):
-		return PerClient, overLimit(PerClient, "this client has as many connections as one may (limits.perClient); reuse connections, or close those that are idle")
+// fullFor reports whether a limit keeps a connection of client out, and which.
+// g.mu is held.
+func (g *Gate) fullFor(client netip.Addr) (kind Kind, full bool) {
+	limits := g.Limits()
+	switch {
+	case reached(g.total, limits.Connections):
+		return Connections, true
+	case reached(g.clients[client], limits.PerClient):
+		return PerClient, true
 	}
-	return "", nil
+	return "", false
 }
 
-// Leave ends what Enter began.
+// Leave ends a connection that Enter counted.
 func (g *Gate) Leave(client netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.add(client, -1)
 }
 
+// add changes the connections of client by n. g.mu is held.
 func (g *Gate) add(client netip.Addr, n int) {
 	if g.clients == nil {
 		g.clients = map[netip.Addr]int{}
 	}
 	g.total += n
-	if g.clients[client] += n; g.clients[client] == 0 {
+	g.clients[client] += n
+	if g.clients[client] == 0 {
 		delete(g.clients, client)
 	}
 }
 
-// Connections returns how many are inside, and of how many clients.
+// Connections returns the number of connections, and of client addresses that
+// have one.
 func (g *Gate) Connections() (connections, clients int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.total, len(g.clients)
 }
 
-// Dial lets a dial begin, which then owes a Dialed, or returns a *flow.Error
-// of class Overloaded.
+// Dial counts a dial, which must end with Dialed. If the limit is reached, it
+// counts nothing and returns a *flow.Error of class Overloaded.
 func (g *Gate) Dial() error {
-	if n := g.dials.Add(1); over(int(n-1), g.Limits().Dials) {
+	before := g.dials.Add(1) - 1
+	if reached(int(before), g.Limits().Dials) {
 		g.dials.Add(-1)
-		g.refused(Dials)
-		return overDials
+		g.countRefusal(Dials)
+		return overLimit(Dials)
 	}
 	return nil
 }
 
-// Dialed ends what Dial began.
+// Dialed ends a dial that Dial counted.
 func (g *Gate) Dialed() { g.dials.Add(-1) }
 
-// Dials returns how many are in progress.
+// Dials returns the number of dials in progress.
 func (g *Gate) Dials() int { return int(g.dials.Load()) }
 
-func over(n, limit int) bool { return limit > 0 && n >= limit }
+func reached(n, limit int) bool { return limit > 0 && n >= limit }
 
-func (g *Gate) refused(w Which) {
+func (g *Gate) countRefusal(k Kind) {
 	if g.Refused != nil {
-		g.Refused(w)
+		g.Refused(k)
 	}
 }
 
-var overDials = overLimit(Dials, "as many connections as may are being opened (limits.dials): do the targets answer?")
+// hints say which setting helps.
+var hints = map[Kind]string{
+	Connections: "the gateway has as many client connections as limits.connections allows: try again, or run more replicas",
+	PerClient:   "this client has as many connections as limits.perClient allows: reuse connections, or close idle ones",
+	Dials:       "as many connections to targets are being opened as limits.dials allows: check whether the targets answer",
+}
 
-func overLimit(w Which, hint string) error {
-	return &flow.Error{Class: flow.Overloaded, Op: "limit", Hint: hint, Err: errors.New("limit of " + string(w) + " reached")}
+// overLimit returns a new error each time, because others add to the hints of
+// errors.
+func overLimit(k Kind) error {
+	return &flow.Error{Class: flow.Overloaded, Op: "limit", Hint: hints[k], Err: errors.New("limit of " + string(k) + " reached")}
 }

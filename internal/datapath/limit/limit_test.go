@@ -10,9 +10,9 @@ import (
 
 var alice, bob = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::2")
 
-func refusals(g *Gate) map[Which]int {
-	m := map[Which]int{}
-	g.Refused = func(w Which) { m[w]++ }
+func refusals(g *Gate) map[Kind]int {
+	m := map[Kind]int{}
+	g.Refused = func(k Kind) { m[k]++ }
 	return m
 }
 
