@@ -1,12 +1,16 @@
-// Package datapath is the road that every connection takes, and this file is
-// the order:
+// Package datapath is the road: the order of stages that every connection
+// passes. This file is the order:
 //
 //	accept → mux → httpproxy | socks5 | sni | forward → policy(name) → resolve → policy(address) → dial → relay
 //
-// The order is law. A name that is denied is never looked up, and the address
-// that was judged is the address that is dialled, so DNS can't answer twice.
-// The stages are packages below this one; they share words (package flow) and
-// don't know one another.
+// The order is a security property. A name that the policy denies is never
+// looked up. The address that the policy judged is the address that is dialled,
+// so a second answer of the DNS cannot replace it. The stages are packages below
+// this one. They share packages flow and host and do not import one another.
+//
+// A front end calls Connect and then Tunnel, or Finish if Connect fails. A front
+// end that keeps connections to its targets calls Judge for each request, and
+// Dial when it needs a new connection.
 package datapath
 
 import (
@@ -26,45 +30,47 @@ import (
 	"github.com/pandoproxy/pando/internal/host"
 )
 
-// Road walks requests from the front ends to their targets. Its fields must
-// not change once it is in use.
+// Road takes requests from the front ends to their targets. Its fields must not
+// change once it is in use. All of them are required, and so is a policy.
 type Road struct {
-	// Ready waits until the tailnet is up and returns nil, or says why it
-	// isn't. Nothing is dialled before: what the tailnet will route must not
-	// go out directly because its routes are not known yet.
+	// Ready waits until the tailnet is up and returns nil, or returns why it is
+	// not. Nothing is dialled before: an address that the tailnet will route must
+	// not be dialled directly because its route is not known yet.
 	Ready    func(ctx context.Context) error
 	Resolver *resolve.Resolver
-	// Routes reports of each address whether a peer carries it. When none is
-	// carried it may wait for a route that was there a moment ago.
+	// Routes reports for each address whether a peer of the tailnet carries it.
+	// If no peer carries any of them, it may wait for a route that has just
+	// disappeared.
 	Routes func(context.Context, []netip.Addr) []bool
 	Dialer *dial.Dialer
 	Relay  *relay.Relay
 	Limit  *limit.Gate
-	// Carrier says in words which peer carries the address and how it fares, for
-	// a person who looks for what is broken; empty when none does.
+	// Carrier describes the peer that carries an address, and its state, for a
+	// person who looks for a fault. It returns "" if no peer carries the address.
 	Carrier func(netip.Addr) string
-	// Finished gets each flow's record once, when the flow has ended.
+	// Finished is called once for each flow, with its record, when it has ended.
 	Finished func(*flow.Record)
 
-	policy atomic.Pointer[policy.Policy]
-	live   liveFlows
-	cut    atomic.Pointer[flow.Error]
+	policy   atomic.Pointer[policy.Policy]
+	live     liveFlows
+	cutCause atomic.Pointer[flow.Error]
 }
 
-// Cut gives the flows that fail from now on their cause: the gateway ends them.
-func (r *Road) Cut(why string) {
-	r.cut.Store(&flow.Error{Class: flow.Cut, Op: "drain", Err: errors.New(why), Hint: "the gateway was shutting down"})
+// SetCutCause makes why the cause of all flows that fail from now on: the
+// gateway ends them.
+func (r *Road) SetCutCause(why string) {
+	r.cutCause.Store(&flow.Error{Class: flow.Cut, Op: "drain", Err: errors.New(why), Hint: "the gateway was shutting down"})
 }
 
 // Policy returns the policy in force.
 func (r *Road) Policy() *policy.Policy { return r.policy.Load() }
 
-// SetPolicy replaces the policy for requests to come.
+// SetPolicy replaces the policy for later requests.
 func (r *Road) SetPolicy(p *policy.Policy) { r.policy.Store(p) }
 
-// Connect walks the whole road for a tunnel and returns the connection to its
-// target, which the caller closes. It fills in rec as it goes. The error is a
-// *flow.Error.
+// Connect takes a tunnel through all stages and returns the connection to its
+// target. The caller closes it. Connect fills in rec at each stage. The error is
+// a *flow.Error.
 func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) {
 	targets, err := r.Judge(ctx, rec)
 	if err != nil {
@@ -73,65 +79,100 @@ func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) 
 	return r.Dial(ctx, rec, targets)
 }
 
-// Walk connects to a target by the road that clients take, and notes in t what
-// each stage did. It is no flow: it is neither logged nor counted, nor held to
-// the limits. It fills in rec as it goes; the caller closes the connection. The
-// error is a *flow.Error. A nil t notes nothing.
-func (r *Road) Walk(ctx context.Context, rec *flow.Record, t *Trace) (net.Conn, error) {
-	targets, err := r.judge(ctx, rec, t)
+// Judge takes a flow through the stages before dial. It returns the addresses
+// that the flow may use, at least one. The error is a *flow.Error.
+func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
+	r.live.update(rec)
+	return r.targets(ctx, rec, nil)
+}
+
+// Dial connects to one of the targets that Judge returned for rec. The caller
+// closes the connection. The error is a *flow.Error.
+func (r *Road) Dial(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
+	if err := r.Limit.Dial(); err != nil {
+		return nil, err
+	}
+	defer r.Limit.Dialed()
+	conn, err := r.reach(ctx, rec, targets)
 	if err != nil {
 		return nil, err
 	}
-	return r.dial(ctx, rec, targets)
+	r.live.update(rec)
+	return conn, nil
 }
 
-// Judge is the road up to policy(address): it returns the addresses that rec's
-// request may be sent to, at least one, or a *flow.Error.
-func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, error) {
-	r.live.note(rec)
-	return r.judge(ctx, rec, nil)
+// Probe connects to a target through the same stages as a flow, but it is not a
+// flow: it is not logged, not counted and not limited. It fills in rec at each
+// stage, and t, unless t is nil, with what each stage decided. The caller closes
+// the connection. The error is a *flow.Error.
+func (r *Road) Probe(ctx context.Context, rec *flow.Record, t *Trace) (net.Conn, error) {
+	targets, err := r.targets(ctx, rec, t)
+	if err != nil {
+		return nil, err
+	}
+	return r.reach(ctx, rec, targets)
 }
 
-func (r *Road) judge(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.Target, error) {
-	host, err := host.Parse(rec.Host)
+// targets is the order of the stages up to policy(address).
+func (r *Road) targets(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.Target, error) {
+	h, err := host.Parse(rec.Host)
 	if err != nil {
 		return nil, err
 	}
 	p := r.policy.Load()
-	q := policy.Query{Client: rec.Client.Addr(), Name: host.Name, Port: rec.Port}
-	v := p.Name(q)
-	t.named(v)
-	if v.Deny {
-		if v.Final(p.Mode) {
-			rec.Rule = v.Rule
-			return nil, denial(v, rec.Host)
-		}
-		rec.Report = v.Reason.String() + " " + v.Rule
+	q := policy.Query{Client: rec.Client.Addr(), Name: h.Name, Port: rec.Port}
+	if err := judgeName(p, q, rec, t); err != nil {
+		return nil, err
 	}
 	if err := r.Ready(ctx); err != nil {
 		return nil, err
 	}
-
-	start := time.Now()
-	answer, err := r.Resolver.Lookup(ctx, host)
-	if rec.Source = answer.Source; !host.Addr.IsValid() {
-		rec.Resolve = time.Since(start)
-	}
-	t.looked(answer)
+	answer, err := r.lookUp(ctx, h, rec, t)
 	if err != nil {
 		return nil, err
 	}
-
 	q.Also = answer.Name
+	return judgeAddresses(p, q, answer.Addrs, r.Routes(ctx, answer.Addrs), rec, t)
+}
+
+// judgeName is the stage policy(name).
+func judgeName(p *policy.Policy, q policy.Query, rec *flow.Record, t *Trace) error {
+	v := p.Name(q)
+	t.setName(v)
+	if v.Final(p.Mode) {
+		rec.Rule = v.Rule
+		return denial(v, rec.Host)
+	}
+	if v.Deny {
+		rec.Report = v.Reason.String() + " " + v.Rule
+	}
+	return nil
+}
+
+// lookUp is the stage resolve.
+func (r *Road) lookUp(ctx context.Context, h host.Host, rec *flow.Record, t *Trace) (resolve.Answer, error) {
+	start := time.Now()
+	answer, err := r.Resolver.Lookup(ctx, h)
+	rec.Source = answer.Source
+	if !h.Addr.IsValid() {
+		rec.Resolve = time.Since(start)
+	}
+	t.setAnswer(answer)
+	return answer, err
+}
+
+// judgeAddresses is the stage policy(address). It returns the addresses that
+// pass. If none passes, the error is the first denial.
+func judgeAddresses(p *policy.Policy, q policy.Query, addrs []netip.Addr, routed []bool, rec *flow.Record, t *Trace) ([]flow.Target, error) {
 	var targets []flow.Target
 	var denied error
-	routed := r.Routes(ctx, answer.Addrs)
-	for i, a := range answer.Addrs {
+	for i, a := range addrs {
 		v := p.Address(q, a, routed[i])
-		t.judged(a, v)
+		t.addAddr(a, v)
 		if v.Final(p.Mode) {
 			if denied == nil {
-				rec.Rule, denied = v.Rule, denial(v, a.String())
+				rec.Rule = v.Rule
+				denied = denial(v, a.String())
 			}
 			continue
 		}
@@ -153,66 +194,64 @@ func (r *Road) judge(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.Ta
 	return targets, nil
 }
 
-// Dial connects to one of targets, which Judge returned for rec.
-func (r *Road) Dial(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
-	if err := r.Limit.Dial(); err != nil {
-		return nil, err
-	}
-	defer r.Limit.Dialed()
-	conn, err := r.dial(ctx, rec, targets)
-	if err == nil {
-		r.live.note(rec)
-	}
-	return conn, err
-}
-
-func (r *Road) dial(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
+// reach is the stage dial.
+func (r *Road) reach(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
 	start := time.Now()
 	conn, target, err := r.Dialer.Dial(ctx, targets)
-	rec.Dial, rec.Addr, rec.Path = time.Since(start), target.Addr, target.Path
+	rec.Dial = time.Since(start)
+	rec.Addr = target.Addr
+	rec.Path = target.Path
 	if err != nil {
-		return nil, r.blame(rec, err)
+		return nil, r.withCarrier(rec, err)
 	}
 	return conn, nil
 }
 
-// blame names the peer that carries a target of the tailnet which does not
-// answer, for it may be that peer that is gone.
-func (r *Road) blame(rec *flow.Record, err error) error {
-	if fe, ok := errors.AsType[*flow.Error](err); ok && (fe.Class == flow.Timeout || fe.Class == flow.Unreachable) && rec.Path == flow.Tailnet {
-		who := r.Carrier(rec.Addr.Addr())
-		if who == "" {
-			who = "no peer routes it any more"
-		}
-		fe.Hint += "; " + rec.Addr.Addr().String() + ": " + who
+// withCarrier adds the peer that carries rec's target to the hint of err, if the
+// target did not answer: the peer may be the cause. It does not change err
+// itself, which others may hold.
+func (r *Road) withCarrier(rec *flow.Record, err error) error {
+	fe, ok := errors.AsType[*flow.Error](err)
+	if !ok || rec.Path != flow.Tailnet || fe.Class != flow.Timeout && fe.Class != flow.Unreachable {
+		return err
 	}
-	return err
+	addr := rec.Addr.Addr()
+	carrier := r.Carrier(addr)
+	if carrier == "" {
+		carrier = "no peer routes it any more"
+	}
+	more := *fe
+	more.Hint += "; " + addr.String() + ": " + carrier
+	return &more
 }
 
-// Tunnel takes both connections, relays until both directions have ended, and
-// then finishes rec and leaves the client's place in Limit, which it takes over.
+// Tunnel takes over both connections and the client's place in Limit. It relays
+// until both directions have ended, and then finishes rec and calls Limit.Leave.
 // It returns at once.
 func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
-	r.live.note(rec)
+	r.live.update(rec)
 	moved := r.Relay.Start(p, func(res relay.Result) {
-		rec.Up, rec.Down, rec.Err = res.Up, res.Down, r.blame(rec, res.Err)
+		rec.Up = res.Up
+		rec.Down = res.Down
+		rec.Err = r.withCarrier(rec, res.Err)
 		r.Finish(rec)
 		r.Limit.Leave(rec.Client.Addr())
 	})
-	r.live.count(rec, moved)
+	r.live.setMoved(rec, moved)
 }
 
-// Finish closes the books on a flow.
+// Finish ends a flow: it completes rec and passes it to Finished.
 func (r *Road) Finish(rec *flow.Record) {
 	rec.Total = time.Since(rec.Start)
-	if cut := r.cut.Load(); cut != nil && rec.Err != nil && flow.ClassOf(rec.Err) != flow.Cut {
-		rec.Err = cut
+	if cause := r.cutCause.Load(); cause != nil && rec.Err != nil && flow.ClassOf(rec.Err) != flow.Cut {
+		rec.Err = cause
 	}
-	r.live.forget(rec)
+	r.live.remove(rec)
 	r.Finished(rec)
 }
 
-// denial turns a verdict into the error that the client is told.
+// denial turns a verdict into the error for the client. target is the name or
+// the address that was judged.
 func denial(v policy.Verdict, target string) error {
 	e := &flow.Error{Class: flow.Denied, Op: "policy", Target: target}
 	switch v.Reason {
@@ -220,12 +259,12 @@ func denial(v policy.Verdict, target string) error {
 		e.Hint = "rule " + v.Rule + " of the gateway's policy denies it"
 		e.Err = errors.New("denied by rule " + v.Rule)
 	case policy.Forbidden:
-		e.Hint = "loopback, link-local, metadata and multicast addresses, and the gateway itself, are never reachable through it"
+		e.Hint = "the gateway never connects to loopback, link-local, metadata and multicast addresses, and never to itself"
 		e.Err = errors.New("forbidden address")
 	case policy.NotRouted:
 		e.Class = flow.NoRoute
-		e.Hint = "no peer of the tailnet routes " + target + ": advertise and approve a route for it, or let it go directly with policy.direct"
-		e.Err = errors.New("no peer routes it")
+		e.Hint = "no tailnet peer routes " + target + ": advertise and approve a route for it, or allow it directly with policy.direct"
+		e.Err = errors.New("no tailnet peer routes it")
 	}
 	return e
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// liveFlows are the flows in progress, as they were when they came to a stage:
-// a record belongs to the flow's own goroutine, so what others read is a copy.
+// liveFlows holds the flows in progress, as they were at their latest stage. A
+// record belongs to the goroutine of its flow, so liveFlows keeps copies.
 type liveFlows struct {
 	mu sync.Mutex
 	m  map[*flow.Record]liveFlow
@@ -17,11 +17,11 @@ type liveFlows struct {
 
 type liveFlow struct {
 	flow.Record
-	moved func() (up, down int64) // nil before the tunnel stands
+	moved func() (up, down int64) // the bytes of the tunnel; nil before it exists
 }
 
-// note takes a copy of rec, whose goroutine calls it.
-func (l *liveFlows) note(rec *flow.Record) {
+// update stores a copy of rec. The goroutine of the flow calls it.
+func (l *liveFlows) update(rec *flow.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.m == nil {
@@ -30,23 +30,26 @@ func (l *liveFlows) note(rec *flow.Record) {
 	l.m[rec] = liveFlow{Record: *rec}
 }
 
-// count has moved tell the bytes of rec's tunnel, if it has not ended by now.
-func (l *liveFlows) count(rec *flow.Record, moved func() (up, down int64)) {
+// setMoved sets the function that counts the bytes of rec's tunnel, unless the
+// tunnel has ended already.
+func (l *liveFlows) setMoved(rec *flow.Record, moved func() (up, down int64)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if f, ok := l.m[rec]; ok {
-		f.moved = moved
-		l.m[rec] = f
+	f, ok := l.m[rec]
+	if !ok {
+		return
 	}
+	f.moved = moved
+	l.m[rec] = f
 }
 
-func (l *liveFlows) forget(rec *flow.Record) {
+func (l *liveFlows) remove(rec *flow.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.m, rec)
 }
 
-// Active counts the flows in progress by front end.
+// Active returns the number of flows in progress for each front end.
 func (r *Road) Active() map[string]int {
 	r.live.mu.Lock()
 	defer r.live.mu.Unlock()
@@ -57,8 +60,9 @@ func (r *Road) Active() map[string]int {
 	return n
 }
 
-// Flows returns the flows in progress, the oldest first, with the bytes that
-// have moved in tunnels so far; at most limit of them, and how many there are.
+// Flows returns the flows in progress, oldest first, at most limit of them, with
+// the bytes that their tunnels have moved so far. total is the number of all
+// flows in progress.
 func (r *Road) Flows(limit int) (list []flow.Record, total int) {
 	r.live.mu.Lock()
 	all := make([]liveFlow, 0, len(r.live.m))

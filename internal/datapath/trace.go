@@ -7,33 +7,34 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 )
 
-// Trace is what the stages of the road did with one request, for a person who
-// asks why. What a request did not come to is nil. Flows are walked with none.
+// Trace records what the stages of the road decided about one request, for a
+// person who asks why. A field is nil if the request ended before its stage. The
+// methods do nothing on a nil Trace: flows have none.
 type Trace struct {
 	Name   *policy.Verdict // of policy(name)
-	Answer *resolve.Answer // without addresses when the lookup failed
-	Addrs  []Judged        // of policy(address), in the order of the answer
+	Answer *resolve.Answer // of resolve; without addresses if the lookup failed
+	Addrs  []Judged        // of policy(address), in the order of Answer
 }
 
-// Judged is an address with the verdict on it.
+// Judged is an address and the verdict on it.
 type Judged struct {
 	Addr netip.Addr
 	policy.Verdict
 }
 
-func (t *Trace) named(v policy.Verdict) {
+func (t *Trace) setName(v policy.Verdict) {
 	if t != nil {
 		t.Name = &v
 	}
 }
 
-func (t *Trace) looked(a resolve.Answer) {
+func (t *Trace) setAnswer(a resolve.Answer) {
 	if t != nil {
 		t.Answer = &a
 	}
 }
 
-func (t *Trace) judged(a netip.Addr, v policy.Verdict) {
+func (t *Trace) addAddr(a netip.Addr, v policy.Verdict) {
 	if t != nil {
 		t.Addrs = append(t.Addrs, Judged{a, v})
 	}

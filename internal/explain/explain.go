@@ -42,7 +42,7 @@ type Explainer struct {
 
 // Road connects to targets as clients do: a *datapath.Road.
 type Road interface {
-	Walk(context.Context, *flow.Record, *datapath.Trace) (net.Conn, error)
+	Probe(context.Context, *flow.Record, *datapath.Trace) (net.Conn, error)
 	Policy() *policy.Policy
 }
 

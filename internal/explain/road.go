@@ -16,7 +16,7 @@ import (
 // stage, and then probes the target.
 func (x *explanation) takeRoad(ctx context.Context) {
 	var trace datapath.Trace
-	conn, err := x.Road.Walk(ctx, &x.rec, &trace)
+	conn, err := x.Road.Probe(ctx, &x.rec, &trace)
 	if conn != nil {
 		defer conn.Close()
 	}

@@ -73,7 +73,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 			why = "the gateway was told to stop at once"
 		}
 		connections, _ := g.limit.Connections()
-		g.road.Cut(why)
+		g.road.SetCutCause(why)
 		tunnels := g.relay.Cut(end, why)
 		requests := 0
 		for _, f := range fronts {

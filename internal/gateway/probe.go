@@ -56,7 +56,7 @@ func (g *Gateway) probe(ctx context.Context) {
 func (g *Gateway) reaches(ctx context.Context, host string, port uint16) error {
 	rec := &flow.Record{Start: time.Now()}
 	rec.Client, rec.Host, rec.Port = netip.AddrPortFrom(localhost, 0), host, port
-	c, err := g.road.Walk(ctx, rec, nil)
+	c, err := g.road.Probe(ctx, rec, nil)
 	if err != nil {
 		return err
 	}
