@@ -84,7 +84,7 @@ func transparent(t *testing.T, w *world) {
 
 	// Plain HTTP, each request by its own Host, on one connection.
 	out := w.curl(t, "-v", "--connect-to", to(1), "http://"+testnet.APIName+"/1", "http://"+testnet.APIName+"/2", "http://denied."+testnet.Zone+"/3", "http://"+testnet.APIName+"/4")
-	if n := strings.Count(out, `"service":"private-api"`); n != 3 || !strings.Contains(out, "403 Forbidden") || !strings.Contains(out, "rule not-this") {
+	if n := strings.Count(out, `"service":"private-api"`); n != 3 || !strings.Contains(out, "403 Denied by Pando policy") || !strings.Contains(out, "rule not-this") {
 		t.Errorf("web: %d answers: %s", n, out)
 	}
 	eventually(t, "three flow lines of web", func() bool { // the last one follows the answer

@@ -9,52 +9,64 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// status is how a class is told to an HTTP client.
+// status is how a class of failure is reported to an HTTP client.
 type status struct {
-	code  int
-	error string // error type of RFC 9209 section 2.3; empty where none fits
-	text  string // the first line of the body
+	code int
+	// reason is the reason phrase. Many clients, such as wget, git, Java and
+	// Python, print nothing else of the answer to a CONNECT.
+	reason string
+	error  string // error type of RFC 9209 section 2.3; empty where none fits
+	text   string // the first line of the body
 }
 
 func statusFor(class flow.Class) status {
 	switch class {
 	case flow.OK:
-		return status{http.StatusOK, "", "ok"}
+		return status{http.StatusOK, "OK", "", "ok"}
 	case flow.BadRequest:
-		return status{http.StatusBadRequest, "http_request_error", "the request is not valid"}
+		return status{http.StatusBadRequest, "Request not valid for Pando", "http_request_error", "the request is not valid"}
 	case flow.Unauthenticated:
-		return status{http.StatusProxyAuthRequired, "http_request_denied", "authentication is required"}
+		return status{http.StatusProxyAuthRequired, "Password required by Pando", "http_request_denied", "authentication is required"}
 	case flow.Denied:
-		return status{http.StatusForbidden, "http_request_denied", "the policy denies this target"}
+		return status{http.StatusForbidden, "Denied by Pando policy", "http_request_denied", "the policy denies this target"}
 	case flow.NotFound:
-		return status{http.StatusBadGateway, "dns_error", "the name does not exist"}
+		return status{http.StatusBadGateway, "Name not found by Pando", "dns_error", "the name does not exist"}
 	case flow.ResolveFailed:
-		return status{http.StatusBadGateway, "dns_error", "the name could not be resolved"}
+		return status{http.StatusBadGateway, "Name not resolved by Pando: no resolver answered", "dns_error", "the name could not be resolved"}
 	case flow.NoRoute:
-		return status{http.StatusBadGateway, "destination_ip_unroutable", "nothing carries this address"}
+		return status{http.StatusBadGateway, "No route from Pando to the target", "destination_ip_unroutable", "no peer routes this address"}
 	case flow.Refused:
-		return status{http.StatusBadGateway, "connection_refused", "the target refused the connection"}
+		return status{http.StatusBadGateway, "Target refused the connection from Pando", "connection_refused", "the target refused the connection"}
 	case flow.Unreachable:
-		return status{http.StatusBadGateway, "destination_unavailable", "the target is unreachable"}
+		return status{http.StatusBadGateway, "Target not reachable from Pando", "destination_unavailable", "the target is unreachable"}
 	case flow.Timeout:
-		return status{http.StatusGatewayTimeout, "connection_timeout", "nothing answered in time"}
+		return status{http.StatusGatewayTimeout, "Target did not answer Pando in time", "connection_timeout", "nothing answered in time"}
 	case flow.Reset:
-		return status{http.StatusBadGateway, "connection_terminated", "the target cut the connection"}
+		return status{http.StatusBadGateway, "Target closed the connection from Pando", "connection_terminated", "the target closed the connection"}
 	case flow.BadResponse:
-		return status{http.StatusBadGateway, "http_protocol_error", "the target's answer is not valid"}
+		return status{http.StatusBadGateway, "Target sent Pando an invalid answer", "http_protocol_error", "the target's answer is not valid"}
 	case flow.Idle:
-		return status{http.StatusGatewayTimeout, "connection_read_timeout", "the connection was idle for too long"}
+		return status{http.StatusGatewayTimeout, "Connection through Pando was idle for too long", "connection_read_timeout", "the connection was idle for too long"}
 	case flow.Overloaded:
-		return status{http.StatusServiceUnavailable, "connection_limit_reached", "the gateway is at its limit"}
+		return status{http.StatusServiceUnavailable, "Pando is at its connection limit", "connection_limit_reached", "the gateway is at its limit"}
 	case flow.NotReady:
-		return status{http.StatusServiceUnavailable, "destination_unavailable", "the gateway is not ready yet"}
+		return status{http.StatusServiceUnavailable, "Pando is not ready", "destination_unavailable", "the gateway is not ready yet"}
 	case flow.Cut:
-		return status{http.StatusServiceUnavailable, "connection_terminated", "the gateway is shutting down"}
+		return status{http.StatusServiceUnavailable, "Pando is shutting down", "connection_terminated", "the gateway is shutting down"}
 	case flow.Loop:
-		return status{http.StatusBadGateway, "proxy_loop_detected", "the request goes in circles"}
-	case flow.Canceled, flow.Internal: // a client that is gone reads no answer
+		return status{http.StatusBadGateway, "Request came back to Pando", "proxy_loop_detected", "the request came back to the gateway"}
+	case flow.Canceled, flow.Internal: // a client that has left reads no answer
 	}
-	return status{http.StatusInternalServerError, "proxy_internal_error", "the gateway failed"}
+	return status{http.StatusInternalServerError, "Pando failed", "proxy_internal_error", "the gateway failed"}
+}
+
+// reasonFor returns the reason phrase for a status code that is sent for st's
+// class. A code other than the class's own is more exact, and so is its phrase.
+func (st status) reasonFor(code int) string {
+	if code == st.code {
+		return st.reason
+	}
+	return http.StatusText(code)
 }
 
 // refuse answers req with err. The connection goes on if nothing of the
@@ -88,7 +100,7 @@ func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) 
 		body += hint + "\n"
 	}
 	w := s.w
-	w.WriteString("HTTP/1.1 " + strconv.Itoa(rec.Status) + " " + http.StatusText(rec.Status) + "\r\n")
+	w.WriteString("HTTP/1.1 " + strconv.Itoa(rec.Status) + " " + st.reasonFor(rec.Status) + "\r\n")
 	w.WriteString("Content-Type: text/plain; charset=utf-8\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
 	w.WriteString("Proxy-Status: " + s.p.name())
 	if st.error != "" {

@@ -44,7 +44,7 @@ func TestStatusFor(t *testing.T) {
 				t.Errorf("statusFor(%v) = %d, %q; want %d, %q", class, st.code, st.error, want.code, want.errorType)
 			}
 			if statusFor(class).text == "" {
-				t.Error("no text for people")
+				t.Errorf("statusFor(%v).text is empty, want words for people", class)
 			}
 		})
 	}
