@@ -13,25 +13,32 @@ import (
 )
 
 func main() {
-	// The first signal says stop, the second says now.
+	// The first signal asks the process to stop, the second to stop at once.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, stop := context.WithCancel(context.Background())
-	cut, stopNow := context.WithCancel(context.Background())
+	cut, stopAtOnce := context.WithCancel(context.Background())
 	go func() {
 		<-signals
 		stop()
 		<-signals
-		stopNow()
+		stopAtOnce()
 	}()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
-	err := cli.Run(ctx, cut, cli.Env{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr, Hangup: hangup})
-	if err != nil {
-		code, told := cli.ExitCode(err)
-		if !told {
-			fmt.Fprintln(os.Stderr, "pando:", err)
-		}
-		os.Exit(code)
+	err := cli.Run(ctx, cut, cli.Env{
+		Args:    os.Args[1:],
+		Environ: os.Environ(),
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Hangup:  hangup,
+	})
+	if err == nil {
+		return
 	}
+	code, printed := cli.ExitCode(err)
+	if !printed {
+		fmt.Fprintln(os.Stderr, "pando:", err)
+	}
+	os.Exit(code)
 }

@@ -1,17 +1,11 @@
 package cli
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,148 +14,166 @@ import (
 	"github.com/pandoproxy/pando/internal/status"
 )
 
-// explainTime bounds the wait for a replica's answer: a little longer than the
-// replica takes itself.
-const explainTime = 70 * time.Second
+// explainTimeout bounds the wait for an explanation, unless --timeout says
+// otherwise. It is a little longer than a replica takes for one at most.
+const explainTimeout = 70 * time.Second
 
 // exitCodes are the exit statuses of pando explain, by class. They are an
 // interface: scripts switch on them.
 var exitCodes = map[flow.Class]int{
-	flow.OK: 0, flow.Internal: 10, flow.BadRequest: 11, flow.Unauthenticated: 12, flow.Denied: 13, flow.NotFound: 14,
-	flow.ResolveFailed: 15, flow.NoRoute: 16, flow.Refused: 17, flow.Unreachable: 18, flow.Timeout: 19, flow.Reset: 20,
-	flow.BadResponse: 21, flow.Idle: 22, flow.Overloaded: 23, flow.NotReady: 24, flow.Cut: 25, flow.Canceled: 26, flow.Loop: 27,
+	flow.OK:              0,
+	flow.Internal:        10,
+	flow.BadRequest:      11,
+	flow.Unauthenticated: 12,
+	flow.Denied:          13,
+	flow.NotFound:        14,
+	flow.ResolveFailed:   15,
+	flow.NoRoute:         16,
+	flow.Refused:         17,
+	flow.Unreachable:     18,
+	flow.Timeout:         19,
+	flow.Reset:           20,
+	flow.BadResponse:     21,
+	flow.Idle:            22,
+	flow.Overloaded:      23,
+	flow.NotReady:        24,
+	flow.Cut:             25,
+	flow.Canceled:        26,
+	flow.Loop:            27,
 }
 
-// exit is an error that was told already, and wants an exit status of its own.
-type exit int
+const explainLong = `Explain why a target can or cannot be reached. A running replica takes the road that clients
+take to the target, and the command prints what each stage did: the policy, each source of names,
+the peer that carries the route, TCP, TLS and HTTP. It ends with the class of the failure and what
+to do about it. Each class has an exit status (docs/troubleshooting.md). Without a target, the replica
+checks itself.
 
-func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+The command asks the replica's admin port (listen.admin), which answers only on the replica's own
+loopback:
 
-// ExitCode is the process's exit status for an error of Run, and told says that
-// it need not be printed any more.
-func ExitCode(err error) (code int, told bool) {
-	if e, ok := errors.AsType[exit](err); ok {
-		return int(e), true
-	}
-	return 1, false
-}
+  kubectl exec pando-0 -- /pando explain https://api.internal.example.com/
+  kubectl exec pando-0 -- /pando explain --client 10.244.1.7 db.internal.example.com:5432
+  kubectl exec pando-0 -- /pando explain`
 
 func explainCommand(env Env) *cobra.Command {
 	var q status.ExplainRequest
-	var address, ca string
-	var asJSON bool
+	var caFile string
+	var port adminPort
+	var out output
 	cmd := &cobra.Command{
 		Use:   "explain [URL | HOST:PORT]",
-		Short: "Tell why a target can or can't be reached: walk the road on a running replica",
-		Long: "Walk the road that clients take to a target, on a running replica, and tell what each stage\n" +
-			"did: the policy, each source of names, the peer that carries the route, TCP, TLS and HTTP. It\n" +
-			"ends with the class of the failure and what to do, and with an exit status for each class\n" +
-			"(docs/operations.md). Without a target it checks the replica itself.\n\n" +
-			"It asks the replica's admin port from the replica's own loopback:\n\n" +
-			"  kubectl exec pando-0 -- /pando explain https://api.internal.example.com/\n" +
-			"  kubectl exec pando-0 -- /pando explain --client 10.244.1.7 db.internal.example.com:5432\n" +
-			"  kubectl exec pando-0 -- /pando explain",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				if q.Target = args[0]; q.Target == "" {
-					return errors.New("the target is empty; leave it out to check the replica itself")
-				}
-			}
-			if ca != "" {
-				pem, err := os.ReadFile(ca)
-				if err != nil {
-					return fmt.Errorf("--ca: %w", err)
-				}
-				q.CA = string(pem)
-			}
-			raw, err := askExplain(cmd.Context(), address, q)
-			if err != nil {
+		Short: "Explain why a target can or cannot be reached, stage by stage",
+		Long:  explainLong,
+		Args:  atMostOne("target"),
+	}
+	port.addFlags(cmd, explainTimeout)
+	out.addFlags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&q.Client, "client", "", "`address` of the client to stand for, which rules of the policy may name")
+	f.StringVar(&q.User, "user", "", "`user:password` of a client, if auth.usersFile requires one")
+	f.BoolVar(&q.TLS, "tls", false, "shake hands with a target that is not an https URL (port 443 always is)")
+	f.BoolVar(&q.HTTP, "http", false, "request / from a target that is not a URL")
+	f.StringVar(&caFile, "ca", "", "`file` of authorities (PEM) that clients trust in addition to the system's")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := readExplainArgs(&q, args, caFile); err != nil {
+			return err
+		}
+		data, err := port.post(cmd.Context(), "/explain", q)
+		if err != nil {
+			return err
+		}
+		var x status.Explanation
+		if err := port.decode(data, &x); err != nil {
+			return err
+		}
+		if out.json() {
+			if _, err := env.Stdout.Write(data); err != nil {
 				return err
 			}
-			var r status.Explanation
-			if err := json.Unmarshal(raw, &r); err != nil {
-				return fmt.Errorf("%s: not the admin port of a replica: %w", address, err)
-			}
-			if asJSON {
-				if _, err := env.Stdout.Write(raw); err != nil {
-					return err
-				}
-			} else {
-				printReport(env.Stdout, &r)
-			}
-			for class, code := range exitCodes {
-				if class.String() == r.Class && code != 0 {
-					return exit(code)
-				}
-			}
-			return nil
-		},
+		} else {
+			printExplanation(env.Stdout, &x)
+		}
+		return exitOf(x.Class)
 	}
-	f := cmd.Flags()
-	f.StringVar(&address, "admin", "127.0.0.1:9002", "admin port of the replica, host:port")
-	f.StringVar(&q.Client, "client", "", "ask for a client at this address, whom the policy may treat in a way of its own")
-	f.StringVar(&q.User, "user", "", "user:password of a client, where auth.usersFile asks for one")
-	f.BoolVar(&q.TLS, "tls", false, "shake hands with a target that is no https URL (port 443 is always tried)")
-	f.BoolVar(&q.HTTP, "http", false, "ask a target that is no URL for /")
-	f.StringVar(&ca, "ca", "", "file with authorities (PEM) that clients trust beside the system's")
-	f.BoolVar(&asJSON, "json", false, "print what the replica answers, as JSON")
 	return cmd
 }
 
-func askExplain(ctx context.Context, address string, q status.ExplainRequest) ([]byte, error) {
-	if err := checkAdmin(address); err != nil {
-		return nil, err
+// readExplainArgs adds the target and the authorities to q.
+func readExplainArgs(q *status.ExplainRequest, args []string, caFile string) error {
+	if len(args) > 0 {
+		q.Target = args[0]
+		if q.Target == "" {
+			return errors.New("the target is empty; leave it out to check the replica itself")
+		}
 	}
-	body, err := json.Marshal(q)
+	if caFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(caFile)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("--ca: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, explainTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/explain", bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("--admin: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	return askAdmin(req, address)
+	q.CA = string(pem)
+	return nil
 }
 
-var marks = map[status.Outcome]string{status.OK: "ok", status.Warn: "WARN", status.Fail: "FAIL"}
+// exitOf returns the error that gives the process the exit status of a class;
+// nil for "ok" and for a class that this version does not know.
+func exitOf(class string) error {
+	for c, code := range exitCodes {
+		if c.String() == class && code != 0 {
+			return exit(code)
+		}
+	}
+	return nil
+}
 
-func printReport(w io.Writer, r *status.Explanation) {
-	what, where := r.Target, r.Device
-	if what == "" {
-		what = "the replica itself"
-	} else if r.Client != "" {
-		what += ", for a client at " + r.Client
+// marks are the words before each stage.
+var marks = map[status.Outcome]string{
+	status.OK:   "ok",
+	status.Warn: "WARN",
+	status.Fail: "FAIL",
+}
+
+func printExplanation(w io.Writer, x *status.Explanation) {
+	subject := x.Target
+	switch {
+	case subject == "":
+		subject = "the replica itself"
+	case x.Client != "":
+		subject += ", for a client at " + x.Client
 	}
-	if where != "" {
-		where = " on " + where
+	if x.Device != "" {
+		subject += " on " + x.Device
 	}
-	fmt.Fprintf(w, "%s%s\n\n", what, where)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, s := range r.Stages {
+	fmt.Fprintf(w, "%s\n\n", subject)
+	printStages(w, x.Stages)
+	if x.Class != flow.OK.String() {
+		fmt.Fprintf(w, "\nclass: %s\n", x.Class)
+		if x.Hint != "" {
+			fmt.Fprintf(w, "what to do: %s\n", x.Hint)
+		}
+		return
+	}
+	isWarning := func(s status.Stage) bool { return s.Status == status.Warn }
+	if slices.ContainsFunc(x.Stages, isWarning) {
+		fmt.Fprintln(w, "\nNo failure, but look at what is marked WARN.")
+		return
+	}
+	fmt.Fprintln(w, "\nNo failure.")
+}
+
+func printStages(w io.Writer, stages []status.Stage) {
+	t := newTable(w)
+	defer t.Flush()
+	for _, s := range stages {
 		took := ""
 		if s.Millis > 0 {
 			took = fmt.Sprintf("  (%.1f ms)", s.Millis)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s%s\n", marks[s.Status], s.Name, strings.ReplaceAll(s.Says, "\n", "; "), took)
+		t.row(marks[s.Status], s.Name, s.Says+took)
 		for _, d := range s.Detail {
-			fmt.Fprintf(t, "\t\t  %s\n", strings.ReplaceAll(d, "\n", "; "))
+			t.row("", "", "  "+d)
 		}
-	}
-	t.Flush()
-	if r.Class == flow.OK.String() {
-		end := "Nothing is in the way."
-		if slices.ContainsFunc(r.Stages, func(s status.Stage) bool { return s.Status == status.Warn }) {
-			end = "Nothing is in the way, but see what is marked WARN."
-		}
-		fmt.Fprintln(w, "\n"+end)
-		return
-	}
-	fmt.Fprintf(w, "\nclass: %s\n", r.Class)
-	if r.Hint != "" {
-		fmt.Fprintf(w, "what to do: %s\n", r.Hint)
 	}
 }

@@ -1,14 +1,8 @@
 package cli
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,172 +12,176 @@ import (
 	"github.com/pandoproxy/pando/internal/status"
 )
 
-// statusTime bounds the wait for a replica's answer.
-const statusTime = 10 * time.Second
+// statusTimeout bounds the wait for a replica's status, unless --timeout says
+// otherwise.
+const statusTimeout = 5 * time.Second
+
+// mostFlows is how many flows pando flows lists, unless --limit says otherwise.
+const mostFlows = 1000
 
 func statusCommand(env Env) *cobra.Command {
-	return askCommand(env, "status", "Show a running replica: its device, its peers and routes, its resolvers and limits", 0, printStatus)
+	const short = "Show a running replica: its device, its peers and routes, its resolvers and limits"
+	return showCommand(env, "status", short, new(int), printStatus)
 }
 
 func flowsCommand(env Env) *cobra.Command {
-	return askCommand(env, "flows", "List the flows in progress of a running replica, the oldest first", 1000, printFlows)
+	flows := new(int)
+	const short = "List the flows in progress of a running replica, the oldest first"
+	cmd := showCommand(env, "flows", short, flows, printFlows)
+	cmd.Flags().IntVar(flows, "limit", mostFlows, "list at most this many flows")
+	return cmd
 }
 
-// askCommand is a command that asks the admin port of a replica.
-func askCommand(env Env, name, short string, flows int, show func(io.Writer, *status.Replica)) *cobra.Command {
-	var address string
-	var asJSON bool
+// showCommand returns a command that shows the status of a replica, with the
+// oldest flows, at most that many.
+func showCommand(env Env, name, short string, flows *int, show func(io.Writer, *status.Replica)) *cobra.Command {
+	var port adminPort
+	var out output
 	cmd := &cobra.Command{
-		Use: name, Short: short, Args: cobra.NoArgs,
-		Long: short + ".\n\nIt asks the replica's admin port (listen.admin), in a pod for example:\n\n  kubectl exec pando-0 -- /pando " + name,
+		Use:   name,
+		Short: short,
+		Long: short + ".\n\nThe command asks the replica's admin port (listen.admin), for example in a pod:\n\n" +
+			"  kubectl exec pando-0 -- /pando " + name,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, err := fetchStatus(cmd.Context(), address, flows)
+			if *flows < 0 {
+				return fmt.Errorf("invalid --limit %d: write how many flows to list", *flows)
+			}
+			data, err := port.get(cmd.Context(), fmt.Sprintf("/status?flows=%d", *flows))
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				_, err := env.Stdout.Write(raw)
+			var st status.Replica
+			if err := port.decode(data, &st); err != nil {
 				return err
 			}
-			var st status.Replica
-			if err := json.Unmarshal(raw, &st); err != nil {
-				return fmt.Errorf("%s: not the admin port of a replica: %w", address, err)
+			if out.json() {
+				_, err := env.Stdout.Write(data)
+				return err
 			}
 			show(env.Stdout, &st)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&address, "admin", "127.0.0.1:9002", "admin port of the replica, host:port")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print what the replica answers, as JSON")
-	if flows > 0 {
-		cmd.Flags().IntVar(&flows, "limit", flows, "list at most so many")
-	}
+	port.addFlags(cmd, statusTimeout)
+	out.addFlags(cmd)
 	return cmd
 }
 
-// checkAdmin reports an address that is none.
-func checkAdmin(address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || strings.ContainsAny(host, "/ ") {
-		return fmt.Errorf("--admin: %q is no address of an admin port; write host:port, such as 127.0.0.1:9002", address)
+// table writes rows of cells in columns.
+type table struct{ *tabwriter.Writer }
+
+func newTable(w io.Writer) table { return table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+// row writes one row. A cell is on one line, whatever its text.
+func (t table) row(cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			fmt.Fprint(t, "\t")
+		}
+		fmt.Fprint(t, oneLine(fmt.Sprint(c)))
 	}
-	return nil
+	fmt.Fprintln(t)
 }
 
-func fetchStatus(ctx context.Context, address string, flows int) ([]byte, error) {
-	if err := checkAdmin(address); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/status?flows=%d", address, flows), nil)
-	if err != nil {
-		return nil, fmt.Errorf("--admin: %w", err)
-	}
-	return askAdmin(req, address)
-}
-
-// askAdmin puts a request to the admin port at address and returns what it answers.
-func askAdmin(req *http.Request, address string) ([]byte, error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy: it is ours that is asked
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("no answer from the admin port at %s: %w; does a replica run there, with listen.admin set?", address, errors.Unwrap(err))
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("answered %s: %s", resp.Status, strings.TrimSpace(string(raw)))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the admin port at %s: %w", address, err)
-	}
-	return raw, nil
-}
+// oneLine returns text with its lines joined.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 func printStatus(w io.Writer, st *status.Replica) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	defer t.Flush()
-	row := func(cells ...any) {
-		for i, c := range cells {
-			if i > 0 {
-				fmt.Fprint(t, "\t")
-			}
-			fmt.Fprint(t, strings.ReplaceAll(fmt.Sprint(c), "\n", "; "))
-		}
-		fmt.Fprintln(t)
-	}
-	d := st.Tailnet
-	row("device", orNone(d.Name), status.Join(d.Addrs))
-	row("state", d.State, map[bool]string{true: "control server connected", false: "control server away"}[d.ControlConnected])
-	if d.KeyExpiry != nil {
-		row("key expires", d.KeyExpiry.Format(time.RFC3339), "in "+time.Until(*d.KeyExpiry).Round(time.Hour).String())
-	}
-	for _, h := range d.Health {
-		row("health", h)
-	}
-	row("ready", st.Ready, "pando "+st.Version+", "+st.Mode+" mode, up "+time.Since(st.Started).Round(time.Second).String())
-	for _, c := range st.Checks {
-		if c.Err != nil {
-			row("check", c.Name, c.Err)
-		}
-		if c.Note != "" {
-			row("check", c.Name, c.Note)
-		}
-	}
+	printDevice(t, st)
 	for _, p := range st.Peers {
-		if len(p.Routes) == 0 {
-			continue
-		}
-		handshake := "no handshake yet"
-		if p.LastHandshake != nil {
-			handshake = "handshake " + time.Since(*p.LastHandshake).Round(time.Second).String() + " ago"
-		}
-		row("router", p.Name, status.Join(p.Routes), map[bool]string{true: "online", false: "OFFLINE"}[p.Online], orNone(p.Path), handshake)
+		printRouter(t, p)
 	}
 	for _, z := range st.Zones {
 		resolvers := strings.Join(z.Resolvers, " ")
 		if resolvers == "" {
-			resolvers = "no resolver: its names do not exist, but for the tailnet's own"
+			resolvers = "no resolver: only names of the tailnet itself exist in this zone"
 		}
-		row("zone", z.Suffix, resolvers)
+		t.row("zone", z.Suffix, resolvers)
 	}
 	for _, r := range st.Resolvers {
-		says := "answers"
+		state := "answers"
 		if r.Fails() {
-			says = "FAILS: " + r.Err
+			state = "FAILS: " + r.Err
 		}
-		row("resolver", r.Server, says)
+		t.row("resolver", r.Server, state)
 	}
 	for _, l := range st.Limits {
 		most := "no limit"
 		if l.Most > 0 {
 			most = fmt.Sprint("of ", l.Most)
 		}
-		row("limit", l.Name, fmt.Sprint(l.Now), most, l.Note)
+		t.row("limit", l.Name, l.Now, most, l.Note)
 	}
-	row("flows", st.FlowsTotal, "in progress")
+	t.row("flows", st.FlowsTotal, "in progress")
+}
+
+func printDevice(t table, st *status.Replica) {
+	d := st.Tailnet
+	control := "control server connected"
+	if !d.ControlConnected {
+		control = "control server not connected"
+	}
+	t.row("device", orDash(d.Name), status.Join(d.Addrs))
+	t.row("state", d.State, control)
+	if d.KeyExpiry != nil {
+		t.row("key expires", d.KeyExpiry.Format(time.RFC3339), "in "+time.Until(*d.KeyExpiry).Round(time.Hour).String())
+	}
+	for _, h := range d.Health {
+		t.row("health", h)
+	}
+	t.row("ready", st.Ready, fmt.Sprintf("pando %s, %s mode, up %v", st.Version, st.Mode, age(st.Started)))
+	for _, c := range st.Checks {
+		if c.Err != nil {
+			t.row("check", c.Name, c.Err)
+		}
+		if c.Note != "" {
+			t.row("check", c.Name, c.Note)
+		}
+	}
+}
+
+// printRouter prints a peer that carries routes.
+func printRouter(t table, p status.Peer) {
+	if len(p.Routes) == 0 {
+		return
+	}
+	online := "online"
+	if !p.Online {
+		online = "OFFLINE"
+	}
+	handshake := "no handshake yet"
+	if p.LastHandshake != nil {
+		handshake = fmt.Sprintf("handshake %v ago", age(*p.LastHandshake))
+	}
+	t.row("router", p.Name, status.Join(p.Routes), online, orDash(p.Path), handshake)
 }
 
 func printFlows(w io.Writer, st *status.Replica) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	defer t.Flush()
-	fmt.Fprintln(t, "AGE\tCLIENT\tFRONT\tTARGET\tPATH\tADDRESS\tUP\tDOWN")
+	t.row("AGE", "CLIENT", "FRONT", "TARGET", "PATH", "ADDRESS", "UP", "DOWN")
 	for _, f := range st.Flows {
 		addr := "-"
 		if f.Addr.IsValid() {
 			addr = f.Addr.String()
 		}
-		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", time.Since(f.Start).Round(time.Second), f.Client, f.Front, f.Target(), orNone(string(f.Path)), addr, f.Up, f.Down)
+		t.row(age(f.Start), f.Client, f.Front, f.Target(), orDash(string(f.Path)), addr, f.Up, f.Down)
 	}
 	if n := st.FlowsTotal - len(st.Flows); n > 0 {
 		fmt.Fprintf(t, "… and %d more\n", n)
 	}
 }
 
-func orNone(s string) string {
-	if s == "" {
+// age returns the time since t, in whole seconds.
+func age(t time.Time) time.Duration { return time.Since(t).Round(time.Second) }
+
+// orDash returns text, or a dash in place of an empty one.
+func orDash(text string) string {
+	if text == "" {
 		return "-"
 	}
-	return s
+	return text
 }

@@ -165,8 +165,8 @@ func (x *explanation) checkRoutes(st status.Replica) {
 	}
 }
 
-// checkZones queries the resolvers of all zones. It fails for a zone of which no
-// resolver answers.
+// checkZones queries the resolvers of all zones. It fails for a zone if none of
+// its resolvers answers.
 func (x *explanation) checkZones(ctx context.Context) {
 	answers := map[string]bool{}
 	failures := map[string]error{}

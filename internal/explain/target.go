@@ -47,7 +47,7 @@ func (x *explanation) probeTarget(ctx context.Context, conn net.Conn) {
 }
 
 // probeTLS shakes hands with the target, whatever certificate it shows, and then
-// verifies the certificate. It returns false if a client could not go on.
+// verifies the certificate. It returns false if a client would end here.
 func (x *explanation) probeTLS(ctx context.Context, conn net.Conn) (*tls.Conn, bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()

@@ -56,8 +56,8 @@ func TestRecordReadsItsOwnJSON(t *testing.T) {
 			if string(second) != string(first) {
 				t.Errorf("written again: %s, want %s", second, first)
 			}
-			if got, want := HintOf(read.Err), HintOf(c.record.Err); got != want {
-				t.Errorf("hint = %q, want %q", got, want)
+			if want := HintOf(c.record.Err); HintOf(read.Err) != want {
+				t.Errorf("hint = %q, want %q", HintOf(read.Err), want)
 			}
 			if c.record.Err == nil && read != c.record {
 				t.Errorf("got %+v, want %+v", read, c.record)

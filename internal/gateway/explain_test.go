@@ -34,8 +34,8 @@ func (r *replica) explain(t *testing.T, args ...string) (string, int) {
 	if err == nil {
 		return out.String(), 0
 	}
-	code, told := cli.ExitCode(err)
-	if !told {
+	code, printed := cli.ExitCode(err)
+	if !printed {
 		t.Fatalf("%q: %v", args, err)
 	}
 	return out.String(), code
@@ -112,7 +112,7 @@ func explained(t *testing.T, w *world) {
 	r.wants(t, []string{"--ca", w.ca(), api}, 0,
 		"on gateway."+testnet.MagicSuffix, testnet.APIAddr.String()+" from zone "+testnet.Zone, "valid for", "record: no entry", "resolver "+testnet.DNSAddr.String(), "NOERROR",
 		"the name has an owner", "cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct ", "last handshake", testnet.APIAddr.String()+":443 answered",
-		"TLS 1.3, for "+testnet.APIName, "expires 20", ", verified", "HTTP/1.1 200 OK", "Nothing is in the way.")
+		"TLS 1.3, for "+testnet.APIName, "expires 20", ", verified", "HTTP/1.1 200 OK", "No failure.")
 	r.wants(t, []string{api}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
 	eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, ", cached") })
 	r.wants(t, []string{"http://typed.example/"}, 0, "from hosts", "hosts: "+testnet.APIAddr.String())
@@ -137,7 +137,7 @@ func explained(t *testing.T, w *world) {
 	r.wants(t, []string{"--http", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  http")
 	r.wants(t, []string{"--http", testnet.APIName + ":7305"}, 21, "class: bad_response", "head of the answer is larger than 1 MiB")
 	r.wants(t, []string{"https://other." + testnet.Zone + ":7303/"}, 21, "class: bad_response", "the target asks for a client certificate")
-	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + ":7304/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "see what is marked WARN")
+	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + ":7304/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "look at what is marked WARN")
 	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")
 	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `unknown scheme "ftp"`)
 	r.wants(t, []string{"--client", "me", api}, 11, "write the client's address")
@@ -214,7 +214,7 @@ func explainedReplica(t *testing.T, w *world) {
 			c.Tailnet.Hostname = "explained" // a name of its own at the control server
 		})
 		r.wants(t, nil, 0, "ok    login", "explained."+testnet.MagicSuffix, "control server connected", "home region loop", "last heard",
-			"cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "Nothing is in the way, but")
+			"cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "No failure, but")
 		if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
 			t.Fatal(err)
 		}

@@ -36,7 +36,7 @@ type Outcome string
 // The outcomes of a stage.
 const (
 	OK   Outcome = "ok"
-	Warn Outcome = "warn" // no failure, but somebody should look
+	Warn Outcome = "warn" // no failure, but a person should look
 	Fail Outcome = "fail"
 )
 

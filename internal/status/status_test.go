@@ -114,7 +114,8 @@ func testHop(t *testing.T) {
 }
 
 func TestJoin(t *testing.T) {
-	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	a := netip.MustParseAddr("10.0.0.1")
+	b := netip.MustParseAddr("fd00::1")
 	for _, c := range []struct {
 		name  string
 		items []netip.Addr

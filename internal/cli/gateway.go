@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/gateway"
+)
+
+func gatewayCommand(cut context.Context, env Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Run one replica of the fleet",
+		Long: "Run one replica of the fleet. Settings come from the defaults, the file given with\n" +
+			"--config (or PANDO_CONFIG), PANDO_* variables and flags. Later ones win.",
+		Args: noArgs,
+	}
+	settings := addConfigFlags(cmd, env)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return runGateway(cmd.Context(), cut, env, replica{load: settings.load, file: settings.file()})
+	}
+	return cmd
+}
+
+// replica is what runGateway runs.
+type replica struct {
+	// load reads the configuration, at the start and after each change.
+	load func() (config.Config, error)
+	file string // watched for changes; empty means none
+	// notes returns lines for the log at the start; nil means none.
+	notes func(config.Config) []string
+}
+
+// runStock runs a replica as the stock container would: without arguments, and
+// with TS_* in the environment. The configuration file and PANDO_* variables
+// override them.
+func runStock(ctx, cut context.Context, env Env) error {
+	base, notes, err := config.FromStock(env.Environ)
+	if err != nil {
+		return fmt.Errorf("cannot use the environment of the stock container:\n%w", err)
+	}
+	file := lookup(env.Environ, "PANDO_CONFIG")
+	return runGateway(ctx, cut, env, replica{
+		load: func() (config.Config, error) {
+			cfg, err := config.LoadOver(base, file, env.Environ, nil)
+			if err != nil {
+				err = fmt.Errorf("invalid configuration:\n%w", err)
+			}
+			return cfg, err
+		},
+		file:  file,
+		notes: func(cfg config.Config) []string { return append(notes, config.StockNotes(cfg)...) },
+	})
+}
+
+// runGateway runs a replica until ctx or cut ends.
+func runGateway(ctx, cut context.Context, env Env, r replica) error {
+	cfg, err := r.load()
+	if err != nil {
+		return err
+	}
+	log, level := logger(cfg.Log, env.Stderr)
+	if r.notes != nil {
+		for _, note := range r.notes(cfg) {
+			log.Info("stock environment", "note", note)
+		}
+	}
+	if lacksKey(cfg.Tailnet) {
+		log.Warn("no auth key is set",
+			"hint", "set tailnet.authKeyFile, tailnet.clientSecretFile or tailnet.kubeSecret; without one, the replica waits for a login at a URL that the log shows")
+	}
+	slog.SetDefault(log) // the engine writes some lines with package log
+	o := gateway.Options{
+		Log:     log,
+		Level:   level,
+		Version: Version,
+		Load:    r.load,
+		Hangup:  env.Hangup,
+	}
+	if r.file != "" {
+		o.Files = []string{r.file}
+	}
+	gw, err := gateway.New(ctx, cfg, o)
+	if err != nil {
+		return err
+	}
+	return gw.Run(ctx, cut)
+}
+
+// lacksKey reports whether nothing can log the device in: no key is set, and no
+// state of an earlier login is there.
+func lacksKey(t config.Tailnet) bool {
+	if t.AuthKey != "" || t.AuthKeyFile != "" || t.ClientSecret != "" || t.ClientSecretFile != "" || t.KubeSecret != "" {
+		return false
+	}
+	if t.StateDir == "" {
+		return true
+	}
+	entries, err := os.ReadDir(t.StateDir)
+	return err != nil || len(entries) == 0
+}
+
+// logger returns the log of a replica, and its level, which may change later.
+func logger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		panic(errors.Join(errors.New("cli: log level was not validated"), err))
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, o)), level
+	}
+	return slog.New(slog.NewJSONHandler(w, o)), level
+}

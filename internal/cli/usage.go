@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// helpCommand is "pando help [command]". Unlike cobra's own, it fails for a
+// command that does not exist.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Show the help of a command",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			of, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return commandNames(of), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return noSuchCommand(of, rest)
+			}
+			of.InitDefaultHelpFlag()
+			of.InitDefaultVersionFlag()
+			return of.Help()
+		},
+	}
+}
+
+// noSuchCommand validates the arguments of a command that only has subcommands:
+// any argument is the name of one that does not exist.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("unknown command %q for %q%s; see '%s --help'",
+		args[0], cmd.CommandPath(), didYouMean(nearest(args[0], commandNames(cmd)), ""), cmd.CommandPath())
+}
+
+// noArgs validates the arguments of a command that takes none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no argument, but got %q; see '%[1]s --help'", cmd.CommandPath(), args[0])
+}
+
+// atMostOne validates the arguments of a command that takes one or none. what
+// names the argument.
+func atMostOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= 1 {
+			return nil
+		}
+		return fmt.Errorf("%s takes one %s, but got %d; see '%[1]s --help'", cmd.CommandPath(), what, len(args))
+	}
+}
+
+// flagError adds to a flag's error which flag was meant, and where help is.
+func flagError(cmd *cobra.Command, err error) error {
+	var names []string
+	if missing, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		return fmt.Errorf("%w%s; see '%s --help'", err, didYouMean(nearest(missing.GetSpecifiedName(), names), "--"), cmd.CommandPath())
+	}
+	return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
+}
+
+// commandNames lists the subcommands of cmd that help shows.
+func commandNames(cmd *cobra.Command) []string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return names
+}
+
+// didYouMean suggests names, each with prefix before it.
+func didYouMean(names []string, prefix string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "; did you mean " + prefix + strings.Join(names, " or "+prefix) + "?"
+}
+
+// nearest returns the names that differ least from word, at most three, the
+// nearest first. It returns none if all differ in more than a few letters.
+func nearest(word string, names []string) []string {
+	const suggestions = 3
+	limit := max(1, min(2, len(word)/2), len(word)/4) // letters to change
+	distances := map[string]int{}
+	for _, name := range names {
+		distance := editDistance(strings.ToLower(word), name)
+		if strings.HasPrefix(name, strings.ToLower(word)) && len(word) > 1 {
+			distance = min(distance, limit)
+		}
+		if distance <= limit {
+			distances[name] = distance
+		}
+	}
+	near := slices.SortedFunc(maps.Keys(distances), func(a, b string) int {
+		return cmp.Or(cmp.Compare(distances[a], distances[b]), cmp.Compare(a, b))
+	})
+	return near[:min(len(near), suggestions)]
+}
+
+// editDistance returns how many letters must be inserted, deleted or replaced to
+// make b of a (Levenshtein's distance).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
