@@ -13,7 +13,7 @@ import (
 func TestReadErrors(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
 		{"empty", "", "no user in it"},
-		{"comments_alone", "# nobody yet\n\n", "no user in it"},
+		{"comments_alone", "# none yet\n\n", "no user in it"},
 		{"no_colon", "ann:a\n\n# people\nbob\n", "line 4: want user:password"},
 		{"no_user", ":secret\n", "line 1: want user:password"},
 		{"no_password", "ann:a\nbob:\n", "line 2: want user:password"},

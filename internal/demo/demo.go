@@ -1,8 +1,8 @@
-// Package demo shows the whole of Pando in one process, without an account, a
-// privilege or a packet that leaves loopback: a tailnet with a private API
-// behind a cloud node, a fleet of three replicas that share a port, and a
-// tour that tells what happens while it happens. The replicas are built by
-// the constructor that `pando gateway` uses.
+// Package demo shows all of Pando in one process: a tailnet with a private API
+// behind a cloud node, a fleet of three replicas that share a port, and a tour
+// that prints what happens. It needs no account and no privilege, and no packet
+// leaves loopback. The replicas come from the constructor that pando gateway
+// uses.
 package demo
 
 import (
@@ -23,24 +23,24 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// Options say how the demo runs.
+// Options are the settings of the demo.
 type Options struct {
-	Listen string    // address of the fleet; empty means 127.0.0.1:1055
-	Out    io.Writer // where the tour is told
-	// Stay keeps the fleet up after the tour until ctx ends.
+	Listen string    // loopback address of the fleet, host:port; empty means 127.0.0.1:1055
+	Out    io.Writer // where the tour is printed
+	// Stay keeps the fleet running after the tour, until the context ends.
 	Stay bool
-	Log  *slog.Logger // nil discards
+	Log  *slog.Logger // of the replicas; nil discards
 }
 
-// replicas is the size of the fleet.
+// replicas is how many replicas the fleet has.
 const replicas = 3
 
-// Demo is the running tailnet and its fleet.
-type Demo struct {
+// demo is the running tailnet and its fleet.
+type demo struct {
 	opts  Options
-	dir   string // keeps the replicas' state and the CA's certificate
-	tls   string // address of the fleet's port for TLS clients that know of no proxy
-	dns   string // and of its DNS answerer, which leads them there
+	dir   string // holds the replicas' state and the CA's certificate
+	tls   string // address of the fleet's port for TLS clients without proxy settings
+	dns   string // address of the fleet's DNS answerer, which sends those clients to the fleet
 	net   *testnet.Net
 	cloud *testnet.Cloud
 	fleet [replicas]*replica
@@ -50,14 +50,14 @@ type Demo struct {
 type replica struct {
 	name   string
 	gw     *gateway.Gateway
-	drain  context.CancelFunc // begins to drain it
+	drain  context.CancelFunc // starts its drain
 	kill   context.CancelFunc // ends it at once
-	ended  chan struct{}
-	err    error // how it ended; read it after ended
-	device string
+	ended  chan struct{}      // closed when it has ended
+	err    error              // how it ended; read it only after ended is closed
+	device string             // its first address on the tailnet
 }
 
-// Run gives the tour and returns nil if every step of it held.
+// Run gives the tour. It returns nil if every step of it passed.
 func Run(ctx context.Context, opts Options) (err error) {
 	if opts.Listen == "" {
 		opts.Listen = "127.0.0.1:1055"
@@ -68,7 +68,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err := checkListen(opts.Listen); err != nil {
 		return err
 	}
-	d := &Demo{opts: opts}
+	d := &demo{opts: opts}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.start(ctx); err != nil {
 		return err
@@ -78,24 +78,24 @@ func Run(ctx context.Context, opts Options) (err error) {
 	}
 	d.invite()
 	if opts.Stay {
-		d.say("\nThe fleet stays up. Ctrl-C ends it.")
+		d.say("\nThe fleet keeps running. Press Ctrl-C to end it.")
 		<-ctx.Done()
 	}
 	return nil
 }
 
-// checkListen makes sure that the fleet will be alone on its port, on loopback.
+// checkListen returns an error unless addr is a port of loopback that is free.
 func checkListen(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("--listen: %q is no address; write one such as 127.0.0.1:1055", addr)
+		return fmt.Errorf("invalid --listen %q: write host:port, such as 127.0.0.1:1055", addr)
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("--listen: %s is not a loopback address; the demo stays on this machine: use 127.0.0.1", host)
+		return fmt.Errorf("invalid --listen: %s is not a loopback address; the demo stays on this machine, so use 127.0.0.1", host)
 	}
 	ln, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s is in use; stop what uses it (ss -ltnp shows it), or run: pando demo --listen 127.0.0.1:2055", addr)
+		return fmt.Errorf("%s is in use; stop the program that uses it (ss -ltnp shows it), or run: pando demo --listen 127.0.0.1:2055", addr)
 	}
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
@@ -103,38 +103,44 @@ func checkListen(addr string) error {
 	return ln.Close()
 }
 
-func (d *Demo) start(ctx context.Context) error {
+func (d *demo) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	var err error
-	if d.dir, err = os.MkdirTemp("", "pando-demo-"); err != nil {
+	d.dir, err = os.MkdirTemp("", "pando-demo-")
+	if err != nil {
 		return err
 	}
 	d.say("A tailnet in this process: control server, relay (DERP) and STUN on loopback.")
-	if d.net, err = testnet.Start(ctx, d.opts.Log); err != nil {
+	d.net, err = testnet.Start(ctx, d.opts.Log)
+	if err != nil {
 		return err
 	}
 	d.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}})
-	if d.cloud, err = d.net.StartCloud(ctx, "cloud", d.opts.Log); err != nil {
+	d.cloud, err = d.net.StartCloud(ctx, "cloud", d.opts.Log)
+	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(d.caFile(), d.cloud.CA, 0o644); err != nil {
 		return err
 	}
-	d.say("A cloud node carries %v. Behind it, and nowhere else:", testnet.Network)
-	d.say("  https://%s at %v, and the only DNS server that knows its name, at %v.", testnet.APIName, testnet.APIAddr, testnet.DNSAddr)
-	if d.tls, d.dns, err = freePorts(); err != nil {
+	d.say("A cloud node carries %v. These two are behind it, and nowhere else:", testnet.Network)
+	d.say("  https://%s at %v", testnet.APIName, testnet.APIAddr)
+	d.say("  a DNS server at %v, the only one that knows this name", testnet.DNSAddr)
+	d.tls, d.dns, err = freePorts()
+	if err != nil {
 		return err
 	}
 	for i := range d.fleet {
-		if d.fleet[i], err = d.startReplica(ctx, i); err != nil {
+		d.fleet[i], err = d.startReplica(ctx, i)
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// freePorts returns two addresses of loopback that nobody uses.
+// freePorts returns two addresses of loopback with ports that are free.
 func freePorts() (a, b string, err error) {
 	var addrs [2]string
 	for i := range addrs {
@@ -142,25 +148,18 @@ func freePorts() (a, b string, err error) {
 		if err != nil {
 			return "", "", err
 		}
-		defer ln.Close() // when both are known
+		defer ln.Close() // once both are known, so that they differ
 		addrs[i] = ln.Addr().String()
 	}
 	return addrs[0], addrs[1], nil
 }
 
-// startReplica starts replica i, or starts it again with the state it had.
-func (d *Demo) startReplica(ctx context.Context, i int) (*replica, error) {
+// startReplica starts replica i. A replica that was started before has its state
+// of then, and so is the same device.
+func (d *demo) startReplica(ctx context.Context, i int) (*replica, error) {
 	r := &replica{name: fmt.Sprintf("pando-%d", i), ended: make(chan struct{})}
-	cfg := config.Default()
-	cfg.Listen = config.Listen{Proxy: d.opts.Listen, DNS: d.dns, ReusePort: true}
-	cfg.SNI = []config.Port{{Listen: d.tls}}
-	cfg.DNS.Zones, cfg.DNS.Fleet = []config.ServedZone{{Suffix: testnet.Zone}}, []string{"127.0.0.1"}
-	cfg.Tailnet.Hostname = r.name
-	cfg.Tailnet.ControlURL = d.net.URL()
-	cfg.Tailnet.AuthKey = testnet.AuthKey
-	cfg.Tailnet.StateDir = filepath.Join(d.dir, r.name)
-	cfg.Drain = config.Drain{Settle: config.Duration(200 * time.Millisecond), Timeout: config.Duration(10 * time.Second)}
-	if err := cfg.Validate(); err != nil {
+	cfg, err := d.replicaConfig(r.name)
+	if err != nil {
 		return nil, err
 	}
 	gw, err := gateway.New(ctx, cfg, gateway.Options{Log: d.opts.Log.With("replica", r.name)})
@@ -185,7 +184,26 @@ func (d *Demo) startReplica(ctx context.Context, i int) (*replica, error) {
 	return r, nil
 }
 
-func (d *Demo) close() error {
+// replicaConfig returns the configuration of the replica called name.
+func (d *demo) replicaConfig(name string) (config.Config, error) {
+	cfg := config.Default()
+	cfg.Listen = config.Listen{Proxy: d.opts.Listen, DNS: d.dns, ReusePort: true}
+	cfg.SNI = []config.Port{{Listen: d.tls}}
+	cfg.DNS.Zones = []config.ServedZone{{Suffix: testnet.Zone}}
+	cfg.DNS.Fleet = []string{"127.0.0.1"}
+	cfg.Tailnet.Hostname = name
+	cfg.Tailnet.ControlURL = d.net.URL()
+	cfg.Tailnet.AuthKey = testnet.AuthKey
+	cfg.Tailnet.StateDir = filepath.Join(d.dir, name)
+	cfg.Drain = config.Drain{
+		Settle:  config.Duration(200 * time.Millisecond),
+		Timeout: config.Duration(10 * time.Second),
+	}
+	return cfg, cfg.Validate()
+}
+
+// close ends the fleet at once, and then the tailnet.
+func (d *demo) close() error {
 	var wg sync.WaitGroup
 	var errs [replicas]error
 	for i, r := range d.fleet {
@@ -211,23 +229,25 @@ func (d *Demo) close() error {
 	return errors.Join(all...)
 }
 
-func (d *Demo) caFile() string { return filepath.Join(d.dir, "ca.pem") }
+func (d *demo) caFile() string { return filepath.Join(d.dir, "ca.pem") }
 
-func (d *Demo) say(format string, args ...any) { fmt.Fprintf(d.opts.Out, format+"\n", args...) }
+// say prints one line of the tour.
+func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.opts.Out, format+"\n", args...) }
 
-// invite prints what a person can try.
-func (d *Demo) invite() {
+// invite prints commands to try.
+func (d *demo) invite() {
 	if d.opts.Stay {
 		d.say("\nTry it from another terminal:")
 	} else {
-		d.say("\nOn a terminal the fleet stays up, and you can try:")
+		d.say("\nOn a terminal the fleet keeps running, and you can try:")
 	}
-	url, ca := "https://"+testnet.APIName+"/hello", d.caFile()
+	url := "https://" + testnet.APIName + "/hello"
+	ca := d.caFile()
 	d.say("  curl --cacert %s -x http://%s %s", ca, d.opts.Listen, url)
 	d.say("  curl --cacert %s -x socks5h://%s %s", ca, d.opts.Listen, url)
 	d.say("  curl -x http://%s http://%s/hello", d.opts.Listen, testnet.APIName)
 	dnsHost, dnsPort, _ := net.SplitHostPort(d.dns)
 	d.say("  dig +short @%s -p %s %s   # the fleet's address", dnsHost, dnsPort, testnet.APIName)
-	d.say("  curl --cacert %s --connect-to ::%s %s   # no proxy: by the name in its TLS hello", ca, d.tls, url)
-	d.say("  curl -i -x http://%s http://169.254.169.254/   # cloud metadata: refused", d.opts.Listen)
+	d.say("  curl --cacert %s --connect-to ::%s %s   # without a proxy: by the name in the TLS ClientHello", ca, d.tls, url)
+	d.say("  curl -i -x http://%s http://169.254.169.254/   # cloud metadata: denied", d.opts.Listen)
 }

@@ -15,25 +15,27 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// The tour holds, on any free port, and says what it promises. With Stay the
-// fleet works on until its context ends. (That the demo ends by itself without,
-// TestStaysOnLoopback sees.)
+// TestTour checks that every step of the tour passes, on any free port, and that
+// with Stay the fleet works until its context ends. TestStaysOnLoopback checks
+// that the demo ends by itself without Stay.
 func TestTour(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	listen, out, ended := freePort(t), new(told), make(chan error, 1)
+	listen := freePort(t)
+	out := new(output)
+	ended := make(chan error, 1)
 	go func() { ended <- demo.Run(ctx, demo.Options{Listen: listen, Out: out, Stay: true}) }()
-	for !strings.Contains(out.String(), "The fleet stays up.") {
+	for !strings.Contains(out.String(), "The fleet keeps running.") {
 		select {
 		case err := <-ended:
-			t.Fatalf("it did not stay: %v\n%s", err, out)
+			t.Fatalf("Run = %v after the tour, want it to keep running\n%s", err, out)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	t.Logf("the tour:\n%s", out)
-	for _, want := range []string{"pando-0", "pando-1", "pando-2", "TLS verified", "queries", "drained under load", "killed under load", "Every step held", "Try it from another terminal", "curl --cacert", "Ctrl-C"} {
+	for _, want := range []string{"pando-0", "pando-1", "pando-2", "TLS verified", "queries", "drained under load", "killed under load", "Every step passed", "Try it from another terminal", "curl --cacert", "Ctrl-C"} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("the tour does not say %q", want)
+			t.Errorf("the tour does not contain %q", want)
 		}
 	}
 	proxy := http.ProxyURL(&url.URL{Scheme: "http", Host: listen})
@@ -45,47 +47,48 @@ func TestTour(t *testing.T) {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			t.Errorf("after the tour: %s", resp.Status)
+			t.Errorf("GET after the tour: %s, want 200", resp.Status)
 		}
 	}
 	select {
 	case err := <-ended:
-		t.Fatalf("it ended by itself: %v", err)
+		t.Fatalf("Run = %v before its context ended", err)
 	default:
 	}
 	cancel()
 	select {
 	case err := <-ended:
 		if err != nil {
-			t.Errorf("Ctrl-C: %v", err)
+			t.Errorf("Run = %v after its context ended, want nil", err)
 		}
 	case <-time.After(20 * time.Second):
-		t.Error("Ctrl-C did not end it")
+		t.Error("Run did not return within 20s after its context ended")
 	}
 	if c, err := net.Dial("tcp", listen); err == nil {
 		c.Close()
-		t.Error("the fleet's port is open still")
+		t.Error("the fleet's port is still open after Run has returned")
 	}
 }
 
-// told is what the demo has said so far.
-type told struct {
+// output is what the demo has printed so far.
+type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (o *told) Write(b []byte) (int, error) {
+func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.Write(b)
 }
 
-func (o *told) String() string {
+func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.String()
 }
 
+// TestTakenPort checks that the demo does not share a port with another program.
 func TestTakenPort(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -93,11 +96,12 @@ func TestTakenPort(t *testing.T) {
 	}
 	defer ln.Close()
 	err = demo.Run(t.Context(), demo.Options{Listen: ln.Addr().String(), Out: new(bytes.Buffer)})
-	if err == nil || !strings.Contains(err.Error(), "is in use; stop what uses it") || !strings.Contains(err.Error(), "--listen") {
-		t.Errorf("err = %v, want what is wrong and what would help", err)
+	if err == nil || !strings.Contains(err.Error(), "is in use; stop the program that uses it") || !strings.Contains(err.Error(), "--listen") {
+		t.Errorf("error = %v, want that the port is in use, and the remedy --listen", err)
 	}
 }
 
+// freePort returns an address of loopback with a port that is free.
 func freePort(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

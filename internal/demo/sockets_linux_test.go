@@ -22,10 +22,10 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// TestStaysOnLoopback runs `pando demo --once` and looks at all its sockets,
-// all the time: none may be connected to anything but this machine. As root
-// it runs in a network namespace whose default route leads to a device that
-// counts: an attempt to call out, however short, is a packet there.
+// TestStaysOnLoopback runs `pando demo --once` and watches all its sockets: none
+// may be connected to another machine. As root it runs the demo in a network
+// namespace whose default route leads to a device that counts packets, so that
+// even the shortest attempt to reach another machine is seen.
 func TestStaysOnLoopback(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "pando")
 	if out, err := exec.Command("go", "build", "-o", bin, "github.com/pandoproxy/pando/cmd/pando").CombinedOutput(); err != nil {
@@ -35,12 +35,13 @@ func TestStaysOnLoopback(t *testing.T) {
 	defer cancel()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, bin, "demo", "--once", "--listen", freePort(t))
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout = &out
+	cmd.Stderr = &out
 	var sent func() uint64
 	if os.Geteuid() == 0 {
 		sent = enterCountingNamespace(t)
 	} else {
-		t.Log("NOT ROOT: only sockets are watched, packets are not counted")
+		t.Log("not root: sockets are watched, but packets are not counted")
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -55,23 +56,23 @@ func TestStaysOnLoopback(t *testing.T) {
 		t.Fatalf("demo: %v\n%s", err, out.String())
 	}
 	if len(remotes) == 0 {
-		t.Fatal("no socket was seen: the test watched nothing")
+		t.Fatal("no socket was seen, want those of the demo: the test watched nothing")
 	}
 	for r := range remotes {
 		if ap := netip.MustParseAddrPort(r); !ap.Addr().Unmap().IsLoopback() {
-			t.Errorf("a socket was connected to %s", r)
+			t.Errorf("a socket was connected to %s, want only loopback", r)
 		}
 	}
 	t.Logf("%d different remote addresses, all of them loopback", len(remotes))
 	if sent != nil {
 		if n := sent(); n != 0 {
-			t.Errorf("%d packets left for the default route", n)
+			t.Errorf("%d packets took the default route, want 0", n)
 		}
 	}
 }
 
-// watch collects the remote addresses of all connected sockets of a process,
-// until stop.
+// watch collects the remote addresses of all connected sockets of a process
+// until stop is closed.
 func watch(pid int, stop <-chan struct{}) map[string]bool {
 	seen := map[string]bool{}
 	for {
@@ -99,6 +100,7 @@ func watch(pid int, stop <-chan struct{}) map[string]bool {
 	}
 }
 
+// socketInodes returns the inodes of the sockets that a process has open.
 func socketInodes(pid int) map[string]bool {
 	m := map[string]bool{}
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
@@ -110,7 +112,8 @@ func socketInodes(pid int) map[string]bool {
 	return m
 }
 
-// procAddr reads an address of /proc/net: each 4 bytes in host order.
+// procAddr reads an address of /proc/net, in which each 4 bytes are in host
+// order.
 func procAddr(s string) netip.AddrPort {
 	host, port, _ := strings.Cut(s, ":")
 	b, err := hex.DecodeString(host)
@@ -126,9 +129,10 @@ func procAddr(s string) netip.AddrPort {
 	return netip.AddrPortFrom(a, p)
 }
 
-// enterCountingNamespace puts this goroutine's thread into a new network
-// namespace with loopback and a default route into a device that only counts.
-// The thread is never given back, so the namespace ends with its process.
+// enterCountingNamespace moves this goroutine's thread into a new network
+// namespace with loopback and a default route to a device that only counts.
+// sent returns how many packets the device has counted. The test's cleanup moves
+// the thread back.
 func enterCountingNamespace(t *testing.T) (sent func() uint64) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -156,11 +160,11 @@ func enterCountingNamespace(t *testing.T) (sent func() uint64) {
 	out := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out0"}, PeerName: "out1"}
 	must(netlink.LinkAdd(out))
 	for _, name := range []string{"out0", "out1"} {
-		// The kernel's own IPv6 chatter (MLD, router solicitation) would count.
+		// The kernel's own IPv6 packets (MLD, router solicitation) would count.
 		must(os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0))
 		l, err := netlink.LinkByName(name)
 		must(err)
-		must(netlink.LinkSetARPOff(l)) // else the kernel would ask who has the address, three times
+		must(netlink.LinkSetARPOff(l)) // otherwise the kernel would send three ARP requests
 		must(netlink.LinkSetUp(l))
 	}
 	l, err := netlink.LinkByName("out0")
@@ -179,7 +183,7 @@ func enterCountingNamespace(t *testing.T) (sent func() uint64) {
 		must(err)
 		return l.Attrs().Statistics.TxPackets
 	}
-	// A packet to anywhere else is counted.
+	// Check that a packet to another machine is counted.
 	before := count()
 	if c, err := net.Dial("udp", "198.51.100.1:9"); err != nil {
 		t.Fatal(err)

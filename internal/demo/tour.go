@@ -22,8 +22,8 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// tour walks through the steps. The first that does not hold ends it.
-func (d *Demo) tour(ctx context.Context) error {
+// tour runs the steps, in order. The first that fails ends it.
+func (d *demo) tour(ctx context.Context) error {
 	steps := []struct {
 		title string
 		run   func(context.Context) error
@@ -31,12 +31,12 @@ func (d *Demo) tour(ctx context.Context) error {
 		{"Three devices", d.devices},
 		{"A private name, resolved through the tunnel", d.byName},
 		{"Any client: plain HTTP and SOCKS5 on the same port", d.otherFronts},
-		{"A client that knows of no proxy: its DNS leads to the fleet", d.noProxy},
-		{"What nobody may reach", d.forbidden},
-		{"Load spreads over the devices", d.spread},
+		{"A client without proxy settings: DNS sends it to the fleet", d.noProxy},
+		{"Targets that no client may reach", d.forbidden},
+		{"Load is spread over the devices", d.spread},
 		{"One replica is drained under load", d.drainOne},
 		{"One replica is killed under load", d.killOne},
-		{"The fleet is made whole again", d.restart},
+		{"Both replicas are started again", d.restart},
 	}
 	for i, s := range steps {
 		d.say("\n%d. %s", i+1, s.title)
@@ -45,11 +45,11 @@ func (d *Demo) tour(ctx context.Context) error {
 			return fmt.Errorf("step %d, %s: %w", i+1, s.title, err)
 		}
 	}
-	d.say("\nEvery step held.")
+	d.say("\nEvery step passed.")
 	return nil
 }
 
-func (d *Demo) devices(context.Context) error {
+func (d *demo) devices(context.Context) error {
 	n := 0
 	for _, dev := range d.net.Devices() {
 		d.say("   %-8s %s", dev.Name, dev.Addr)
@@ -60,11 +60,11 @@ func (d *Demo) devices(context.Context) error {
 	if n != replicas {
 		return fmt.Errorf("the control server lists %d replicas, want %d", n, replicas)
 	}
-	d.say("   The replicas share %s (SO_REUSEPORT); in Kubernetes a Service does that.", d.opts.Listen)
+	d.say("   The replicas share %s (SO_REUSEPORT). In Kubernetes, a Service spreads the load.", d.opts.Listen)
 	return nil
 }
 
-func (d *Demo) byName(ctx context.Context) error {
+func (d *demo) byName(ctx context.Context) error {
 	before := d.cloud.Queries(testnet.APIName)
 	start := time.Now()
 	r, err := d.get(ctx, "http", "https://"+testnet.APIName+"/hello")
@@ -73,29 +73,31 @@ func (d *Demo) byName(ctx context.Context) error {
 	}
 	asked := d.cloud.Queries(testnet.APIName) - before
 	if asked < 1 {
-		return errors.New("the private DNS server was not asked")
+		return errors.New("the private DNS server received no query")
 	}
-	d.say("   CONNECT %s:443 → 200, TLS verified, in %v: %+v", testnet.APIName, time.Since(start).Round(time.Millisecond), r)
-	d.say("   The private DNS server saw %d queries; the DNS of this machine doesn't know the name.", asked)
+	d.say("   CONNECT %s:443 → 200, TLS verified, in %v", testnet.APIName, time.Since(start).Round(time.Millisecond))
+	d.say("   The API answered: %+v", r)
+	d.say("   The private DNS server received %d queries. This machine's own DNS does not know the name.", asked)
 	return nil
 }
 
-func (d *Demo) otherFronts(ctx context.Context) error {
+func (d *demo) otherFronts(ctx context.Context) error {
 	r, err := d.get(ctx, "http", "http://"+testnet.APIName+"/plain")
 	if err != nil {
 		return err
 	}
 	d.say("   GET http://%s/plain → via device %s", r.Host, r.Device)
-	if r, err = d.get(ctx, "socks5h", "https://"+testnet.APIName+"/socks"); err != nil {
+	r, err = d.get(ctx, "socks5h", "https://"+testnet.APIName+"/socks")
+	if err != nil {
 		return err
 	}
 	d.say("   socks5h → https://%s%s via device %s", r.Host, r.Path, r.Device)
 	return nil
 }
 
-// noProxy is a client whose resolver is the fleet's, as a pod's is by way of
-// cluster DNS. It has no other setting.
-func (d *Demo) noProxy(ctx context.Context) error {
+// noProxy is a client whose resolver is the fleet's DNS answerer. A pod gets there
+// through cluster DNS. The client has no other setting.
+func (d *demo) noProxy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -105,7 +107,7 @@ func (d *Demo) noProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, port, err := net.SplitHostPort(d.tls) // a Service would make 443 of it
+	_, port, err := net.SplitHostPort(d.tls) // a Service would offer it as port 443
 	if err != nil {
 		return err
 	}
@@ -132,14 +134,14 @@ func (d *Demo) noProxy(ctx context.Context) error {
 		return err
 	}
 	if !r.TLS || r.Host != testnet.APIName {
-		return fmt.Errorf("the API saw %+v", r)
+		return fmt.Errorf("the API received %+v, want TLS with the host %s", r, testnet.APIName)
 	}
-	d.say("   DNS at %s: %s is at %v, the fleet.", d.dns, testnet.APIName, addrs[0])
-	d.say("   TLS to it, told apart by server name, verified against the API's own certificate: via device %s", r.Device)
+	d.say("   DNS at %s answers that %s is at %v, which is the fleet.", d.dns, testnet.APIName, addrs[0])
+	d.say("   The fleet finds the target by the server name of TLS. The certificate is the API's own: via device %s", r.Device)
 	return nil
 }
 
-func (d *Demo) forbidden(ctx context.Context) error {
+func (d *demo) forbidden(ctx context.Context) error {
 	for _, target := range []string{"http://169.254.169.254/latest/meta-data/", "http://2130706433/", "http://[::ffff:7f00:1]/", "http://192.0.2.7/"} {
 		resp, err := d.do(ctx, "http", target)
 		if err != nil {
@@ -148,7 +150,7 @@ func (d *Demo) forbidden(ctx context.Context) error {
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusForbidden && resp.StatusCode != http.StatusBadGateway {
-			return fmt.Errorf("%s answered %s", target, resp.Status)
+			return fmt.Errorf("GET %s: %s, want 403 or 502", target, resp.Status)
 		}
 		line, _, _ := strings.Cut(string(body), "\n")
 		d.say("   %-42s %d  %s", target, resp.StatusCode, line)
@@ -156,7 +158,7 @@ func (d *Demo) forbidden(ctx context.Context) error {
 	return nil
 }
 
-func (d *Demo) spread(ctx context.Context) error {
+func (d *demo) spread(ctx context.Context) error {
 	const n = 60
 	devices := map[string]int{}
 	for range n {
@@ -168,12 +170,12 @@ func (d *Demo) spread(ctx context.Context) error {
 	}
 	d.sayDevices(fmt.Sprintf("%d connections", n), devices)
 	if len(devices) != replicas {
-		return fmt.Errorf("only %d of %d devices carried load", len(devices), replicas)
+		return fmt.Errorf("%d of %d devices carried connections, want all", len(devices), replicas)
 	}
 	return nil
 }
 
-func (d *Demo) drainOne(ctx context.Context) error {
+func (d *demo) drainOne(ctx context.Context) error {
 	r := d.fleet[1]
 	res, err := d.underLoad(ctx, func() error {
 		r.drain()
@@ -183,15 +185,15 @@ func (d *Demo) drainOne(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("   %s said it leaves, closed its port, let its work finish and left the tailnet.", r.name)
+	d.say("   %s became not ready, closed its port, finished its work and left the tailnet.", r.name)
 	d.sayLoad(res)
 	if cut := res.failed - res.kinds[resetInQueue]; cut > 0 {
-		return fmt.Errorf("%d connections failed that a drain should have spared", cut)
+		return fmt.Errorf("the drain broke %d connections, want 0", cut)
 	}
 	return nil
 }
 
-func (d *Demo) killOne(ctx context.Context) error {
+func (d *demo) killOne(ctx context.Context) error {
 	r := d.fleet[2]
 	res, err := d.underLoad(ctx, func() error {
 		r.kill()
@@ -204,12 +206,12 @@ func (d *Demo) killOne(ctx context.Context) error {
 	d.say("   %s was ended at once, with all its connections.", r.name)
 	d.sayLoad(res)
 	if res.lateFailures > 0 {
-		return fmt.Errorf("%d connections failed after the replica was gone", res.lateFailures)
+		return fmt.Errorf("%d connections failed after the replica had ended, want 0", res.lateFailures)
 	}
 	return nil
 }
 
-func (d *Demo) restart(ctx context.Context) error {
+func (d *demo) restart(ctx context.Context) error {
 	for _, i := range []int{1, 2} {
 		old := d.fleet[i]
 		r, err := d.startReplica(ctx, i)
@@ -217,31 +219,31 @@ func (d *Demo) restart(ctx context.Context) error {
 			return err
 		}
 		d.fleet[i] = r
-		d.say("   %s is back, as the same device %s.", r.name, r.device)
+		d.say("   %s is back as the same device, %s.", r.name, r.device)
 		if r.device != old.device {
-			return fmt.Errorf("%s came back as %s", old.device, r.device)
+			return fmt.Errorf("%s came back as device %s, want %s", r.name, r.device, old.device)
 		}
 	}
 	return d.spread(ctx)
 }
 
-// load is what a burst of new connections met.
+// load is the result of a burst of new connections.
 type load struct {
 	ok, failed   int
-	kinds        map[string]int
-	devices      map[string]int
-	lateFailures int // those begun after the event was over
+	kinds        map[string]int // failures by kind
+	devices      map[string]int // successes by the device that carried them
+	lateFailures int            // failures of connections that began after the event
 }
 
 // Kinds of failure, in words.
 const (
-	resetInQueue = "reset before an answer: they sat in the closing listener's queue (behind a Service the replica is taken out first)"
-	resetMidway  = "reset midway: the replica that carried them died"
+	resetInQueue = "reset before an answer: they were in the queue of the listener that closed (a Service removes the replica first)"
+	resetMidway  = "reset midway: the replica that carried them ended"
 )
 
-// underLoad opens new connections all the time, 8 at once, lets event happen
-// among them, and goes on for a moment.
-func (d *Demo) underLoad(ctx context.Context, event func() error) (load, error) {
+// underLoad opens new connections all the time, 8 at once, runs event after a
+// moment, and ends a moment after event has returned.
+func (d *demo) underLoad(ctx context.Context, event func() error) (load, error) {
 	res := load{kinds: map[string]int{}, devices: map[string]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -275,7 +277,7 @@ func (d *Demo) underLoad(ctx context.Context, event func() error) (load, error) 
 	return res, err
 }
 
-// kind names a failure.
+// kind says in words what kind of failure err is.
 func kind(err error) string {
 	pe, ok := errors.AsType[*proxyError](err)
 	switch {
@@ -287,15 +289,15 @@ func kind(err error) string {
 	return err.Error()
 }
 
-func (d *Demo) sayLoad(res load) {
-	d.say("   %d new connections meanwhile, %d failed.", res.ok+res.failed, res.failed)
+func (d *demo) sayLoad(res load) {
+	d.say("   %d new connections meanwhile: %d succeeded, %d failed.", res.ok+res.failed, res.ok, res.failed)
 	for _, k := range slices.Sorted(maps.Keys(res.kinds)) {
 		d.say("     %d %s", res.kinds[k], k)
 	}
 	d.sayDevices("carried", res.devices)
 }
 
-func (d *Demo) sayDevices(what string, devices map[string]int) {
+func (d *demo) sayDevices(what string, devices map[string]int) {
 	var parts []string
 	for _, r := range d.fleet {
 		if n := devices[r.device]; n > 0 {
@@ -305,9 +307,9 @@ func (d *Demo) sayDevices(what string, devices map[string]int) {
 	d.say("   %s: %s", what, strings.Join(parts, ", "))
 }
 
-// get asks for a target through the fleet, over a connection of its own.
-// scheme is that of the proxy.
-func (d *Demo) get(ctx context.Context, scheme, target string) (testnet.Reply, error) {
+// get requests a target through the fleet, over a connection of its own, and
+// returns the API's answer. scheme is the proxy's: "http" or "socks5h".
+func (d *demo) get(ctx context.Context, scheme, target string) (testnet.Reply, error) {
 	var r testnet.Reply
 	resp, err := d.do(ctx, scheme, target)
 	if err != nil {
@@ -320,15 +322,16 @@ func (d *Demo) get(ctx context.Context, scheme, target string) (testnet.Reply, e
 	return r, json.NewDecoder(resp.Body).Decode(&r)
 }
 
-// proxyError is a failure on the way through the proxy.
+// proxyError is a failure of a request through the proxy.
 type proxyError struct {
 	error
-	established bool // the tunnel was open
+	established bool // whether the tunnel was open
 }
 
 func (e *proxyError) Unwrap() error { return e.error }
 
-func (d *Demo) do(ctx context.Context, scheme, target string) (*http.Response, error) {
+// do requests a target through the fleet, over a connection of its own.
+func (d *demo) do(ctx context.Context, scheme, target string) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(d.cloud.CA)
@@ -357,7 +360,7 @@ func (d *Demo) do(ctx context.Context, scheme, target string) (*http.Response, e
 	return resp, nil
 }
 
-// cancelBody ends a request's context with its body.
+// cancelBody is a body that ends its request's context when it is closed.
 type cancelBody struct {
 	io.ReadCloser
 	cancel context.CancelFunc
