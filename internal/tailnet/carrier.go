@@ -51,7 +51,7 @@ const (
 // carries it.
 func (n *Node) Carrier(addr netip.Addr) (Carrier, bool) {
 	addr = addr.Unmap()
-	p, ok := n.lb.PeerForIP(addr)
+	p, ok := n.lb.PeerForIP(addr) // with the route that matched
 	if !ok || p.IsSelf {
 		return Carrier{}, false
 	}

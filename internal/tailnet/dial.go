@@ -12,13 +12,13 @@ import (
 // dialFunc opens a TCP connection from src, one of the node's own addresses.
 type dialFunc func(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error)
 
-// source returns the node's own address of dst's family, or why dst can't be
-// dialled.
+// source returns the node's own address of dst's family. It returns ErrNotUp or
+// ErrNoRoute when the tailnet cannot carry dst.
 func (n *Node) source(dst netip.Addr) (netip.Addr, error) {
 	if !n.Up() {
 		return netip.Addr{}, ErrNotUp
 	}
-	if !n.routes(dst) {
+	if !n.Routes(dst) {
 		return netip.Addr{}, ErrNoRoute
 	}
 	for _, a := range n.Addrs() {
@@ -26,20 +26,20 @@ func (n *Node) source(dst netip.Addr) (netip.Addr, error) {
 			return a, nil
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("%w: this node has no address of its family", ErrNoRoute)
+	return netip.Addr{}, fmt.Errorf("%w: this node has no address of the same family", ErrNoRoute)
 }
 
-// DialTCP opens a TCP connection to dst through the tailnet. It returns
-// ErrNotUp or ErrNoRoute when dst can't be carried, and otherwise errors that
-// wrap the errno of the failure, in both modes. The caller closes the
-// connection; in userspace mode Close ends it too.
+// DialTCP opens a TCP connection to dst through the tailnet. Its error is a
+// *net.OpError that wraps ErrNotUp, ErrNoRoute, or, in both modes, the errno of
+// the failure. An end of ctx by its deadline counts as ETIMEDOUT. The caller
+// closes the connection. In userspace mode Node.Close ends it too.
 func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
 	src, err := n.source(dst.Addr())
 	if err != nil {
 		return nil, opError("tcp", dst, err)
 	}
-	stuck := time.AfterFunc(stuckAfter, func() { n.suspect(dst.Addr()) })
+	stuck := time.AfterFunc(stuckAfter, func() { n.sessions.suspect(dst.Addr()) })
 	defer stuck.Stop()
 	c, err := n.dial(ctx, src, dst)
 	if err != nil {
@@ -48,8 +48,8 @@ func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	return c, nil
 }
 
-// DialUDP opens a connected UDP socket to dst through the tailnet, with the
-// errors of DialTCP.
+// DialUDP opens a connected UDP socket to dst through the tailnet. It returns
+// the same errors as DialTCP. The caller closes the socket.
 func (n *Node) DialUDP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
 	src, err := n.source(dst.Addr())
@@ -69,7 +69,7 @@ func (n *Node) DialUDP(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	return c, nil
 }
 
-// opError gives err the shape that the net package gives its own, once.
+// opError wraps err in a *net.OpError, as package net does, unless it is one.
 func opError(network string, dst netip.AddrPort, err error) error {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return err

@@ -12,20 +12,22 @@ import (
 type DNS struct {
 	// MagicSuffix is the domain of the nodes themselves; empty means none.
 	MagicSuffix string
-	// Magic says that names under MagicSuffix are answered (MagicDNS is on).
+	// Magic is true when MagicDNS is on: names under MagicSuffix have answers.
 	Magic bool
-	// Records are further names with their addresses (ExtraRecords).
+	// Records are more names with their addresses (ExtraRecords).
 	Records map[string][]netip.Addr
 	// Routes maps a suffix to its resolvers (split DNS). An empty list means
-	// that only the tailnet itself answers for it.
+	// that only the tailnet itself answers for the suffix.
 	Routes map[string][]string
-	// Resolvers answer for every other name; empty means the host's own do.
+	// Resolvers answer for all other names. Empty means that the host's own
+	// resolvers do.
 	Resolvers []string
 	// Search are the domains that complete a short name.
 	Search []string
 }
 
-// DNS returns the current configuration, and false before the node is up.
+// DNS returns the current DNS configuration. The result is false before the node
+// is up.
 func (n *Node) DNS() (DNS, bool) {
 	nm := n.lb.NetMapNoPeers()
 	if nm == nil {
@@ -62,9 +64,9 @@ func (n *Node) DNS() (DNS, bool) {
 	return d, true
 }
 
-// QueryMagicDNS answers a DNS query, in wire form, for a name under
-// DNS.MagicSuffix from the network map, without any I/O. For other names it
-// would ask the network, so the caller must not pass them.
+// QueryMagicDNS answers a DNS query in wire form (RFC 1035 section 4) for a name
+// under DNS.MagicSuffix. It reads the network map and does no I/O. For other names
+// it would send queries, so the caller must not pass them.
 func (n *Node) QueryMagicDNS(ctx context.Context, query []byte) ([]byte, error) {
 	m, ok := n.sys.DNSManager.GetOK()
 	if !ok {

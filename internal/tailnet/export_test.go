@@ -23,14 +23,15 @@ const MaxRTO = userspace.MaxRTO
 // CachedPeer is what the names of cached peers begin with.
 const CachedPeer = cachedPeer
 
-// Patience is how long n waits for a lost route now.
-func Patience(n *Node) time.Duration { return n.patience() }
+// RouteWait returns how long n waits for a lost route now.
+func RouteWait(n *Node) time.Duration { return n.routeWait() }
 
-// SeesControl reports whether n saw the control server when it looked last.
-func SeesControl(n *Node) bool { return n.control.Load() }
+// SeesControl reports whether n was connected to the control server when it
+// looked last.
+func SeesControl(n *Node) bool { return n.control.connected.Load() }
 
 // Suspect has n check the session with the peer that carries addr.
-func Suspect(n *Node, addr netip.Addr) { n.suspect(addr) }
+func Suspect(n *Node, addr netip.Addr) { n.sessions.suspect(addr) }
 
 // Lose has n lose the packets from its peers that which picks; nil ends that.
 func Lose(n *Node, which func(*packet.Parsed) bool) {

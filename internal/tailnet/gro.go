@@ -10,26 +10,28 @@ import (
 	"tailscale.com/wgengine/netstack/gro"
 )
 
-// oneFlow keeps the packets of different flows out of one another's way where
-// netstack joins packets of a batch (GRO).
+// oneFlow makes sure that netstack joins only packets of the same flow into one
+// batch (GRO).
 //
-// gVisor's GRO.Flush stops at the first packet of each of its buckets: when two
-// flows share a bucket, the second one's packet stays where it is, and the
-// library puts the GRO back into a pool that all nodes of the process share. So
-// the packet comes late, or to the stack of another node, which answers with a
-// reset. A GRO that sees one flow alone never holds more than one packet.
+// gVisor's GRO.Flush stops at the first packet of each of its buckets. When two
+// flows share a bucket, the second flow's packet stays there, and the library
+// puts the GRO back into a pool that all nodes of the process share. So the
+// packet arrives late, or at the stack of another node, which answers with a
+// reset. A GRO that sees only one flow never holds more than one packet.
 type oneFlow struct {
 	next tstun.GROFilterFunc
 
 	mu   sync.Mutex
-	seen map[*gro.GRO]flowID // what is in the GROs in use, and in some that are not any more
+	seen map[*gro.GRO]flowID // the flow in each GRO in use, and in some that are no longer used
 }
 
 type flowID struct{ src, dst netip.AddrPort }
 
-// oneFlowMost bounds oneFlow.seen: what is not in it is flushed too often.
-const oneFlowMost = 64
+// flowsKept bounds oneFlow.seen. A GRO that is missing there is only flushed more
+// often than necessary.
+const flowsKept = 64
 
+// filter is a tstun.GROFilterFunc.
 func (o *oneFlow) filter(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
 	id := flowID{p.Src, p.Dst}
 	if g != nil && !o.holds(g, id) {
@@ -39,21 +41,23 @@ func (o *oneFlow) filter(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter
 	fresh := g == nil
 	res, g := o.next(p, t, g)
 	if fresh && g != nil {
-		o.note(g, id)
+		o.remember(g, id)
 	}
 	return res, g
 }
 
+// holds reports whether g holds packets of the flow id.
 func (o *oneFlow) holds(g *gro.GRO, id flowID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.seen[g] == id
 }
 
-func (o *oneFlow) note(g *gro.GRO, id flowID) {
+// remember records that g holds packets of the flow id.
+func (o *oneFlow) remember(g *gro.GRO, id flowID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.seen == nil || len(o.seen) >= oneFlowMost {
+	if o.seen == nil || len(o.seen) >= flowsKept {
 		o.seen = map[*gro.GRO]flowID{}
 	}
 	o.seen[g] = id

@@ -306,7 +306,7 @@ func controlOutage(t *testing.T, w *world) {
 	if !n.Up() {
 		t.Error("the node counts as down in a control-plane outage")
 	}
-	usual := tailnet.Patience(n)
+	usual := tailnet.RouteWait(n)
 	eventually(t, "the outage to be noticed", func() bool { return !tailnet.SeesControl(n) })
 	if err := w.net.StartControl(); err != nil {
 		t.Fatal(err)
@@ -322,7 +322,7 @@ func controlOutage(t *testing.T, w *world) {
 		return w.cloud.Routes(netip.MustParseAddr("10.98.0.1")) && n.Routes(netip.MustParseAddr("10.99.0.1"))
 	})
 	// Routers come back when they do: a lost route is hoped for longer now.
-	eventually(t, "more patience", func() bool { return tailnet.Patience(n) > 2*usual })
+	eventually(t, "more patience", func() bool { return tailnet.RouteWait(n) > 2*usual })
 	// Nobody is to wait for this node later.
 	if err := w.net.ApproveRoutes("outage"); err != nil {
 		t.Fatal(err)

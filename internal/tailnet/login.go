@@ -4,198 +4,192 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"tailscale.com/control/controlclient"
 	"tailscale.com/health"
 	"tailscale.com/ipn"
+	"tailscale.com/ipn/ipnlocal"
 	"tailscale.com/tsconst"
 	"tailscale.com/tstime"
 	"tailscale.com/types/preftype"
 )
 
-// controlEpoch is the time before which no control server tells the truth about
-// it: the library ignores such times too, and its test server tells one.
-var controlEpoch = time.Date(2023, 6, 1, 0, 0, 0, 0, time.UTC)
+const (
+	// loginTime is how long a login with a key may take before the next key is
+	// tried.
+	loginTime = 30 * time.Second
+	loginPoll = 20 * time.Millisecond // between two looks at the state of a login
+)
 
-// noteClock compares the control server's clock with ours.
-func (n *Node) noteClock(t controlclient.ControlTime) {
-	if t.Value.After(controlEpoch) {
-		ahead := time.Until(t.Value)
-		n.clockAhead.Store(&ahead)
-	}
+// login logs a node in, logs it in again when its key has expired, and knows
+// what a login waits for.
+type login struct {
+	opts   Options
+	log    *slog.Logger
+	lb     *ipnlocal.LocalBackend
+	health *health.Tracker
+
+	up        chan struct{} // closed when the node runs for the first time
+	upOnce    sync.Once
+	reloginOn atomic.Bool            // relogin runs
+	relogins  sync.WaitGroup         // its goroutine
+	err       atomic.Pointer[string] // the last error of the control server or the engine; nil means none
+	url       atomic.Pointer[string] // where a person can log in; nil means that this is not needed
 }
 
-// login hands the preferences to the engine. A stored login is used as it is,
-// and then the auth key is not looked at.
-func (n *Node) login() error {
+// start gives the preferences to the engine. If the store holds a login the
+// engine uses it and ignores the auth key.
+func (l *login) start(ctx context.Context) error {
 	prefs := ipn.NewPrefs()
 	prefs.WantRunning = true
-	prefs.ControlURL = n.opts.ControlURL
-	prefs.Hostname = n.opts.Hostname
-	prefs.AdvertiseTags = n.opts.Tags
-	prefs.AdvertiseRoutes = n.opts.AdvertiseRoutes
-	prefs.RouteAll = !n.opts.IgnoreRoutes
+	prefs.ControlURL = l.opts.ControlURL
+	prefs.Hostname = l.opts.Hostname
+	prefs.AdvertiseTags = l.opts.Tags
+	prefs.AdvertiseRoutes = l.opts.AdvertiseRoutes
+	prefs.RouteAll = !l.opts.IgnoreRoutes
 	prefs.CorpDNS = true
-	prefs.ShieldsUp = n.opts.ShieldsUp
+	prefs.ShieldsUp = l.opts.ShieldsUp
 	prefs.NetfilterMode = preftype.NetfilterOff
-	if err := n.lb.Start(ipn.Options{UpdatePrefs: prefs, AuthKey: n.opts.AuthKey}); err != nil {
+	if err := l.lb.Start(ipn.Options{UpdatePrefs: prefs, AuthKey: l.opts.AuthKey}); err != nil {
 		return err
 	}
-	if n.lb.State() == ipn.NeedsLogin && (n.opts.NextKey == nil || n.opts.AuthKey != "") {
-		return n.lb.StartLoginInteractive(n.ctx)
+	if l.lb.State() == ipn.NeedsLogin && (l.opts.NextKey == nil || l.opts.AuthKey != "") {
+		return l.lb.StartLoginInteractive(ctx)
 	}
 	return nil
 }
 
-// loginTime is how long a login with a key may take before another key is
-// tried.
-const loginTime = 30 * time.Second
-
-// relogin logs in with the next key. It goes on trying until the node is up or
-// closed, ever more slowly: the control server hears of it when it is tried, and
-// not of the engine's own tries, which would begin anew, fast, with each.
-func (n *Node) relogin() {
-	defer n.reloggingIn.Store(false)
-	for wait := time.Second; n.ctx.Err() == nil; wait = min(2*wait, time.Minute) {
-		err := n.loginWith(n.opts.NextKey)
-		if err == nil {
-			return
-		}
-		why := err.Error()
-		n.loginErr.Store(&why)
-		n.log.Warn("no login yet", "err", err, "retry_in", wait.String())
-		tstime.Sleep(n.ctx, wait)
-	}
-}
-
-func (n *Node) loginWith(nextKey func(context.Context) (string, error)) (err error) {
-	key, err := nextKey(n.ctx)
-	if err != nil {
-		return err
-	}
-	n.loginErr.Store(nil)
-	defer func() {
-		if err != nil {
-			n.lb.DisconnectControl()
-		}
-	}()
-	if err := n.lb.Start(ipn.Options{AuthKey: key}); err != nil {
-		return err
-	}
-	if err := n.lb.StartLoginInteractive(n.ctx); err != nil {
-		return err
-	}
-	for range loginTime / loginPoll {
-		if n.Up() || n.ctx.Err() != nil {
-			return nil
-		}
-		if why := n.loginErr.Load(); why != nil {
-			return errors.New(*why)
-		}
-		tstime.Sleep(n.ctx, loginPoll)
-	}
-	return fmt.Errorf("no answer to the login within %v: %s", loginTime, n.waitsFor())
-}
-
-const loginPoll = 20 * time.Millisecond
-
-// watch follows the engine's notifications until the node is closed.
-func (n *Node) watch() {
-	defer close(n.watchDone)
-	told := "" // the last error in the log
-	n.lb.WatchNotifications(n.ctx, ipn.NotifyInitialState, nil, func(m *ipn.Notify) bool {
+// watch follows the engine's notifications until ctx ends. It waits for a
+// relogin that it has started.
+func (l *login) watch(ctx context.Context) {
+	defer l.relogins.Wait()
+	logged := "" // the last error in the log
+	l.lb.WatchNotifications(ctx, ipn.NotifyInitialState, nil, func(m *ipn.Notify) bool {
 		if m.ErrMessage != nil {
-			n.loginErr.Store(m.ErrMessage)
-			if n.needsLogin(!n.Up()); !n.reloggingIn.Load() && *m.ErrMessage != told { // who logs in anew says it
-				told = *m.ErrMessage
-				n.log.Warn("tailnet error", "err", told)
+			l.err.Store(m.ErrMessage)
+			l.needsLogin(ctx, !l.running())
+			if !l.reloginOn.Load() && *m.ErrMessage != logged { // relogin logs its own errors
+				logged = *m.ErrMessage
+				l.log.Warn("tailnet reported an error", "err", logged)
 			}
 		}
 		if m.BrowseToURL != nil && *m.BrowseToURL != "" {
-			n.loginURL.Store(m.BrowseToURL)
-			n.log.Warn("tailnet needs a login: open the URL, or set an auth key", "url", *m.BrowseToURL)
+			l.url.Store(m.BrowseToURL)
+			l.log.Warn("login required; open the URL or set tailnet.authKey", "url", *m.BrowseToURL)
 		}
 		if m.State != nil {
-			n.log.Info("tailnet state", "state", m.State.String())
-			n.needsLogin(*m.State == ipn.NeedsLogin && (n.opts.AuthKey == "" || n.wasUp()))
+			l.log.Info("tailnet state changed", "state", m.State.String())
+			l.needsLogin(ctx, *m.State == ipn.NeedsLogin && (l.opts.AuthKey == "" || l.wasUp()))
 			if *m.State == ipn.Running {
-				told = ""
-				n.loginErr.Store(nil)
-				n.loginURL.Store(nil)
-				n.upOnce.Do(func() { close(n.up) })
+				logged = ""
+				l.err.Store(nil)
+				l.url.Store(nil)
+				l.upOnce.Do(func() { close(l.up) })
 			}
 		}
 		return true
 	})
 }
 
-// sayWhy logs what the node waits for until it is up for the first time, ever more
-// rarely, unless it is said by who logs in anew.
-func (n *Node) sayWhy() {
+// needsLogin starts relogin if a login is required, a key source is configured,
+// and none is running. Only watch may call it.
+func (l *login) needsLogin(ctx context.Context, required bool) {
+	if required && l.opts.NextKey != nil && l.reloginOn.CompareAndSwap(false, true) {
+		l.relogins.Go(func() { l.relogin(ctx) })
+	}
+}
+
+// relogin logs in with the next key, and tries again after 1 s, 2 s, and so on
+// up to a minute until the node is up or ctx ends. Between two attempts it
+// disconnects the engine from the control server: the engine's own retries
+// would start fast again with each attempt.
+func (l *login) relogin(ctx context.Context) {
+	defer l.reloginOn.Store(false)
+	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, time.Minute) {
+		err := l.loginWith(ctx, l.opts.NextKey)
+		if err == nil {
+			return
+		}
+		why := err.Error()
+		l.err.Store(&why)
+		l.log.Warn("login failed; will try again", "err", err, "retry_in", wait.String())
+		tstime.Sleep(ctx, wait)
+	}
+}
+
+// loginWith makes one login with a key of nextKey and waits for its result. It
+// returns nil when the node is up or ctx has ended.
+func (l *login) loginWith(ctx context.Context, nextKey func(context.Context) (string, error)) (err error) {
+	key, err := nextKey(ctx)
+	if err != nil {
+		return err
+	}
+	l.err.Store(nil)
+	defer func() {
+		if err != nil {
+			l.lb.DisconnectControl()
+		}
+	}()
+	if err := l.lb.Start(ipn.Options{AuthKey: key}); err != nil {
+		return err
+	}
+	if err := l.lb.StartLoginInteractive(ctx); err != nil {
+		return err
+	}
+	for range loginTime / loginPoll {
+		if l.running() || ctx.Err() != nil {
+			return nil
+		}
+		if why := l.err.Load(); why != nil {
+			return errors.New(*why)
+		}
+		tstime.Sleep(ctx, loginPoll)
+	}
+	return fmt.Errorf("the control server did not answer the login within %v: %s", loginTime, l.waitsFor())
+}
+
+// logUntilUp logs what the login waits for until the node is up for the first
+// time or ctx ends: after 5 s, 10 s, and so on up to a minute. While relogin
+// runs it logs nothing, because relogin does.
+func (l *login) logUntilUp(ctx context.Context) {
 	for wait := 5 * time.Second; ; wait = min(2*wait, time.Minute) {
 		select {
-		case <-n.up:
+		case <-l.up:
 			return
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		if !n.reloggingIn.Load() {
-			n.log.Warn("not on the tailnet yet", "err", n.waitsFor())
+		if !l.reloginOn.Load() {
+			l.log.Warn("not on the tailnet yet", "err", l.waitsFor())
 		}
 	}
 }
 
-// waitsFor says why the node is not up, as far as anybody knows.
-func (n *Node) waitsFor() string {
-	if why := n.loginErr.Load(); why != nil {
+// waitsFor returns the reason why the node is not up, as far as it is known.
+func (l *login) waitsFor() string {
+	if why := l.err.Load(); why != nil {
 		return *why
 	}
-	if u := n.loginURL.Load(); u != nil {
-		return "login needed: set an auth key, or open " + *u
+	if u := l.url.Load(); u != nil {
+		return "login required: set tailnet.authKey, or open " + *u
 	}
-	login := n.sys.HealthTracker.Get().CurrentState().Warnings[tsconst.HealthWarnableLoginState]
-	if why := login.Args[health.ArgError]; why != "" {
-		return "the last try to log in: " + why
+	state := l.health.CurrentState().Warnings[tsconst.HealthWarnableLoginState]
+	if why := state.Args[health.ArgError]; why != "" {
+		return "the last login attempt failed: " + why
 	}
-	return "state " + n.lb.State().String()
+	return "state " + l.lb.State().String()
 }
 
-// watchControl notes when the control server is back, until the node is closed. The
-// engine tells nobody.
-func (n *Node) watchControl() {
-	health, before := n.sys.HealthTracker.Get(), false
-	for t := time.NewTicker(controlEvery); ; {
-		select {
-		case <-n.ctx.Done():
-			t.Stop()
-			return
-		case <-t.C:
-		}
-		connected := health.GetInPollNetMap()
-		if was := n.control.Swap(connected); connected && !was && before {
-			now := time.Now()
-			n.controlBack.Store(&now)
-		}
-		before = before || connected
-	}
-}
+func (l *login) running() bool { return l.lb.State() == ipn.Running }
 
-// controlEvery is how often it is looked whether the control server is there: often
-// enough for those who wait for a route that has gone with its return.
-const controlEvery = 200 * time.Millisecond
-
-// needsLogin begins to log in anew, if it must and may and doesn't already.
-func (n *Node) needsLogin(must bool) {
-	if must && n.opts.NextKey != nil && n.reloggingIn.CompareAndSwap(false, true) {
-		n.workers.Go(n.relogin)
-	}
-}
-
-func (n *Node) wasUp() bool {
+// wasUp reports whether the node has been up since it was started.
+func (l *login) wasUp() bool {
 	select {
-	case <-n.up:
+	case <-l.up:
 		return true
 	default:
 		return false

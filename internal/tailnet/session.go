@@ -2,8 +2,10 @@ package tailnet
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -11,138 +13,121 @@ import (
 	"tailscale.com/types/key"
 )
 
-// A peer can lose its side of a WireGuard session that we hold for good: the
-// library flushes a session when it hears that the other device has restarted,
-// and hears it late when the control server is. What we send into such a
-// session is lost, and WireGuard begins a new one only after 15 s of silence.
-// So the sessions with the peers that carry routes are looked after: when a
-// dial has to wait, and from time to time.
+// A peer can lose its side of a WireGuard session that is still valid for us:
+// the library flushes a session when it hears that the other device has
+// restarted, and it hears that late when the control server is late. What we
+// send into such a session is lost, and WireGuard starts a new one only after
+// 15 s without an answer. So the sessions with the peers that carry routes are
+// checked: when a dial has to wait, and regularly.
 const (
-	stuckAfter  = time.Second            // how long a dial waits before its peer's session is checked
-	checkEvery  = 20 * time.Second       // between two checks of a peer that nobody asked for
-	checkAgain  = 3 * time.Second        // between two checks that somebody asked for
-	answerTime  = 700 * time.Millisecond // for an answer to one ping; there are two tries
-	checksAtAll = 16                     // checks at a time
+	stuckAfter = time.Second            // how long a dial waits before its peer's session is checked
+	checkEvery = 20 * time.Second       // between two regular checks of all peers
+	checkAgain = 3 * time.Second        // least time between two checks of one peer
+	answerTime = 700 * time.Millisecond // for the answer to one ping; there are two attempts
+	checksMost = 16                     // most checks at the same time, and most addresses that wait for one
 )
 
-// suspect has the session with the peer that carries addr looked at: when the
-// peer is there but says nothing in its session, a new one is begun. Nothing
-// waits for it; when it was done a moment ago, it is done in another.
-func (n *Node) suspect(addr netip.Addr) {
+// sessions checks the WireGuard sessions with peers and replaces lost ones.
+type sessions struct {
+	*engine
+	log      *slog.Logger
+	suspects chan netip.Addr // addresses whose peer is to be checked
+	mended   atomic.Int64    // sessions that were replaced
+}
+
+// suspect asks for a check of the session with the peer that carries addr, and
+// returns at once. If that peer was checked less than checkAgain ago, the check
+// is made later.
+func (s *sessions) suspect(addr netip.Addr) {
 	select {
-	case n.suspects <- addr:
-	default: // enough is being looked at
+	case s.suspects <- addr:
+	default: // enough checks are waiting
 	}
 }
 
-// check pings the peer within its session, and beside it. A ping within waits
-// behind what else is sent, so on a full path it can go unanswered; what was
-// received meanwhile shows that the session is well, and a new one would lose
-// all that is on its way.
-func (n *Node) check(ctx context.Context, peer tailcfg.NodeView) {
-	addr, before := peer.Addresses().At(0).Addr(), n.received(peer.Key())
-	if n.answers(ctx, addr, tailcfg.PingTSMP) || !n.answers(ctx, addr, tailcfg.PingDisco) || n.received(peer.Key()) != before || ctx.Err() != nil {
-		return // well, or not there at all: nothing that a new session would mend
+// check pings the peer inside its session, and then outside. If it answers only
+// outside, the session is lost and check starts a new one.
+//
+// A ping inside waits behind other data, so on a full path it can go unanswered.
+// Data that was received meanwhile shows that the session works. A new session
+// would then lose all packets that are on their way.
+func (s *sessions) check(ctx context.Context, peer tailcfg.NodeView) {
+	addr := peer.Addresses().At(0).Addr()
+	before := s.received(peer.Key())
+	if s.answers(ctx, addr, tailcfg.PingTSMP) || !s.answers(ctx, addr, tailcfg.PingDisco) || s.received(peer.Key()) != before || ctx.Err() != nil {
+		return // the session works, or the peer is not reachable: a new session would not help
 	}
-	n.log.Warn("a peer is there but lost its WireGuard session: a new one is begun", "peer", trimDot(peer.Name()))
-	n.sessionsMended.Add(1)
-	n.ResetSession(addr)
-	n.answers(ctx, addr, tailcfg.PingTSMP) // begins it
+	s.log.Warn("peer lost its WireGuard session; starting another", "peer", trimDot(peer.Name()))
+	s.mended.Add(1)
+	s.resetSession(addr)
+	s.answers(ctx, addr, tailcfg.PingTSMP) // the first packet starts the session
 }
 
-// received returns the bytes that WireGuard has had from a peer, all of them
-// authenticated.
-func (n *Node) received(peer key.NodePublic) uint64 {
-	if p, ok := n.sys.Engine.Get().PeerByKey(peer); ok {
+// received returns the number of bytes that WireGuard has received from a peer.
+// All of them are authenticated.
+func (s *sessions) received(peer key.NodePublic) uint64 {
+	if p, ok := s.sys.Engine.Get().PeerByKey(peer); ok {
 		return p.RxBytes()
 	}
 	return 0
 }
 
-// ResetSession forgets the WireGuard session with the peer that carries addr.
-// The next packet to it begins a new one.
-func (n *Node) ResetSession(addr netip.Addr) {
-	if p, ok := n.lb.PeerForIP(addr.Unmap()); ok && !p.IsSelf {
-		n.sys.Engine.Get().ResetDevicePeer(p.Node.Key())
-	}
-}
-
-// SessionsMended returns how many sessions were begun anew because the peer
-// had lost its side.
-func (n *Node) SessionsMended() int64 { return n.sessionsMended.Load() }
-
-// answers pings addr, twice at most.
-func (n *Node) answers(ctx context.Context, addr netip.Addr, kind tailcfg.PingType) bool {
+// answers pings addr twice at most and reports whether it answered.
+func (s *sessions) answers(ctx context.Context, addr netip.Addr, kind tailcfg.PingType) bool {
 	for range 2 {
-		try, cancel := context.WithTimeout(ctx, answerTime)
-		res, err := n.lb.Ping(try, addr, kind, 0)
-		if err == nil && res.Err == "" {
-			cancel()
+		if s.pingOnce(ctx, addr, kind, answerTime) {
 			return true
 		}
-		<-try.Done() // an error may come at once
-		cancel()
 	}
 	return false
 }
 
-// lookAfter checks the sessions of suspects, and from time to time those with
-// all peers that carry routes, until the node is closed. That also keeps the
-// paths open, so that the first connection after a quiet time is as quick as
-// the next.
-func (n *Node) lookAfter() {
+// run checks the sessions of suspects, and every checkEvery those with all peers
+// that carry routes, until ctx ends. The regular checks also keep the paths
+// open: the first connection after a quiet time is as quick as the next.
+func (s *sessions) run(ctx context.Context) {
 	var g errgroup.Group
-	g.SetLimit(checksAtAll)
+	g.SetLimit(checksMost)
 	defer g.Wait()
-	last := map[key.NodePublic]time.Time{} // when a check of a peer began
-	later := map[key.NodePublic]bool{}     // peers that are suspected again when they may be
+	last := map[key.NodePublic]time.Time{} // when the last check of a peer started
+	later := map[key.NodePublic]bool{}     // peers for which a timer will ask again
 	t := time.NewTicker(checkEvery)
 	defer t.Stop()
 	for {
 		var peers []tailcfg.NodeView
-		var suspect netip.Addr
+		var suspect netip.Addr // valid when a dial asked for the check
 		select {
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
-		case suspect = <-n.suspects:
-			if p, ok := n.lb.PeerForIP(suspect.Unmap()); ok && !p.IsSelf && p.Node.Addresses().Len() > 0 {
-				peers = append(peers, p.Node)
+		case suspect = <-s.suspects:
+			if p, ok := s.peerFor(suspect); ok && p.Addresses().Len() > 0 {
+				peers = append(peers, p)
 			}
 		case <-t.C:
 			maps.DeleteFunc(last, func(_ key.NodePublic, t time.Time) bool { return time.Since(t) > checkAgain })
-			peers = n.routers()
+			peers = s.routers()
 		}
 		for _, p := range peers {
 			wait := checkAgain - time.Since(last[p.Key()])
 			switch {
-			case !n.Up():
+			case !s.running():
 			case wait > 0 && suspect.IsValid() && !later[p.Key()]:
 				later[p.Key()] = true
-				time.AfterFunc(wait, func() { n.suspect(suspect) })
+				time.AfterFunc(wait, func() { s.suspect(suspect) })
 			case wait <= 0:
 				last[p.Key()] = time.Now()
 				delete(later, p.Key())
-				g.Go(func() error { n.check(n.ctx, p); return nil })
+				g.Go(func() error { s.check(ctx, p); return nil })
 			}
 		}
 	}
 }
 
-// routers returns the peers that carry routes and that the control server does
-// not know to be offline.
-func (n *Node) routers() (list []tailcfg.NodeView) {
-	nm := n.lb.NetMapWithPeers()
-	if nm == nil {
-		return nil
-	}
-	for _, p := range nm.Peers {
-		if p.Addresses().Len() == 0 || p.AllowedIPs().Len() <= p.Addresses().Len() {
-			continue
-		}
-		if online, ok := p.Online().GetOk(); ok && !online {
-			continue
-		}
-		list = append(list, p)
-	}
-	return list
-}
+// ResetSession discards the WireGuard session with the peer that carries addr.
+// The next packet to that peer starts a new session. Without such a peer it does
+// nothing.
+func (n *Node) ResetSession(addr netip.Addr) { n.resetSession(addr) }
+
+// SessionsMended returns how many sessions were replaced because the peer had
+// lost its side.
+func (n *Node) SessionsMended() int64 { return n.sessions.mended.Load() }

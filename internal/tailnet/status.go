@@ -6,65 +6,81 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"tailscale.com/ipn/ipnstate"
 )
 
-// Status is what a node knows of itself and of its peers.
+// Status is what a node knows about itself and its peers.
 type Status struct {
-	ID        string // the control server's name for the device; empty before it is up
+	ID        string // the control server's name for the device; empty before the node is up
 	Name      string // fully qualified, without a trailing dot
 	Addrs     []netip.Addr
-	State     string    // the engine's word: NeedsLogin, Starting, Running, …
+	State     string    // the engine's name of its state: NeedsLogin, Starting, Running, …
 	Up        bool      // on the tailnet
-	Control   bool      // in contact with the control server; traffic does not need it
-	KeyExpiry time.Time // when the device has to log in again; zero means never
-	Home      string    // DERP region that peers find us at, such as "fra"; empty means none
-	HomeHeard time.Time // when that region's relay was last heard of; zero means never
-	// ClockAhead is how far the control server's clock was ahead of ours at its
-	// last word on it; nil means that it said none.
+	Control   bool      // connected to the control server; traffic does not need it
+	KeyExpiry time.Time // when the device must log in again; zero means never
+	Home      string    // code of the DERP region where peers find us, such as "fra"; empty means none
+	HomeHeard time.Time // when that region's relay last sent something; zero means never
+
+	// ClockAhead is the control server's clock minus ours, as of its last
+	// message with a time. Nil means that it has sent none.
 	ClockAhead *time.Duration
-	Health     []string // what the engine finds wrong, in its own words
-	Peers      []Peer   // by name
+
+	Health []string // problems that the engine reports, in its own words
+	Peers  []Peer   // sorted by name
 }
 
 // Peer is another device of the tailnet.
 type Peer struct {
 	Name          string
 	Addrs         []netip.Addr
-	Routes        []netip.Prefix // what it carries beside its own addresses
-	Online        bool           // in contact with the control server
-	Path          Path
-	LastHandshake time.Time // zero means never
-	Rx, Tx        int64     // bytes received from it, and sent
+	Routes        []netip.Prefix // what it carries besides its own addresses
+	Online        bool           // connected to the control server, as that reports
+	Path          Path           // the zero value while nothing is sent
+	LastHandshake time.Time      // zero means never
+	Rx, Tx        int64          // bytes received from it, and sent to it
 }
 
-// statusAge is how old a status may be: it looks at every peer.
+// statusAge is the greatest age of a Status. Reading one looks at every peer.
 const statusAge = time.Second
 
-// Status returns the state of things, a second old at most.
+// statusCache keeps the last Status.
+type statusCache struct {
+	mu    sync.Mutex
+	value Status
+	read  time.Time // when value was read
+}
+
+// Status returns the node's status. It is at most a second old.
 func (n *Node) Status() Status {
-	n.statusMu.Lock()
-	defer n.statusMu.Unlock()
-	if time.Since(n.statusAt) > statusAge {
-		n.status, n.statusAt = n.readStatus(), time.Now()
+	n.status.mu.Lock()
+	defer n.status.mu.Unlock()
+	if time.Since(n.status.read) > statusAge {
+		n.status.value = n.readStatus()
+		n.status.read = time.Now()
 	}
-	return n.status
+	return n.status.value
 }
 
 func (n *Node) readStatus() Status {
 	health := n.sys.HealthTracker.Get()
 	st := n.lb.Status()
 	s := Status{
-		ID: n.ID(), Name: n.Name(), Addrs: n.Addrs(),
-		State: st.BackendState, Up: n.Up(), Control: health.GetInPollNetMap(), Health: st.Health,
+		ID:         n.ID(),
+		Name:       n.Name(),
+		Addrs:      n.Addrs(),
+		State:      st.BackendState,
+		Up:         n.Up(),
+		Control:    health.GetInPollNetMap(),
+		ClockAhead: n.control.clockAhead.Load(),
+		Health:     st.Health,
 	}
 	if nm := n.lb.NetMapNoPeers(); nm != nil && nm.SelfNode.Valid() {
 		s.KeyExpiry = nm.SelfNode.KeyExpiry()
 		s.HomeHeard = health.GetDERPRegionReceivedTime(nm.SelfNode.HomeDERP())
 	}
-	s.ClockAhead = n.clockAhead.Load()
 	if st.Self != nil {
 		s.Home = st.Self.Relay
 	}
@@ -78,7 +94,14 @@ func (n *Node) readStatus() Status {
 }
 
 func peerOf(p *ipnstate.PeerStatus) Peer {
-	peer := Peer{Name: trimDot(p.DNSName), Addrs: p.TailscaleIPs, Online: p.Online, LastHandshake: p.LastHandshake, Rx: p.RxBytes, Tx: p.TxBytes}
+	peer := Peer{
+		Name:          trimDot(p.DNSName),
+		Addrs:         p.TailscaleIPs,
+		Online:        p.Online,
+		LastHandshake: p.LastHandshake,
+		Rx:            p.RxBytes,
+		Tx:            p.TxBytes,
+	}
 	if peer.Name == "" {
 		peer.Name = p.HostName
 	}
@@ -100,15 +123,15 @@ func peerOf(p *ipnstate.PeerStatus) Peer {
 	return peer
 }
 
-// WriteMetrics writes the engine's own metrics, tailscaled_*, in the text
-// format of Prometheus.
+// WriteMetrics writes the engine's own metrics, tailscaled_*, in the Prometheus
+// text format. It returns the first error of w.
 func (n *Node) WriteMetrics(w io.Writer) error {
 	out := &body{Writer: w, header: http.Header{}}
 	n.sys.UserMetricsRegistry().Handler(out, &http.Request{Method: http.MethodGet})
 	return out.err
 }
 
-// body is a http.ResponseWriter of which only the body is wanted.
+// body is an http.ResponseWriter that keeps only the body.
 type body struct {
 	io.Writer
 	header http.Header

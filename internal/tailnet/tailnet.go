@@ -1,12 +1,14 @@
-// Package tailnet joins a tailnet from inside this process: the Tailscale
-// engine, in userspace or with a kernel TUN device, behind one type, Node. It
-// is, with its two inner rooms, where the engine is imported.
+// Package tailnet joins a tailnet from inside this process. It runs the
+// Tailscale engine, in userspace or with a kernel TUN device, behind one type,
+// Node. With its packages scoped and userspace it is the only product code that
+// drives the engine.
 //
-// A Node dials addresses, never names, and only addresses that a peer routes:
-// what it can't carry it refuses, and never hands to the host's network. It
-// never touches /etc/resolv.conf, the firewall or a sysctl.
+// A Node dials addresses, not names, and only addresses that a peer routes. It
+// refuses all others and never sends them to the host's network. It never
+// changes /etc/resolv.conf, the firewall or a sysctl.
 //
-// The order of things: Start, Wait until it is up, DialTCP and DialUDP, Close.
+// Call Start, then Wait until the node is up, then Warm, then DialTCP and
+// DialUDP. Call Close at the end.
 package tailnet
 
 import (
@@ -17,25 +19,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"tailscale.com/control/controlclient"
-	"tailscale.com/envknob"
-	"tailscale.com/ipn"
-	"tailscale.com/ipn/ipnlocal"
-	"tailscale.com/net/netmon"
-	"tailscale.com/net/netns"
-	"tailscale.com/net/tsdial"
-	"tailscale.com/tsd"
-	"tailscale.com/types/logid"
-	"tailscale.com/types/nettype"
-	"tailscale.com/util/eventbus"
-	"tailscale.com/wgengine"
-	"tailscale.com/wgengine/netstack"
-
-	"github.com/pandoproxy/pando/internal/tailnet/userspace"
 )
 
 // Mode says where the tailnet's TCP/IP runs.
@@ -44,282 +30,193 @@ type Mode string
 const (
 	// Userspace runs TCP/IP inside this process and needs no privilege.
 	Userspace Mode = "userspace"
-	// Kernel uses a TUN device; it needs CAP_NET_ADMIN and Linux.
+	// Kernel uses a TUN device. It needs Linux and CAP_NET_ADMIN.
 	Kernel Mode = "kernel"
 )
 
-// DefaultControlURL is the coordination server used when Options names none.
+// DefaultControlURL is the control server used when Options names none.
 const DefaultControlURL = "https://controlplane.tailscale.com"
 
-// ErrNoRoute says that no peer of the tailnet routes the address.
+// ErrNoRoute means that no peer of the tailnet routes the address.
 var ErrNoRoute = errors.New("no peer of the tailnet routes this address")
 
-// ErrNotUp says that the node has not joined the tailnet yet, or was logged out.
+// ErrNotUp means that the node has not joined the tailnet yet, or was logged out.
 var ErrNotUp = errors.New("the tailnet is not up")
 
-// Options says which tailnet to join, and how. The zero value joins
-// Tailscale's own with a device named after the host, in userspace, with state
-// kept in memory; it will need a login.
+// Options says which tailnet to join, and how. The zero value joins Tailscale's
+// own tailnet service in userspace mode, with a device named after the host and
+// state in memory. That needs a login by a person.
 type Options struct {
-	Mode       Mode   // empty means Userspace
-	Hostname   string // device name; empty means the host's name
-	ControlURL string // empty means DefaultControlURL
-	AuthKey    string // used only when the state holds no login
-	// NextKey is asked for an auth key whenever a login is needed and AuthKey
-	// is empty, was refused, or has served: when the device's own key has
-	// expired, say. It is asked again, ever more slowly, while no login comes
-	// of it. Nil means that such a login waits for a person.
-	NextKey   func(context.Context) (string, error)
-	Tags      []string // "tag:name" each
-	Ephemeral bool     // log out at Close, and be forgotten when unseen
+	// Mode is Userspace or Kernel. Empty means Userspace.
+	Mode Mode
 
-	// IgnoreRoutes leaves out the subnet routes of peers: only the peers
-	// themselves can be reached.
+	// Hostname is the name of the device. Empty means the host's name.
+	Hostname string
+
+	// ControlURL is the control server. Empty means DefaultControlURL.
+	ControlURL string
+
+	// AuthKey logs the device in when Store holds no login.
+	AuthKey string
+
+	// NextKey returns an auth key. It is called whenever a login is needed and
+	// AuthKey is empty, was refused or was already used, for example when the
+	// device's own key has expired. While the login fails it is called again
+	// after 1 s, 2 s, and so on up to a minute. Nil means that such a login
+	// waits for a person.
+	NextKey func(context.Context) (string, error)
+
+	// Tags are the tags to ask for, in the form "tag:name".
+	Tags []string
+
+	// Ephemeral logs the device out at Close. The control server also deletes
+	// the device once it is offline.
+	Ephemeral bool
+
+	// IgnoreRoutes leaves out the subnet routes of peers: only the peers'
+	// own addresses can be reached.
 	IgnoreRoutes bool
 
-	// AdvertiseRoutes are prefixes that this node offers to carry.
+	// AdvertiseRoutes are the prefixes that this node offers to carry.
 	AdvertiseRoutes []netip.Prefix
 
-	// ShieldsUp refuses what peers open towards this node. Without it, they
-	// reach whatever listens on the host's loopback.
+	// ShieldsUp refuses connections that peers open to this node. Without it
+	// they reach whatever listens on the host's loopback address.
 	ShieldsUp bool
 
-	// ServeTCP and ServeUDP, when set, see each flow that peers open towards
-	// the advertised routes before it is forwarded to the host's network. With
-	// a handler the flow ends in this process; with nil and true it is refused;
-	// with false it is forwarded. A TCP handler closes the connection and must
-	// not return before: the engine forgets the address dst when it does.
+	// ServeTCP and ServeUDP, if not nil, are called for each flow that a peer
+	// opens to an advertised route, before it is forwarded to the host's network.
+	// If intercept is false the flow is forwarded. If it is true the handler
+	// serves the flow in this process, and a nil handler refuses it.
+	// A TCP handler closes the connection and returns only after that: when it
+	// returns, the engine forgets the address dst.
 	ServeTCP func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
 	ServeUDP func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
 
-	// PeerTimeout ends a connection whose target has acknowledged nothing for so
-	// long, and an idle one whose target answers no keep-alive. Zero means the
-	// stacks' own times: minutes.
+	// PeerTimeout ends a connection whose target has acknowledged nothing for
+	// this long, and an idle one whose target does not answer keep-alives. Zero
+	// means the defaults of the TCP stacks, which are minutes.
 	PeerTimeout time.Duration
 
-	// CacheDir is a directory for the last network map, which the engine keeps
-	// and starts from if the control server grants it. Empty means none.
+	// CacheDir is a directory where the engine keeps the last network map, and
+	// from which it starts if the control server grants that. Empty means none.
 	CacheDir string
 
-	Store   Store        // where the login is kept; nil means in memory, a new device at each start
-	Port    uint16       // UDP port of the engine; 0 means any
-	TUNName string       // kernel mode; empty means "tailscale0"
-	Logger  *slog.Logger // nil discards; the engine's own chatter is at debug level
+	// Store keeps the login between runs. Nil means in memory: a new device at
+	// each start.
+	Store Store
+
+	// Port is the engine's UDP port. Zero means any.
+	Port uint16
+
+	// TUNName is the name of the device in kernel mode. Empty means "tailscale0".
+	TUNName string
+
+	// Logger gets the node's messages. The engine's own messages are at debug
+	// level. Nil discards all of them.
+	Logger *slog.Logger
 }
 
-// A Node is one device on a tailnet. Its methods may be called at the same time.
+// withDefaults returns o with the defaults in place of empty fields.
+func (o Options) withDefaults() Options {
+	if o.Mode == "" {
+		o.Mode = Userspace
+	}
+	if o.ControlURL == "" {
+		o.ControlURL = DefaultControlURL
+	}
+	if o.TUNName == "" {
+		o.TUNName = "tailscale0"
+	}
+	if o.Store == nil {
+		o.Store = MemoryStore()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// A Node is one device on a tailnet. Its methods may be called concurrently.
 type Node struct {
-	opts   Options
-	log    *slog.Logger
-	sys    *tsd.System
-	netMon *netmon.Monitor
-	dialer *tsdial.Dialer
-	lb     *ipnlocal.LocalBackend
-	ns     *netstack.Impl
-	stack  *userspace.Stack
+	engine
+	opts      Options
+	log       *slog.Logger
+	dial      dialFunc  // opens a TCP connection in the node's mode
+	leftovers leftovers // used in kernel mode
 
-	dial          dialFunc    // how this mode opens a TCP connection
-	holdLeftovers bool        // whether the kernel may hold connections of a predecessor
-	spoken        atomic.Bool // set by Warm or the first connection: leftovers may go out
+	login    login
+	control  controlState
+	sessions sessions
+	routed   *lru.Cache[netip.Addr, time.Time] // when an address was last seen routed
+	status   statusCache
 
-	ctx         context.Context // ends with Close
-	stop        context.CancelFunc
-	watchDone   chan struct{}
-	up          chan struct{} // closed when the node is first running
-	upOnce      sync.Once
-	routed      *lru.Cache[netip.Addr, time.Time] // when addresses were last seen routed
-	reloggingIn atomic.Bool                       // a relogin runs
-	workers     sync.WaitGroup                    // its goroutine, and lookAfter's
-	loginErr    atomic.Pointer[string]            // the last error that the control server or the engine gave
-	loginURL    atomic.Pointer[string]
-
-	clockAhead     atomic.Pointer[time.Duration] // the control server's clock before ours
-	control        atomic.Bool                   // the control server was there when watchControl looked
-	controlBack    atomic.Pointer[time.Time]     // when we were last back at the control server; nil means never
-	suspects       chan netip.Addr
-	sessionsMended atomic.Int64
-
-	statusMu sync.Mutex
-	status   Status // as it was at statusAt
-	statusAt time.Time
+	ctx     context.Context // ends with Close
+	stop    context.CancelFunc
+	workers sync.WaitGroup // the goroutines that end with ctx
 }
 
-// Start brings up the engine and begins to log in; it doesn't wait for the
-// login. The Node runs until Close: ctx lends it values alone.
-func Start(ctx context.Context, opts Options) (_ *Node, err error) {
-	if opts.Mode == "" {
-		opts.Mode = Userspace
-	}
-	if opts.ControlURL == "" {
-		opts.ControlURL = DefaultControlURL
-	}
-	if opts.TUNName == "" {
-		opts.TUNName = "tailscale0"
-	}
-	if opts.Store == nil {
-		opts.Store = MemoryStore()
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	quiet()
-
-	n := &Node{opts: opts, log: opts.Logger, up: make(chan struct{}), watchDone: make(chan struct{}), suspects: make(chan netip.Addr, checksAtAll)}
-	if n.routed, err = lru.New[netip.Addr, time.Time](routesKept); err != nil {
+// Start starts the engine and the login, and does not wait for the login. The
+// Node runs until Close. Only the values of ctx are used: the end of ctx does not
+// stop the node.
+func Start(ctx context.Context, opts Options) (*Node, error) {
+	opts = opts.withDefaults()
+	disableTelemetry()
+	n := &Node{opts: opts, log: opts.Logger}
+	var err error
+	n.routed, err = lru.New[netip.Addr, time.Time](routesKept)
+	if err != nil {
 		return nil, err
 	}
+	n.sessions.engine = &n.engine
+	n.sessions.log = n.log
+	n.sessions.suspects = make(chan netip.Addr, checksMost)
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.startEngine(); err != nil {
 		n.stop()
-		return nil, errors.Join(fmt.Errorf("tailnet: %s mode: %w", opts.Mode, err), n.closeEngine())
+		return nil, errors.Join(fmt.Errorf("tailnet: %s mode: %w", opts.Mode, err), n.engine.close(opts.Ephemeral))
 	}
-	go n.watch()
-	n.workers.Go(n.lookAfter)
-	n.workers.Go(n.watchControl)
-	n.workers.Go(n.sayWhy)
-	if err := n.login(); err != nil {
+	n.login.opts = opts
+	n.login.log = n.log
+	n.login.lb = n.lb
+	n.login.health = n.sys.HealthTracker.Get()
+	n.login.up = make(chan struct{})
+	n.workers.Go(func() { n.login.watch(n.ctx) })
+	n.workers.Go(func() { n.login.logUntilUp(n.ctx) })
+	n.workers.Go(func() { n.sessions.run(n.ctx) })
+	n.workers.Go(func() { n.control.watch(n.ctx, n.sys.HealthTracker.Get()) })
+	if err := n.login.start(n.ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tailnet: login: %w", err), n.Close())
 	}
 	return n, nil
 }
 
-// quiet switches off what the engine would send home. It is process-wide.
-var quiet = sync.OnceFunc(func() {
-	envknob.SetNoLogsNoSupport()
-	// Neither mode needs marked sockets: kernel mode captures only what is
-	// bound to the node's own address.
-	netns.SetEnabled(false)
-})
-
-func (n *Node) startEngine() error {
-	logf := n.logf
-	sys := tsd.NewSystem()
-	n.sys = sys
-	n.dialer = &tsdial.Dialer{Logf: logf}
-	n.dialer.SetBus(sys.Bus.Get())
-	eventbus.SubscribeFunc(sys.Bus.Get().Client("pando.clock"), n.noteClock) // ends with the bus
-	conf := wgengine.Config{
-		ListenPort:    n.opts.Port,
-		Dialer:        n.dialer,
-		SetSubsystem:  sys.Set,
-		ControlKnobs:  sys.ControlKnobs(),
-		HealthTracker: sys.HealthTracker.Get(),
-		ExtraRootCAs:  sys.ExtraRootCAs,
-		Metrics:       sys.UserMetricsRegistry(),
-		EventBus:      sys.Bus.Get(),
-	}
-	if n.opts.Mode == Kernel {
-		if err := n.useKernel(&conf); err != nil {
-			return err
-		}
-	}
-	var err error
-	if n.netMon, err = netmon.New(sys.Bus.Get(), logf); err != nil {
-		return err
-	}
-	conf.NetMon = n.netMon
-	eng, err := wgengine.NewUserspaceEngine(logf, conf)
-	if err != nil {
-		return err
-	}
-	sys.Set(eng)
-	sys.HealthTracker.Get().SetMetricsRegistry(sys.UserMetricsRegistry())
-
-	n.ns, err = netstack.Create(logf, sys.Tun.Get(), eng, sys.MagicSock.Get(), n.dialer, sys.DNSManager.Get(), sys.ProxyMapper())
-	if err != nil {
-		eng.Close()
-		return fmt.Errorf("netstack: %w", err)
-	}
-	if n.stack, err = userspace.Of(n.ns, n.opts.PeerTimeout); err != nil {
-		eng.Close()
-		return err
-	}
-	if n.opts.Mode == Userspace {
-		n.dial = n.stack.Dial
-	}
-	n.ns.ProcessLocalIPs = n.opts.Mode == Userspace
-	n.ns.ProcessSubnets = true // advertised routes end here in both modes: no ip_forward, no SNAT
-	n.serve()
-	sys.Set(n.ns)
-	sys.NetstackRouter.Set(true)
-	n.dialer.UseNetstackForIP = n.routes
-	n.dialer.NetstackDialTCP = n.DialTCP
-	n.dialer.NetstackDialUDP = n.DialUDP
-	sys.Set(Store(plainPrefs{n.opts.Store}))
-	if n.holdLeftovers {
-		sys.Tun.Get().PreFilterPacketOutboundToWireGuardAppConnectorIntercept = n.dropLeftovers
-	}
-	sys.Tun.Get().Start()
-
-	flags := controlclient.LocalBackendStartKeyOSNeutral
-	if n.opts.Ephemeral {
-		flags |= controlclient.LoginEphemeral
-	}
-	if n.lb, err = ipnlocal.NewLocalBackend(logf, logid.PublicID{}, sys, flags); err != nil {
-		eng.Close()
-		return err
-	}
-	if n.opts.CacheDir != "" {
-		if err := dropEmptyCache(n.opts.CacheDir); err != nil {
-			return err
-		}
-		n.lb.SetVarRoot(n.opts.CacheDir)
-	}
-	if err := n.ns.Start(n.lb); err != nil {
-		return err
-	}
-	tun := sys.Tun.Get()
-	tun.PostFilterPacketInboundFromWireGuard = (&oneFlow{next: tun.PostFilterPacketInboundFromWireGuard}).filter
-	return nil
-}
-
-// serve installs the in-process handlers for the advertised routes.
-//
-// Netstack's wrapper takes a routed address off the stack as soon as no
-// handler uses it, and the bytes that a handler left in a send buffer then
-// never leave; spoofing lets endpoints go on sending from an address that has
-// expired.
-func (n *Node) serve() {
-	if n.opts.ServeTCP != nil {
-		n.stack.SendFromAny()
-	}
-	n.ns.GetTCPHandlerForFlow = n.opts.ServeTCP
-	if h := n.opts.ServeUDP; h != nil {
-		n.ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
-			handler, ok := h(src, dst)
-			if handler == nil {
-				return nil, ok
-			}
-			return func(c nettype.ConnPacketConn) { handler(c) }, ok
-		}
-	}
-}
-
-// Wait returns nil once the node has been up. When ctx ends first, the error
-// says what the login is waiting for.
+// Wait returns nil once the node has been up. When ctx ends first, it returns
+// ErrNotUp with what the login waits for and the error of ctx.
 func (n *Node) Wait(ctx context.Context) error {
 	select {
-	case <-n.up:
+	case <-n.login.up:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %s: %w", ErrNotUp, n.waitsFor(), ctx.Err())
+		return fmt.Errorf("%w: %s: %w", ErrNotUp, n.login.waitsFor(), ctx.Err())
 	}
 }
 
 // Up reports whether the node is on the tailnet now. It stays true while the
 // control server is away.
-func (n *Node) Up() bool { return n.lb.State() == ipn.Running }
+func (n *Node) Up() bool { return n.running() }
 
-// Err returns nil while the node is up, and otherwise ErrNotUp with what it is
-// waiting for.
+// Err returns nil while the node is up, and otherwise ErrNotUp with what the
+// login waits for.
 func (n *Node) Err() error {
 	if n.Up() {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", ErrNotUp, n.waitsFor())
+	return fmt.Errorf("%w: %s", ErrNotUp, n.login.waitsFor())
 }
 
-// Addrs returns the node's own tailnet addresses; none before it is up.
+// Addrs returns the node's own tailnet addresses, IPv4 first. It returns none
+// before the node is up.
 func (n *Node) Addrs() []netip.Addr {
 	nm := n.lb.NetMapNoPeers()
 	if nm == nil || !nm.SelfNode.Valid() {
@@ -333,7 +230,7 @@ func (n *Node) Addrs() []netip.Addr {
 }
 
 // Name returns the node's name on the tailnet, fully qualified and without a
-// trailing dot; empty before it is up.
+// trailing dot. It is empty before the node is up.
 func (n *Node) Name() string {
 	nm := n.lb.NetMapNoPeers()
 	if nm == nil || !nm.SelfNode.Valid() {
@@ -342,14 +239,25 @@ func (n *Node) Name() string {
 	return trimDot(nm.SelfNode.Name())
 }
 
-// ID returns the control server's name for this device, which stays the same
-// as long as its login; empty before it is up.
+// ID returns the control server's name for this device. It stays the same as
+// long as the login does, and is empty before the node is up.
 func (n *Node) ID() string {
 	nm := n.lb.NetMapNoPeers()
 	if nm == nil || !nm.SelfNode.Valid() {
 		return ""
 	}
 	return string(nm.SelfNode.StableID())
+}
+
+// Close leaves the tailnet. It ends every connection of the userspace stack,
+// stops the engine and waits for it, and logs out if the node is ephemeral.
+// Connections in kernel mode belong to the kernel: the caller closes them first.
+// If a part does not stop in time, Close returns an error that names it. The
+// node cannot be used after Close in any case.
+func (n *Node) Close() error {
+	n.stop()
+	n.workers.Wait()
+	return n.engine.close(n.opts.Ephemeral)
 }
 
 // logf is the engine's log function.
