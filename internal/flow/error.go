@@ -3,58 +3,75 @@ package flow
 import "errors"
 
 // Class says in one word why a flow failed. Each front end turns a class into
-// its own reply, and metrics count by it, so the set is closed.
+// a reply of its protocol, and metrics count by class, so the set is closed.
 type Class uint8
 
 const (
-	// OK is the class of a flow that ended well. No Error carries it.
+	// OK is the class of a flow that ended well. No Error has it.
 	OK Class = iota
-	// Internal: the gateway itself failed. Errors of unknown kind count here.
+	// Internal: the gateway itself failed. It is also the class of errors that are
+	// not an Error.
 	Internal
-	// BadRequest: the client broke its protocol, or asked for what no front end does.
+	// BadRequest: the client broke its protocol, or asked for something that its
+	// front end does not do.
 	BadRequest
 	// Unauthenticated: credentials are required and were missing or wrong.
 	Unauthenticated
-	// Denied: the policy forbids it, by name or by address.
+	// Denied: the policy forbids the target, by name or by address.
 	Denied
 	// NotFound: the name does not exist, or has no address (RFC 2308).
 	NotFound
-	// ResolveFailed: no resolver gave an answer.
+	// ResolveFailed: no resolver gave a usable answer.
 	ResolveFailed
-	// NoRoute: nothing carries the address: no peer routes it and the policy
-	// does not let it be dialled directly.
+	// NoRoute: no tailnet peer routes the address, and the policy does not let it
+	// be dialled directly.
 	NoRoute
-	// Refused: the target answered with a reset (nothing listens there).
+	// Refused: the target answered with a reset, because nothing listens there.
 	Refused
-	// Unreachable: the network answered that the target can't be reached.
+	// Unreachable: the network reported that the target can't be reached.
 	Unreachable
-	// Timeout: nothing answered in time.
+	// Timeout: no answer came in time.
 	Timeout
-	// Reset: an established connection broke before the work was done.
+	// Reset: an established connection broke before the flow was complete.
 	Reset
-	// BadResponse: the target answered with what its protocol does not allow.
+	// BadResponse: the target sent something that its protocol does not allow.
 	BadResponse
-	// Idle: nothing moved for longer than the idle timeout.
+	// Idle: no byte moved for longer than the idle timeout.
 	Idle
 	// Overloaded: a limit of the gateway was reached.
 	Overloaded
-	// NotReady: the tailnet is not up yet.
+	// NotReady: the gateway is not connected to the tailnet yet.
 	NotReady
-	// Cut: the gateway was shutting down and the flow outlived the drain.
+	// Cut: the gateway shut down, and the flow took longer than the drain.
 	Cut
-	// Canceled: the client went away before the work was done.
+	// Canceled: the client left before the flow was complete.
 	Canceled
-	// Loop: the request came back to the gateway that sent it.
+	// Loop: the request came back to the gateway that had sent it.
 	Loop
 
 	classes // number of classes
 )
 
 var classNames = [classes]string{
-	OK: "ok", Internal: "internal", BadRequest: "bad_request", Unauthenticated: "unauthenticated",
-	Denied: "denied", NotFound: "not_found", ResolveFailed: "resolve_failed", NoRoute: "no_route",
-	Refused: "refused", Unreachable: "unreachable", Timeout: "timeout", Reset: "reset", BadResponse: "bad_response", Idle: "idle",
-	Overloaded: "overloaded", NotReady: "not_ready", Cut: "cut", Canceled: "canceled", Loop: "loop",
+	OK:              "ok",
+	Internal:        "internal",
+	BadRequest:      "bad_request",
+	Unauthenticated: "unauthenticated",
+	Denied:          "denied",
+	NotFound:        "not_found",
+	ResolveFailed:   "resolve_failed",
+	NoRoute:         "no_route",
+	Refused:         "refused",
+	Unreachable:     "unreachable",
+	Timeout:         "timeout",
+	Reset:           "reset",
+	BadResponse:     "bad_response",
+	Idle:            "idle",
+	Overloaded:      "overloaded",
+	NotReady:        "not_ready",
+	Cut:             "cut",
+	Canceled:        "canceled",
+	Loop:            "loop",
 }
 
 // Classes lists every class, OK first.
@@ -66,7 +83,8 @@ func Classes() []Class {
 	return all
 }
 
-// String returns the class as logs and metrics spell it, such as "no_route".
+// String returns the class as the log and the metrics spell it, such as
+// "no_route". It returns "unknown" for a class that does not exist.
 func (c Class) String() string {
 	if c >= classes {
 		return "unknown"
@@ -74,22 +92,22 @@ func (c Class) String() string {
 	return classNames[c]
 }
 
-// ErrNoAddress is the cause of a NotFound for a name that exists, with records
-// other than addresses or with names below it (RFC 8020).
+// ErrNoAddress is the cause of a NotFound for a name that exists but has no
+// address: it has records of other types, or there are names below it (RFC
+// 8020).
 var ErrNoAddress = errors.New("the name has no address")
 
-// Error is a failure that a front end can answer. Op and Target say where it
-// happened and to what; Hint tells a person what to do next and may be sent to
-// the client, as Class may; Err is the cause and is for logs alone.
+// Error is a failure that a front end can answer. The client may see Class and
+// Hint. Err is for the log only.
 type Error struct {
 	Class  Class
-	Op     string // the stage: "policy", "resolve", "dial", "relay", …
-	Target string // the name or address concerned
-	Hint   string // empty means there is nothing to suggest
-	Err    error  // nil means the class says it all
+	Op     string // the stage that failed: "policy", "resolve", "dial", "relay", …
+	Target string // the name or address that it concerns; empty when there is none
+	Hint   string // what a person can do about it; empty when there is nothing to suggest
+	Err    error  // the cause; nil when the class says it all
 }
 
-// Error returns "op target: class: cause".
+// Error returns "op target: class: cause", without the parts that are empty.
 func (e *Error) Error() string {
 	s := e.Op
 	if e.Target != "" {
@@ -105,8 +123,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ClassOf returns the class of the first Error in err's chain: OK for nil,
-// Internal when there is none.
+// ClassOf returns the class of the first Error in err's chain. It returns OK if
+// err is nil, and Internal if there is no Error in its chain.
 func ClassOf(err error) Class {
 	if err == nil {
 		return OK
@@ -117,7 +135,7 @@ func ClassOf(err error) Class {
 	return Internal
 }
 
-// HintOf returns the hint of the first Error in err's chain, or "".
+// HintOf returns the hint of the first Error in err's chain, or "" without one.
 func HintOf(err error) string {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Hint

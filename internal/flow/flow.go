@@ -1,7 +1,8 @@
-// Package flow holds the words that every stage of the data path shares: what
-// a client asked for (Request), why it failed (Error and its Class), and what
-// became of it (Record). It imports the standard library alone and does
-// nothing by itself.
+// Package flow holds the words that all stages of the data path share: what a
+// client asked for (Request), why that failed (Error and its Class), and what
+// became of it (Record). A flow is one tunnel, or one plain-HTTP request. The
+// package imports only the standard library. It opens no connection and makes
+// no decision.
 package flow
 
 import (
@@ -10,15 +11,16 @@ import (
 	"strconv"
 )
 
-// Front names the protocol that a client spoke to the gateway.
+// Front is the front end that serves a flow, named after the protocol that the
+// client speaks.
 type Front string
 
 const (
 	Connect Front = "connect" // HTTP CONNECT, RFC 9110 section 9.3.6
 	HTTP    Front = "http"    // an HTTP/1.1 request in absolute-form, RFC 9112 section 3.2.2
 	SOCKS5  Front = "socks5"  // SOCKS version 5, RFC 1928
-	SNI     Front = "sni"     // TLS told apart by its server name, RFC 6066 section 3
-	Web     Front = "web"     // an HTTP/1.1 request told apart by its Host, RFC 9112 section 3.2
+	SNI     Front = "sni"     // TLS to the target of its server name, RFC 6066 section 3
+	Web     Front = "web"     // an HTTP/1.1 request to the target of its Host field, RFC 9112 section 3.2
 	Forward Front = "forward" // a port that stands for one target
 )
 
@@ -28,11 +30,12 @@ func Fronts() []Front { return []Front{Connect, HTTP, SOCKS5, SNI, Web, Forward}
 // Request is what one client asked for, as its front end understood it.
 type Request struct {
 	Front  Front
-	Client netip.AddrPort // the client's own address; the IPv4 form when it came in as IPv4-mapped
-	User   string         // the authenticated user; empty means none was asked for
+	Client netip.AddrPort // the client's own address; never an IPv4-mapped one
+	User   string         // the authenticated user; empty when clients need none
 
-	// Host is the target as the client spelled it, without port and without
-	// the brackets of an IPv6 literal. Port is never 0.
+	// Host is the target as the client spelled it: without the port, and without
+	// the brackets of an IPv6 literal. It is empty until it is known. With a Host,
+	// Port is never 0.
 	Host string
 	Port uint16
 }
@@ -42,23 +45,27 @@ type Path string
 
 const (
 	Tailnet Path = "tailnet" // through a peer of the tailnet
-	Direct  Path = "direct"  // through the host's own network
+	Direct  Path = "direct"  // through the pod's own network
 )
 
-// Target is one address that a request may be sent to, judged already.
+// Target is one address that the policy lets a request go to.
 type Target struct {
 	Addr netip.AddrPort
 	Path Path
 }
 
-// Pair is two connections that belong together, with what was read ahead from
-// each of them and is still to be passed on.
+// Pair is the two connections of a tunnel.
 type Pair struct {
-	Client, Target           net.Conn
-	ClientEarly, TargetEarly []byte
+	Client net.Conn
+	Target net.Conn
+	// ClientEarly and TargetEarly are bytes that were read from the connection
+	// already and are still to be passed on. Nil when there are none.
+	ClientEarly []byte
+	TargetEarly []byte
 }
 
-// Target returns host:port, with brackets around an IPv6 literal.
+// Target returns host:port, with brackets around an IPv6 literal, or "" as long
+// as the host is not known.
 func (r Request) Target() string {
 	if r.Host == "" {
 		return ""

@@ -14,33 +14,48 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the goldens anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 func TestTarget(t *testing.T) {
 	for _, c := range []struct{ name, host, want string }{
+		{"unknown", "", ""},
 		{"name", "api.corp.example", "api.corp.example:443"},
 		{"ipv4", "10.0.0.1", "10.0.0.1:443"},
 		{"ipv6", "2001:db8::1", "[2001:db8::1]:443"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := (Request{Host: c.host, Port: 443}).Target(); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
+				t.Errorf("Target() of %q = %q, want %q", c.host, got, c.want)
 			}
 		})
 	}
 }
 
+// TestNewRecord checks that a record starts when it is made.
+func TestNewRecord(t *testing.T) {
+	client := netip.MustParseAddrPort("10.244.1.7:40122")
+	before := time.Now()
+	rec := NewRecord(Web, client)
+	if rec.Front != Web || rec.Client != client {
+		t.Errorf("NewRecord = front %q of client %v, want %q of %v", rec.Front, rec.Client, Web, client)
+	}
+	if rec.Start.Before(before) || rec.Start.After(time.Now()) {
+		t.Errorf("Start = %v, want a time since %v", rec.Start, before)
+	}
+}
+
+// TestClassNames checks that each class has a name of its own.
 func TestClassNames(t *testing.T) {
 	seen := map[string]Class{}
 	for _, c := range Classes() {
 		s := c.String()
 		if other, ok := seen[s]; ok || s == "" || s == "unknown" {
-			t.Errorf("class %d is called %q, as is class %d", c, s, other)
+			t.Errorf("String() of class %d = %q, want a name that class %d does not have", c, s, other)
 		}
 		seen[s] = c
 	}
 	if got := classes.String(); got != "unknown" {
-		t.Errorf("a class that does not exist is called %q, want unknown", got)
+		t.Errorf("String() of a class that does not exist = %q, want %q", got, "unknown")
 	}
 }
 
@@ -61,13 +76,16 @@ func TestClassAndHint(t *testing.T) {
 		{"first_of_the_chain_wins", outer, NoRoute, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if class, hint := ClassOf(c.err), HintOf(c.err); class != c.class || hint != c.hint {
-				t.Errorf("got %v, %q; want %v, %q", class, hint, c.class, c.hint)
+			if got := ClassOf(c.err); got != c.class {
+				t.Errorf("ClassOf(%v) = %v, want %v", c.err, got, c.class)
+			}
+			if got := HintOf(c.err); got != c.hint {
+				t.Errorf("HintOf(%v) = %q, want %q", c.err, got, c.hint)
 			}
 		})
 	}
 	if !errors.Is(outer, io.EOF) {
-		t.Error("Unwrap cuts the chain")
+		t.Errorf("errors.Is(%v, io.EOF) = false, want true", outer)
 	}
 }
 
@@ -83,24 +101,49 @@ func TestErrorText(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.err.Error(); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
+				t.Errorf("Error() = %q, want %q", got, c.want)
 			}
 		})
 	}
 }
 
-// The golden is the contract with whoever parses the log.
+// TestRecordGolden checks the log line against a golden file, which is the
+// contract with programs that parse the log.
 func TestRecordGolden(t *testing.T) {
 	const golden = "testdata/record.golden.json"
 	full := &Record{
-		Request: Request{Front: HTTP, Client: netip.MustParseAddrPort("10.244.1.7:40122"), User: "batch", Host: "api.corp.example", Port: 8080},
+		Request: Request{
+			Front:  HTTP,
+			Client: netip.MustParseAddrPort("10.244.1.7:40122"),
+			User:   "batch",
+			Host:   "api.corp.example",
+			Port:   8080,
+		},
 		Start:   time.Unix(0, 0),
-		Source:  "zone corp.example", Rule: "no-databases", Report: "rule no-databases",
-		Addr: netip.MustParseAddrPort("100.64.0.9:8080"), Path: Tailnet, Reused: true, Status: 502, Method: "GET",
-		Resolve: 1500 * time.Microsecond, Dial: 20 * time.Millisecond, Total: 2 * time.Second, Up: 17, Down: 4 << 30,
-		Err: &Error{Class: Reset, Op: "http", Target: "api.corp.example:8080", Hint: "try again", Err: io.ErrUnexpectedEOF},
+		Source:  "zone corp.example",
+		Rule:    "no-databases",
+		Report:  "rule no-databases",
+		Addr:    netip.MustParseAddrPort("100.64.0.9:8080"),
+		Path:    Tailnet,
+		Reused:  true,
+		Status:  502,
+		Method:  "GET",
+		Resolve: 1500 * time.Microsecond,
+		Dial:    20 * time.Millisecond,
+		Total:   2 * time.Second,
+		Up:      17,
+		Down:    4 << 30,
+		Err: &Error{
+			Class:  Reset,
+			Op:     "http",
+			Target: "api.corp.example:8080",
+			Hint:   "try again",
+			Err:    io.ErrUnexpectedEOF,
+		},
 	}
-	minimal := &Record{Request: Request{Front: SOCKS5, Client: netip.MustParseAddrPort("10.244.1.7:40122"), Host: "2001:db8::1", Port: 443}}
+	minimal := NewRecord(SOCKS5, netip.MustParseAddrPort("10.244.1.7:40122"))
+	minimal.Host = "2001:db8::1"
+	minimal.Port = 443
 
 	var lines bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&lines, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
@@ -130,6 +173,6 @@ func TestRecordGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got.Bytes(), want) {
-		t.Errorf("the log line changed; if that is meant, run: go test ./internal/flow -update\ngot:\n%s\nwant:\n%s", &got, want)
+		t.Errorf("the log line changed; if that is intended, run: go test ./internal/flow -update\ngot:\n%s\nwant:\n%s", &got, want)
 	}
 }

@@ -6,28 +6,27 @@ import (
 	"time"
 )
 
-// Record is everything that is known of one flow: a tunnel, or one plain-HTTP
-// request. Stages fill it in as the flow goes down the road, one after the
-// other, so it needs no lock; the log line, the metrics and the status page
-// are all made from it.
+// Record is everything that is known of one flow. Its stages fill it in one
+// after the other, so it needs no lock. The log line, the metrics and the
+// status are all made from it.
 type Record struct {
 	Request
 	Start time.Time
 
-	Source  string         // which source answered the name: "hosts", "magicdns", "zone …"; empty before resolution
-	Rule    string         // the policy rule that judged it; empty means no rule matched
-	Report  string         // in report mode, why it would have been denied; empty otherwise
-	Addr    netip.AddrPort // the address that was dialled; invalid when it came to none
-	Path    Path           // empty when nothing was dialled
-	Reused  bool           // a pooled connection to the origin served it
-	Status  int            // HTTP status sent to the client; 0 for SOCKS
-	Method  string         // HTTP method of a plain request; empty for tunnels
-	Resolve time.Duration  // time spent resolving
-	Dial    time.Duration  // time spent dialling
+	Source  string         // what answered the name, a Source constant of package resolve; empty before the lookup
+	Rule    string         // the policy rule that decided; empty when no rule matched
+	Report  string         // in report mode, why the flow would have been denied; otherwise empty
+	Addr    netip.AddrPort // the address that was dialled; invalid when none was
+	Path    Path           // the network of Addr; empty when nothing was dialled
+	Reused  bool           // a pooled connection to the origin served the request
+	Status  int            // the HTTP status that the client got; 0 when it got none
+	Method  string         // the HTTP method of a plain request; empty for tunnels
+	Resolve time.Duration  // how long the lookup of the name took
+	Dial    time.Duration  // how long it took to connect to the target
 	Total   time.Duration  // from Start to the end of the flow
 
-	// Up counts the bytes from the client to the target, Down those back: all
-	// of a tunnel's, and the body's alone of a plain request.
+	// Up counts the bytes from the client to the target, and Down those from the
+	// target to the client. For a plain request only bytes of bodies count.
 	Up, Down int64
 
 	Err error // nil when the flow ended well
@@ -45,17 +44,33 @@ func NewRecord(front Front, client netip.AddrPort) *Record {
 	}
 }
 
-// Keys of the log line, in order. Record.LogValue is the only place that
-// spells them, and a golden test holds them.
+// Keys of the log line, in order. Record.LogValue is the only place that uses
+// them, and a golden test holds them.
 const (
-	keyFront, keyClient, keyUser, keyTarget, keyMethod, keyClass = "front", "client", "user", "target", "method", "class"
-	keyStatus, keyPath, keyAddr, keySource, keyRule, keyReport   = "status", "path", "addr", "source", "rule", "would_deny"
-	keyReused, keyResolve, keyDial, keyTotal, keyUp, keyDown     = "reused", "resolve_ms", "dial_ms", "total_ms", "up", "down"
-	keyErr, keyHint                                              = "err", "hint"
+	keyFront   = "front"
+	keyClient  = "client"
+	keyUser    = "user"
+	keyTarget  = "target"
+	keyMethod  = "method"
+	keyClass   = "class"
+	keyStatus  = "status"
+	keyPath    = "path"
+	keyAddr    = "addr"
+	keySource  = "source"
+	keyRule    = "rule"
+	keyReport  = "would_deny"
+	keyReused  = "reused"
+	keyResolve = "resolve_ms"
+	keyDial    = "dial_ms"
+	keyTotal   = "total_ms"
+	keyUp      = "up"
+	keyDown    = "down"
+	keyErr     = "err"
+	keyHint    = "hint"
 )
 
-// LogValue returns the flow as the attributes of its one log line. Values that
-// are not known are left out; front, client, target, class, total_ms, up and
+// LogValue returns the flow as the attributes of its one log line. It leaves
+// out what is not known. The keys front, client, target, class, total_ms, up and
 // down are always there.
 func (r *Record) LogValue() slog.Value {
 	a := make([]slog.Attr, 0, 20)

@@ -1,11 +1,11 @@
-// Package socket does what package net cannot do with a connection: it peeks
-// at the first byte, notices that a peer has gone while nothing is read, and
-// resets, half-closes or closes a connection so that its peer learns the
-// right thing. It also holds the socket options: keep-alive, user timeout and
-// shared ports. It does not wrap connections and knows no protocol.
+// Package socket does what package net does not do with a connection. It peeks
+// at the first byte, and notices that a peer has gone while nothing is read. It
+// ends a connection in one direction, with a reset, or so that everything
+// written arrives. It also sets socket options: keep-alive, user timeout and
+// shared ports. It does not wrap connections, and knows no protocol.
 //
 // Connections of the userspace network stack (internal/tailnet/userspace) are
-// no kernel sockets. The functions that take a net.Conn recognise them by
+// not kernel sockets. The functions that take a net.Conn recognise them by
 // their methods.
 package socket
 

@@ -162,7 +162,8 @@ func TestUserspaceStack(t *testing.T) {
 	if err := CloseWrite(c); err != nil {
 		t.Errorf("CloseWrite = %v, want nil", err)
 	}
-	if got, want := strings.Join(calls, " "), "Abort SetDeadline Close CloseWrite"; got != want {
+	const want = "Abort SetDeadline Close CloseWrite"
+	if got := strings.Join(calls, " "); got != want {
 		t.Errorf("called %s, want %s", got, want)
 	}
 	for _, want := range []bool{true, false} {

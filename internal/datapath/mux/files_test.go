@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// Out of file descriptors, the mux neither ends nor spins, and serves again as
-// soon as there are some. A process of its own has the few.
+// TestOutOfFiles checks that the mux neither ends nor spins when the process is
+// out of file descriptors, and that it serves again as soon as some are free. It
+// runs in a process of its own with few descriptors.
 func TestOutOfFiles(t *testing.T) {
 	if os.Getenv("MUX_FEW_FILES") == "" {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOutOfFiles$", "-test.v")
@@ -29,7 +30,7 @@ func TestOutOfFiles(t *testing.T) {
 	s.dial(t, []byte("G"))
 	h := <-s.taken
 	h.c.Close()
-	// Clients that are in the queue when the files run out.
+	// These clients are in the listener's queue when the descriptors run out.
 	var clients []net.Conn
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 40, Max: 40}); err != nil {
 		t.Fatal(err)
@@ -41,12 +42,12 @@ func TestOutOfFiles(t *testing.T) {
 		}
 		clients = append(clients, c)
 	}
-	time.Sleep(2 * time.Second) // what is measured: how often it tries in that time
+	time.Sleep(2 * time.Second) // the test counts the failures in this time
 	failures := strings.Count(s.log.String(), "accept failed")
 	if failures == 0 || failures > 20 {
-		t.Errorf("%d failures to accept were logged in 2 s, want some, and few", failures)
+		t.Errorf("the log shows %d failures to accept in 2 s, want 1 to 20", failures)
 	}
-	t.Logf("with %d clients and no files left, accept failed %d times in 2 s", len(clients), failures)
+	t.Logf("with %d clients and no descriptors left, accept failed %d times in 2 s", len(clients), failures)
 	for _, c := range clients {
 		c.Close()
 	}
@@ -54,12 +55,13 @@ func TestOutOfFiles(t *testing.T) {
 	s.dial(t, []byte("GET"))
 	select {
 	case <-s.taken:
-		t.Logf("serves again %v after the files came back", time.Since(begin).Round(time.Millisecond))
+		t.Logf("the mux serves again %v after descriptors became free", time.Since(begin).Round(time.Millisecond))
 	case <-time.After(10 * time.Second):
-		t.Error("it does not serve any more")
+		t.Error("the mux served no client within 10 s after descriptors became free")
 	}
 }
 
+// lockedLog is a log that several goroutines write and read.
 type lockedLog struct {
 	mu sync.Mutex
 	b  bytes.Buffer

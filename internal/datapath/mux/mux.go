@@ -1,7 +1,7 @@
-// Package mux accepts connections and hands each to a front end. It shares one
-// port among the proxies: the first byte of a connection says which protocol
-// its client speaks. The byte is peeked at, not read, so a front end gets the
-// connection as it came in, a *net.TCPConn that nothing wraps. The package
+// Package mux accepts connections and hands each to a front end. The proxies
+// share one port: the first byte of a connection says which protocol its client
+// speaks. The mux peeks at this byte and does not read it, so the front end gets
+// the connection as it came in, a *net.TCPConn without a wrapper. The package
 // parses nothing else.
 package mux
 
@@ -19,22 +19,22 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// Protocol is what a first byte says.
+// Protocol is what the first byte of a connection stands for.
 type Protocol uint8
 
 const (
 	Unknown Protocol = iota
-	HTTP             // a letter: the start of a method; or an empty line before it, RFC 9112 section 2.2
+	HTTP             // a letter, which begins a method, or an empty line before it (RFC 9112 section 2.2)
 	SOCKS5           // the version number 5, RFC 1928 section 3
-	SOCKS4
-	TLS // a handshake record, RFC 8446 section 5.1
+	SOCKS4           // the version number 4
+	TLS              // a handshake record, RFC 8446 section 5.1
 )
 
-func (p Protocol) String() string {
-	return [...]string{"unknown", "http", "socks5", "socks4", "tls"}[p]
-}
+var protocolNames = [...]string{"unknown", "http", "socks5", "socks4", "tls"}
 
-// Detect tells the protocol from the first byte that its client sends.
+func (p Protocol) String() string { return protocolNames[p] }
+
+// Detect returns the protocol of a client by the first byte that it sends.
 func Detect(first byte) Protocol {
 	switch {
 	case first >= 'A' && first <= 'Z', first >= 'a' && first <= 'z', first == '\r', first == '\n':
@@ -51,8 +51,8 @@ func Detect(first byte) Protocol {
 
 // Front speaks to one client. Both methods take the connection and close it.
 type Front interface {
-	// Serve reports whether a tunnel took the connection over, and the client's
-	// place with it.
+	// Serve reports whether the connection became a tunnel. The tunnel then owns
+	// the connection, and leaves the client's place when it ends (Mux.Leave).
 	Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool)
 	// Refuse answers with why, a *flow.Error, without waiting for a request.
 	Refuse(c *net.TCPConn, why error)
@@ -60,55 +60,58 @@ type Front interface {
 
 // Role is what a listener is for.
 type Role struct {
-	// Front serves all its clients. Nil lets the first byte choose between the
-	// Mux's HTTP and SOCKS5.
+	// Front serves all clients of the listener. Nil lets the first byte choose
+	// between the Mux's HTTP and SOCKS5.
 	Front Front
-	// TargetFirst says that the target may be the first to speak, so that no
-	// byte of the client is waited for.
+	// TargetFirst is for protocols in which the target may speak first. The mux
+	// then does not wait for a byte of the client.
 	TargetFirst bool
 }
 
 // DefaultPeekTimeout is used when Mux.PeekTimeout is zero.
 const DefaultPeekTimeout = 10 * time.Second
 
-// A client that is refused is told why in its own protocol, for which it has
-// to say a byte. So that refusing costs less than serving, few may take their
-// time for it; the others are reset.
+// A refused client is answered in its own protocol, so its first byte must be
+// read. To keep refusing cheaper than serving, at most maxRefusals clients are
+// answered at a time, and each must send its byte within refuseTimeout. The
+// rest are reset.
 const (
-	refuseTime = time.Second
-	refusals   = 64 // at a time
+	refuseTimeout = time.Second
+	maxRefusals   = 64
 )
 
-// Mux accepts connections and hands each to its front end. Its fields must not
+// Mux accepts connections and hands each to a front end. Its fields must not
 // change once it serves.
 type Mux struct {
 	HTTP, SOCKS5 Front
 
-	// Enter lets a client in, or says why not; each that came in Leaves when
-	// its front end is through with it, unless a tunnel took its place over,
-	// which leaves it then. Nil lets everybody in.
+	// Enter takes a place for a client, or returns the reason for which there is
+	// none. The mux calls Leave when the front end has served the client, except
+	// if a tunnel took the place over: the tunnel then leaves it. Nil gives every
+	// client a place.
 	Enter func(client netip.Addr) error
 	Leave func(client netip.Addr)
 
 	// PeekTimeout is how long a client may take to send its first byte. Zero
 	// means DefaultPeekTimeout.
 	PeekTimeout time.Duration
-	// Silent, when set, is told of each client that let that time pass.
+	// Silent is called for each client that sends nothing in that time. Nil means
+	// nothing to call.
 	Silent func()
 	Log    *slog.Logger
 
-	refusing atomic.Int32
-
+	refusing atomic.Int32 // clients that turnAway answers
 	accepted atomic.Int64 // when the last connection came, in Unix nanoseconds
 
-	wg      sync.WaitGroup
-	mu      sync.Mutex
-	silent  map[*net.TCPConn]struct{} // connections whose first byte is awaited
-	drained bool
+	handlers sync.WaitGroup
+	mu       sync.Mutex
+	silent   map[*net.TCPConn]struct{} // connections whose first byte is awaited; guarded by mu
+	drained  bool                      // no first byte is awaited any more; guarded by mu
 }
 
-// Serve accepts from ln, a port, until ln is closed, and then returns nil.
-// Connections that were handed over go on under ctx.
+// Serve accepts from ln until ln is closed, and then returns nil. It returns
+// ctx's error if ctx ends while accepting fails. Connections that a front end
+// serves continue under ctx.
 func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 	var failures socket.AcceptFailures
 	for {
@@ -117,8 +120,8 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			// Out of descriptors, or a client that left the queue: neither is
-			// a reason to stop, and neither may spin.
+			// The process is out of descriptors, or a client left the queue.
+			// Neither is a reason to stop, or to try again without a pause.
 			if err := failures.Wait(ctx, m.Log, err); err != nil {
 				return err
 			}
@@ -130,7 +133,7 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 	}
 }
 
-// admit starts what becomes of a connection.
+// admit takes a new connection and starts what serves or refuses it.
 func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	var full error
 	client := socket.ClientAddr(c).Addr()
@@ -139,13 +142,14 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	}
 	switch {
 	case full == nil:
-		m.wg.Go(func() {
-			if tunnelled := m.dispatch(ctx, c, role); !tunnelled && m.Leave != nil {
+		m.handlers.Go(func() {
+			tunnelled := m.dispatch(ctx, c, role)
+			if !tunnelled && m.Leave != nil {
 				m.Leave(client)
 			}
 		})
-	case m.refusing.Add(1) <= refusals:
-		m.wg.Go(func() {
+	case m.refusing.Add(1) <= maxRefusals:
+		m.handlers.Go(func() {
 			m.turnAway(c, role, full)
 			m.refusing.Add(-1)
 		})
@@ -155,11 +159,11 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	}
 }
 
-// Quiet returns how long no connection has come.
+// Quiet returns for how long no connection has come.
 func (m *Mux) Quiet() time.Duration { return time.Since(time.Unix(0, m.accepted.Load())) }
 
-// Drain closes the connections that have not said anything yet. Call it when
-// the listeners are closed.
+// Drain closes the connections whose client has not sent anything yet. Call it
+// when the listeners are closed.
 func (m *Mux) Drain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -169,10 +173,14 @@ func (m *Mux) Drain() {
 	}
 }
 
-// Wait returns when no front end's handler runs any more, or ctx's error.
+// Wait returns nil when no front end serves a client any more, or ctx's error.
+// Tunnels do not count: a front end returns when a tunnel begins.
 func (m *Mux) Wait(ctx context.Context) error {
 	done := make(chan struct{})
-	go func() { m.wg.Wait(); close(done) }()
+	go func() {
+		m.handlers.Wait()
+		close(done)
+	}()
 	select {
 	case <-done:
 		return nil
@@ -181,45 +189,54 @@ func (m *Mux) Wait(ctx context.Context) error {
 	}
 }
 
+// dispatch hands a connection to its front end. It takes c and closes it, unless
+// it became a tunnel, which it reports.
 func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, role Role) (tunnelled bool) {
 	if role.TargetFirst {
 		return role.Front.Serve(ctx, c)
 	}
-	if !m.await(c) {
-		c.Close()
-		return false
-	}
-	timeout := m.PeekTimeout
-	if timeout == 0 {
-		timeout = DefaultPeekTimeout
-	}
-	p, err := m.detect(c, timeout)
-	m.forget(c)
+	p, err := m.firstByte(c)
 	switch {
 	case err != nil:
-		if errors.Is(err, os.ErrDeadlineExceeded) && m.Silent != nil {
-			m.Silent()
-		}
 		c.Close()
+		return false
 	case role.Front != nil:
 		return role.Front.Serve(ctx, c)
 	case p == HTTP:
 		return m.HTTP.Serve(ctx, c)
 	case p == SOCKS5:
 		return m.SOCKS5.Serve(ctx, c)
-	default:
-		m.misdirected(c, p)
 	}
+	m.misdirected(c, p)
 	return false
 }
 
-// turnAway refuses a client for which there is no room.
+// firstByte waits for c's first byte, and lets Drain end the wait.
+func (m *Mux) firstByte(c *net.TCPConn) (Protocol, error) {
+	if !m.addSilent(c) {
+		return Unknown, net.ErrClosed
+	}
+	defer m.removeSilent(c)
+	timeout := m.PeekTimeout
+	if timeout == 0 {
+		timeout = DefaultPeekTimeout
+	}
+	p, err := m.detect(c, timeout)
+	if errors.Is(err, os.ErrDeadlineExceeded) && m.Silent != nil {
+		m.Silent()
+	}
+	return p, err
+}
+
+// turnAway refuses a client for which there is no place. It takes c and closes
+// it.
 func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) {
 	if role.Front != nil {
 		role.Front.Refuse(c, why)
 		return
 	}
-	switch p, err := m.detect(c, refuseTime); {
+	p, err := m.detect(c, refuseTimeout)
+	switch {
 	case err == nil && p == HTTP:
 		m.HTTP.Refuse(c, why)
 	case err == nil && p == SOCKS5:
@@ -229,7 +246,7 @@ func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) {
 	}
 }
 
-// detect waits for c's first byte, at most for timeout.
+// detect waits for c's first byte, for timeout at most.
 func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (Protocol, error) {
 	c.SetReadDeadline(time.Now().Add(timeout))
 	first, err := socket.Peek(c)
@@ -240,23 +257,26 @@ func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (Protocol, error) {
 	return Detect(first), err
 }
 
-// misdirected answers what no front end speaks, in its own language where there
-// is one, and says in the log what the client should have done.
+// misdirected refuses a client whose protocol no front end speaks, in that
+// protocol if it has a refusal. The log says what to change. It takes c and
+// closes it.
 func (m *Mux) misdirected(c *net.TCPConn, p Protocol) {
-	hint := "this port speaks HTTP and SOCKS5"
+	hint := "this port speaks HTTP and SOCKS5; check the client's proxy setting"
 	switch p {
 	case TLS:
 		c.Write([]byte{21, 3, 1, 0, 2, 2, 10}) // alert: fatal, unexpected_message
-		hint = "the client speaks TLS to the proxy itself: its proxy setting should be http://, not https://"
+		hint = "the client speaks TLS to the proxy itself; its proxy setting should be http://, not https://"
 	case SOCKS4:
 		c.Write([]byte{0, 0x5b, 0, 0, 0, 0, 0, 0}) // request rejected
-		hint = "the client speaks SOCKS4: set it to SOCKS5 (socks5h://)"
+		hint = "the client speaks SOCKS4; set its proxy to socks5h://"
 	}
 	m.Log.Info("connection refused", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
 	socket.CloseGently(c)
 }
 
-func (m *Mux) await(c *net.TCPConn) bool {
+// addSilent records that c's first byte is awaited. It reports false after
+// Drain.
+func (m *Mux) addSilent(c *net.TCPConn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.drained {
@@ -269,7 +289,7 @@ func (m *Mux) await(c *net.TCPConn) bool {
 	return true
 }
 
-func (m *Mux) forget(c *net.TCPConn) {
+func (m *Mux) removeSilent(c *net.TCPConn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.silent, c)

@@ -22,9 +22,10 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// clientHello is how TLS 1.2 and 1.3 begin, RFC 8446 section 5.1.
+// clientHello is the beginning of TLS 1.2 and 1.3, RFC 8446 section 5.1.
 var clientHello = []byte{0x16, 3, 1, 0, 0xf8, 1, 0, 0, 0xf4, 3, 3}
 
+// FuzzDetect compares Detect with what net/http reads.
 func FuzzDetect(f *testing.F) {
 	for _, b := range [][]byte{
 		[]byte("GET http://api.corp.example/ HTTP/1.1\r\nHost: api.corp.example\r\n\r\n"),
@@ -40,33 +41,35 @@ func FuzzDetect(f *testing.F) {
 		}
 		p := Detect(b[0])
 		want := map[byte]Protocol{5: SOCKS5, 4: SOCKS4, clientHello[0]: TLS}[b[0]]
-		// Methods are tokens (RFC 9110 section 9.1), and those in use begin with a letter.
 		if b[0] == '\r' || b[0] == '\n' {
 			want = HTTP // an empty line before the request, RFC 9112 section 2.2
 		}
-		if req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b))); err == nil && unicode.IsLetter(rune(req.Method[0])) {
+		// Methods are tokens (RFC 9110 section 9.1), and those in use begin with a letter.
+		req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
+		if err == nil && unicode.IsLetter(rune(req.Method[0])) {
 			want = HTTP
 		} else if p == HTTP && unicode.IsLetter(rune(b[0])) {
-			want = HTTP // whatever comes behind it: the front end says what is wrong
+			want = HTTP // the front end says what is wrong with the rest
 		}
 		if p != want || p.String() == "" {
-			t.Errorf("%q is taken for %v, want %v", b, p, want)
+			t.Errorf("Detect of the first byte of %q = %v, want %v", b, p, want)
 		}
 	})
 }
 
-// served is a Mux at work. Its handlers send each connection to taken, and
-// close it when release is closed.
+// served is a Mux that serves. Its front ends send each connection to taken,
+// and close it when release is closed.
 type served struct {
 	*Mux
 	ln      *net.TCPListener
 	log     lockedLog
 	ended   chan error // gets what Serve returns
 	taken   chan handed
-	mute    atomic.Int32 // clients that said nothing in time
+	mute    atomic.Int32 // calls of Mux.Silent
 	release chan struct{}
 }
 
+// handed is a connection and the front end that got it.
 type handed struct {
 	to Protocol
 	c  *net.TCPConn
@@ -83,8 +86,21 @@ func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &served{ln: ln, ended: make(chan error, 1), taken: make(chan handed, 16), release: make(chan struct{})}
-	s.Mux = &Mux{HTTP: &front{s, HTTP}, SOCKS5: &front{s, SOCKS5}, Enter: enter, Leave: leave, PeekTimeout: peekTimeout, Silent: func() { s.mute.Add(1) }, Log: slog.New(slog.NewTextHandler(&s.log, nil))}
+	s := &served{
+		ln:      ln,
+		ended:   make(chan error, 1),
+		taken:   make(chan handed, 16),
+		release: make(chan struct{}),
+	}
+	s.Mux = &Mux{
+		HTTP:        &front{s, HTTP},
+		SOCKS5:      &front{s, SOCKS5},
+		Enter:       enter,
+		Leave:       leave,
+		PeekTimeout: peekTimeout,
+		Silent:      func() { s.mute.Add(1) },
+		Log:         slog.New(slog.NewTextHandler(&s.log, nil)),
+	}
 	go func() { s.ended <- s.Serve(t.Context(), ln, Role{}) }()
 	t.Cleanup(func() {
 		close(s.release)
@@ -97,6 +113,7 @@ func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr
 	return s
 }
 
+// front is the front end of protocol p.
 type front struct {
 	s *served
 	p Protocol
@@ -114,7 +131,7 @@ func (f *front) Refuse(c *net.TCPConn, why error) {
 	socket.CloseGently(c)
 }
 
-// dial connects, and sends b if there is any.
+// dial connects a client, which sends b.
 func (s *served) dial(t *testing.T, b []byte) *net.TCPConn {
 	t.Helper()
 	c, err := net.DialTCP("tcp", nil, s.ln.Addr().(*net.TCPAddr))
@@ -129,14 +146,16 @@ func (s *served) dial(t *testing.T, b []byte) *net.TCPConn {
 	return c
 }
 
-// closed fails the test unless the mux closes c without a word.
-func closed(t *testing.T, c *net.TCPConn) {
+// expectClosed fails the test unless the mux closes c and sends nothing.
+func expectClosed(t *testing.T, c *net.TCPConn) {
 	t.Helper()
 	if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
-		t.Errorf("got %q, %v; want a clean end", b, err)
+		t.Errorf("the client reads %q, %v; want an end of stream", b, err)
 	}
 }
 
+// TestHandsOverWhatCameIn checks that a front end gets the whole connection,
+// without a wrapper.
 func TestHandsOverWhatCameIn(t *testing.T) {
 	s := start(t, 0)
 	for _, c := range []struct {
@@ -154,24 +173,25 @@ func TestHandsOverWhatCameIn(t *testing.T) {
 			client.CloseWrite()
 			h := <-s.taken
 			if h.to != c.to || h.c.RemoteAddr().String() != client.LocalAddr().String() {
-				t.Fatalf("%v got %v, want %v to get %v", h.to, h.c.RemoteAddr(), c.to, client.LocalAddr())
+				t.Fatalf("front %v got client %v, want %v and %v", h.to, h.c.RemoteAddr(), c.to, client.LocalAddr())
 			}
 			if got, err := io.ReadAll(h.c); err != nil || !bytes.Equal(got, c.send) {
-				t.Errorf("the handler reads %q, %v; want %q", got, err, c.send)
+				t.Errorf("the front reads %q, %v; want %q", got, err, c.send)
 			}
-			// It is the connection itself: half-close works in both directions.
+			// Half-close works in both directions, so it is the connection itself.
 			var _ *net.TCPConn = h.c
 			h.c.Write([]byte("bye"))
 			if err := h.c.CloseWrite(); err != nil {
-				t.Error(err)
+				t.Errorf("CloseWrite = %v, want nil", err)
 			}
 			if got, err := io.ReadAll(client); err != nil || string(got) != "bye" {
-				t.Errorf("the client reads %q, %v; want bye", got, err)
+				t.Errorf("the client reads %q, %v; want %q", got, err, "bye")
 			}
 		})
 	}
 }
 
+// TestRefuses checks the answers to protocols that no front end speaks.
 func TestRefuses(t *testing.T) {
 	s := start(t, 0)
 	for _, c := range []struct {
@@ -186,60 +206,63 @@ func TestRefuses(t *testing.T) {
 			client := s.dial(t, c.send)
 			got := make([]byte, len(c.want))
 			if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, c.want) {
-				t.Errorf("got %v, %v; want %v", got, err, c.want)
+				t.Errorf("the client reads %v, %v; want %v", got, err, c.want)
 			}
 			if n, err := client.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("got %d bytes more, %v; want the end", n, err)
+				t.Errorf("the client reads %d more bytes, %v; want the end", n, err)
 			}
 		})
 	}
 	if len(s.taken) != 0 {
-		t.Error("a handler got one of them")
+		t.Errorf("%d of the clients came to a front, want none", len(s.taken))
 	}
 }
 
-// The deadline ends silent clients, and only them: by the time that the second
-// one is closed, the first one's deadline would have passed.
+// TestPeekTimeout checks that the deadline ends silent clients and no others:
+// when the second client is closed, the deadline of the first has passed too.
 func TestPeekTimeout(t *testing.T) {
 	s := start(t, 100*time.Millisecond)
 	talker := s.dial(t, []byte("G"))
 	h := <-s.taken
-	closed(t, s.dial(t, nil))
+	expectClosed(t, s.dial(t, nil))
 	talker.Write([]byte("ET"))
 	if got, err := io.ReadAll(io.LimitReader(h.c, 3)); err != nil || string(got) != "GET" {
-		t.Errorf("the handler reads %q, %v; want GET", got, err)
+		t.Errorf("the front reads %q, %v; want %q", got, err, "GET")
 	}
 	left := s.dial(t, nil)
 	left.CloseWrite()
-	closed(t, left)
+	expectClosed(t, left)
 	if len(s.taken) != 0 {
-		t.Error("a handler got a silent client")
+		t.Error("a silent client came to a front")
 	}
-	if n := s.mute.Load(); n != 1 { // the other had left before its time
-		t.Errorf("%d silent clients were told of, want 1", n)
+	if n := s.mute.Load(); n != 1 { // the last client left before the deadline
+		t.Errorf("Silent was called %d times, want 1", n)
 	}
 }
 
+// TestDrain checks that a drain closes silent clients, also ones that come
+// later, and leaves the others alone.
 func TestDrain(t *testing.T) {
 	s := start(t, time.Hour)
 	talker := s.dial(t, []byte("G"))
 	h := <-s.taken
 	silent := []*net.TCPConn{s.dial(t, nil), s.dial(t, nil), s.dial(t, nil)}
-	for s.silentClients() < len(silent) { // else Drain would close them as late ones
+	for s.silentClients() < len(silent) { // otherwise Drain would close them as late ones
 		runtime.Gosched()
 	}
 	s.Drain()
-	for _, c := range slices.Concat(silent, []*net.TCPConn{s.dial(t, nil)}) { // the last one is late
-		closed(t, c)
+	for _, c := range slices.Concat(silent, []*net.TCPConn{s.dial(t, nil)}) { // the last one comes after the drain
+		expectClosed(t, c)
 	}
 	talker.Write([]byte("ET"))
 	if got, err := io.ReadAll(io.LimitReader(h.c, 3)); err != nil || string(got) != "GET" {
-		t.Errorf("the handler reads %q, %v; want GET: a drain leaves work alone", got, err)
+		t.Errorf("the front reads %q, %v; want %q", got, err, "GET")
 	}
 }
 
-// Who is over the limit is told so by the front end of its protocol, and once
-// too many are being told, reset.
+// TestTurnsAway checks that a client over the limit gets an answer from the
+// front end of its protocol, and that it is reset once too many clients are
+// being answered.
 func TestTurnsAway(t *testing.T) {
 	var inside, left atomic.Int32
 	s := startLimited(t, 0, func(client netip.Addr) error {
@@ -252,36 +275,36 @@ func TestTurnsAway(t *testing.T) {
 	first := <-s.taken
 	for send, want := range map[string]string{"GET": "http: full", "\x05\x01": "socks5: full"} {
 		if b, err := io.ReadAll(s.dial(t, []byte(send))); err != nil || string(b) != want {
-			t.Errorf("%q gets %q, %v; want %q", send, b, err, want)
+			t.Errorf("a client that sends %q reads %q, %v; want %q", send, b, err, want)
 		}
 	}
 	for _, send := range [][]byte{{0}, nil} {
 		if b, err := io.ReadAll(s.dial(t, send)); !errors.Is(err, syscall.ECONNRESET) || len(b) > 0 {
-			t.Errorf("%q gets %q, %v; want a reset", send, b, err)
+			t.Errorf("a client that sends %q reads %q, %v; want %v", send, b, err, syscall.ECONNRESET)
 		}
 	}
 	var silent []*net.TCPConn
-	for range refusals {
+	for range maxRefusals {
 		silent = append(silent, s.dial(t, nil))
 	}
 	var b []byte
 	c, err := net.Dial("tcp", s.ln.Addr().String())
-	if err == nil { // it may be reset as soon as that
+	if err == nil { // the reset may come before Dial returns
 		b, err = io.ReadAll(c)
 	}
 	if !errors.Is(err, syscall.ECONNRESET) || len(b) > 0 {
-		t.Errorf("one too many gets %q, %v; want a reset", b, err)
+		t.Errorf("client %d reads %q, %v; want %v", maxRefusals+1, b, err, syscall.ECONNRESET)
 	}
-	for _, c := range silent { // they don't keep their places
+	for _, c := range silent { // they do not occupy refusals for ever
 		if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("a silent one: %v", err)
+			t.Errorf("a silent client over the limit: error %v, want %v", err, syscall.ECONNRESET)
 		}
 	}
 	if b, err := io.ReadAll(s.dial(t, []byte("GET"))); err != nil || string(b) != "http: full" {
-		t.Errorf("after them: %q, %v", b, err)
+		t.Errorf("the next client reads %q, %v; want %q", b, err, "http: full")
 	}
-	if left.Load() != 0 {
-		t.Error("one that never came in has left")
+	if n := left.Load(); n != 0 {
+		t.Errorf("Leave was called %d times for clients without a place, want 0", n)
 	}
 	s.release <- struct{}{}
 	for left.Load() == 0 {
@@ -296,16 +319,19 @@ func (s *served) silentClients() int {
 	return len(s.silent)
 }
 
+// TestServeEndsWithItsListener checks that Serve returns when its listener is
+// closed, while a front end still serves.
 func TestServeEndsWithItsListener(t *testing.T) {
 	s := start(t, 0)
 	s.dial(t, []byte("G"))
 	<-s.taken
 	s.ln.Close()
 	if err := <-s.ended; err != nil {
-		t.Errorf("got %v, want nil", err)
+		t.Errorf("Serve = %v, want nil", err)
 	}
 }
 
+// TestWait checks that Wait waits for front ends.
 func TestWait(t *testing.T) {
 	s := start(t, 0)
 	s.dial(t, []byte("G"))
@@ -313,6 +339,6 @@ func TestWait(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Wait(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want that a handler still runs", err)
+		t.Errorf("Wait = %v, want %v while a front serves", err, context.Canceled)
 	}
 }
