@@ -19,7 +19,7 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// joined is a running pair, seen from outside.
+// joined is a running pair, seen from both ends.
 type joined struct {
 	client, target *net.TCPConn // what the client and the target hold
 	result         chan Result
@@ -31,7 +31,13 @@ func start(t *testing.T, r *Relay, clientEarly, targetEarly string) joined {
 	client, near := tcpPair(t)
 	target, far := tcpPair(t)
 	j := joined{client, target, make(chan Result, 2)}
-	r.Start(flow.Pair{Client: near, Target: far, ClientEarly: []byte(clientEarly), TargetEarly: []byte(targetEarly)}, func(res Result) { j.result <- res })
+	p := flow.Pair{
+		Client:      near,
+		Target:      far,
+		ClientEarly: []byte(clientEarly),
+		TargetEarly: []byte(targetEarly),
+	}
+	r.Start(p, func(res Result) { j.result <- res })
 	return j
 }
 
@@ -53,9 +59,9 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 	}
 	for _, c := range []net.Conn{c, d} {
 		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(30 * time.Second)) // a hanging test fails
+		c.SetDeadline(time.Now().Add(30 * time.Second)) // a test that hangs fails
 	}
-	// The relay's end must work without a deadline of ours.
+	// The relay's end has no deadline, as in the gateway.
 	d.SetDeadline(time.Time{})
 	return c.(*net.TCPConn), d.(*net.TCPConn)
 }
@@ -66,7 +72,7 @@ func (j joined) end(t *testing.T, r *Relay) Result {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := r.Wait(ctx); err != nil || r.Active() != 0 {
-		t.Fatalf("Wait: %v, %d active", err, r.Active())
+		t.Fatalf("Wait = %v with %d pairs active, want nil with 0", err, r.Active())
 	}
 	select {
 	case res := <-j.result:
@@ -77,6 +83,7 @@ func (j joined) end(t *testing.T, r *Relay) Result {
 	}
 }
 
+// say sends s.
 func say(t *testing.T, c net.Conn, s string) {
 	t.Helper()
 	if _, err := io.WriteString(c, s); err != nil {
@@ -84,27 +91,31 @@ func say(t *testing.T, c net.Conn, s string) {
 	}
 }
 
+// hear reads want.
 func hear(t *testing.T, c net.Conn, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
-		t.Errorf("read %q, %v; want %q", got, err, want)
+		t.Errorf("read %q, error %v; want %q", got, err, want)
 	}
 }
 
+// hearEnd reads the end of the stream, or an error.
 func hearEnd(t *testing.T, c net.Conn, want error) {
 	t.Helper()
 	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, want) {
-		t.Errorf("read %d bytes, %v; want %v", n, err, want)
+		t.Errorf("read %d bytes, error %v; want 0, %v", n, err, want)
 	}
 }
 
+// TestHalfClose checks that each direction ends by itself.
 func TestHalfClose(t *testing.T) {
 	for _, first := range []string{"client", "target"} {
 		t.Run(first+"_first", func(t *testing.T) {
 			var r Relay
 			j := start(t, &r, "", "")
-			a, b := j.client, j.target
+			a := j.client
+			b := j.target
 			if first == "target" {
 				a, b = b, a
 			}
@@ -113,7 +124,7 @@ func TestHalfClose(t *testing.T) {
 			hear(t, b, "question")
 			hearEnd(t, b, io.EOF)
 			if r.Active() != 1 {
-				t.Errorf("%d active after one direction ended", r.Active())
+				t.Errorf("%d pairs active after one direction ended, want 1", r.Active())
 			}
 			say(t, b, "the answer")
 			hear(t, a, "the answer")
@@ -132,6 +143,7 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
+// TestEarlyBytes checks that bytes read before the relay come first and count.
 func TestEarlyBytes(t *testing.T) {
 	var r Relay
 	j := start(t, &r, "early up ", "early down ")
@@ -141,25 +153,29 @@ func TestEarlyBytes(t *testing.T) {
 	hear(t, j.target, "then")
 	j.client.CloseWrite()
 	j.target.CloseWrite()
-	if res := j.end(t, &r); res != (Result{Up: 13, Down: 11}) {
-		t.Errorf("result %+v", res)
+	want := Result{Up: 13, Down: 11}
+	if res := j.end(t, &r); res != want {
+		t.Errorf("result %+v, want %+v", res, want)
 	}
 }
 
+// TestReset checks that a reset of one side resets the other, and that the
+// error names the side.
 func TestReset(t *testing.T) {
 	for from, class := range map[string]flow.Class{"client": flow.Canceled, "target": flow.Reset} {
 		for _, half := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s_after_half_close_%v", from, half), func(t *testing.T) {
 				var r Relay
 				j := start(t, &r, "", "")
-				a, b := j.client, j.target
+				a := j.client
+				b := j.target
 				if from == "target" {
 					a, b = b, a
 				}
 				say(t, a, "some")
 				hear(t, b, "some")
 				moved := int64(4)
-				if half { // of the other side: that direction has ended cleanly
+				if half { // the other side has ended its direction cleanly
 					b.CloseWrite()
 					hearEnd(t, a, io.EOF)
 					say(t, a, "more")
@@ -171,15 +187,15 @@ func TestReset(t *testing.T) {
 				hearEnd(t, b, syscall.ECONNRESET)
 				res := j.end(t, &r)
 				if flow.ClassOf(res.Err) != class || !strings.Contains(res.Err.Error(), "relay "+from) || res.Up+res.Down != moved {
-					t.Errorf("result %+v; want %v from %s", res, class, from)
+					t.Errorf("result %+v, want class %v from the %s and %d bytes", res, class, from, moved)
 				}
 			})
 		}
 	}
 }
 
-// A client that closes after the target's end, with some of it unread, resets
-// the connection: it is done, and nothing has failed.
+// TestCloseWithBytesUnread checks that it is not a failure when a client closes
+// after the target's end with bytes unread, which resets its connection.
 func TestCloseWithBytesUnread(t *testing.T) {
 	var r Relay
 	j := start(t, &r, "", "")
@@ -188,17 +204,19 @@ func TestCloseWithBytesUnread(t *testing.T) {
 	say(t, j.target, "response")
 	j.target.CloseWrite()
 	hear(t, j.client, "respons")
-	for r.ended() == 0 { // the end has passed the relay, and is not read
+	for r.ended() == 0 { // the end has come to the relay, and the client has not read it
 		runtime.Gosched()
 	}
 	j.client.Close()
 	hearEnd(t, j.target, syscall.ECONNRESET)
-	if res := j.end(t, &r); res != (Result{Up: 7, Down: 8}) {
-		t.Errorf("result %+v", res)
+	want := Result{Up: 7, Down: 8}
+	if res := j.end(t, &r); res != want {
+		t.Errorf("result %+v, want %+v", res, want)
 	}
 }
 
-// A target that closes while the client still sends breaks the stream.
+// TestWriteToClosed checks that a target that closes while the client still
+// sends has broken the stream.
 func TestWriteToClosed(t *testing.T) {
 	var r Relay
 	j := start(t, &r, "", "")
@@ -209,14 +227,15 @@ func TestWriteToClosed(t *testing.T) {
 		_, err = j.client.Write(make([]byte, 1<<16))
 	}
 	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
-		t.Errorf("the client's write ended with %v", err)
+		t.Errorf("the client's write ended with %v, want %v or %v", err, syscall.ECONNRESET, syscall.EPIPE)
 	}
 	if res := j.end(t, &r); flow.ClassOf(res.Err) != flow.Reset {
-		t.Errorf("result %+v", res)
+		t.Errorf("result %+v, want class %v", res, flow.Reset)
 	}
 }
 
-// A client that closes instead of half-closing has all it wants: no failure.
+// TestClosedClient checks that it is not a failure when a client closes its
+// connection instead of half-closing it.
 func TestClosedClient(t *testing.T) {
 	var r Relay
 	j := start(t, &r, "", "")
@@ -229,13 +248,15 @@ func TestClosedClient(t *testing.T) {
 		_, err = j.target.Write(make([]byte, 1<<16))
 	}
 	if res := j.end(t, &r); res.Err != nil || res.Up != 10 {
-		t.Errorf("result %+v, want no error", res)
+		t.Errorf("result %+v, want 10 bytes up and no error", res)
 	}
 }
 
+// TestCut checks that Cut resets all pairs, and those that start later.
 func TestCut(t *testing.T) {
 	var r Relay
-	a, b := start(t, &r, "", ""), start(t, &r, "early", "")
+	a := start(t, &r, "", "")
+	b := start(t, &r, "early", "")
 	say(t, a.client, "x")
 	hear(t, a.target, "x")
 	hear(t, b.target, "early")
@@ -245,20 +266,20 @@ func TestCut(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := r.Wait(ended); !errors.Is(err, context.Canceled) || r.Active() != 2 {
-		t.Errorf("Wait with pairs running: %v, %d active", err, r.Active())
+		t.Errorf("Wait = %v with %d pairs active, want %v with 2", err, r.Active(), context.Canceled)
 	}
 	if n := r.Cut(t.Context(), "shutting down"); n != 2 || r.Active() != 0 {
-		t.Errorf("Cut returned %d with %d active; want 2 and 0", n, r.Active())
+		t.Errorf("Cut = %d with %d pairs active, want 2 with 0", n, r.Active())
 	}
 	hearEnd(t, a.target, syscall.ECONNRESET)
-	if _, err := b.target.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) { // what Linux makes of a reset after an end of stream
-		t.Errorf("the target with a half-closed connection writes: %v", err)
+	if _, err := b.target.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) { // Linux reports a reset after an end of stream so
+		t.Errorf("a write of the target whose client had half-closed: error %v, want %v", err, syscall.EPIPE)
 	}
 	for i, j := range []joined{a, b} {
 		hearEnd(t, j.client, syscall.ECONNRESET)
 		res := j.end(t, &r)
 		if flow.ClassOf(res.Err) != flow.Cut || !strings.Contains(res.Err.Error(), "shutting down") || res.Up != []int64{1, 5}[i] || res.Down != 0 {
-			t.Errorf("pair %d: %+v", i, res)
+			t.Errorf("pair %d: result %+v, want class %v and the bytes up so far", i, res, flow.Cut)
 		}
 	}
 
@@ -266,21 +287,25 @@ func TestCut(t *testing.T) {
 	hearEnd(t, late.client, syscall.ECONNRESET)
 	hearEnd(t, late.target, syscall.ECONNRESET)
 	if res := late.end(t, &r); flow.ClassOf(res.Err) != flow.Cut || res.Up != 0 || res.Down != 0 {
-		t.Errorf("a pair after the cut: %+v", res)
+		t.Errorf("a pair that starts after the cut: result %+v, want class %v and no bytes", res, flow.Cut)
 	}
 	if n := r.Cut(t.Context(), "again"); n != 0 {
-		t.Errorf("the second Cut cut %d", n)
+		t.Errorf("the second Cut = %d, want 0", n)
 	}
 }
 
-// Nobody that waits goes on before done has returned: the flow's log line is
-// written there, and after Wait the process may end.
+// TestWaitIncludesDone checks that Wait returns after done has: done writes the
+// log line of the flow, and after Wait the process may end.
 func TestWaitIncludesDone(t *testing.T) {
 	var r Relay
 	client, near := tcpPair(t)
 	target, far := tcpPair(t)
-	inDone, finish := make(chan struct{}), make(chan struct{})
-	r.Start(flow.Pair{Client: near, Target: far}, func(Result) { close(inDone); <-finish })
+	inDone := make(chan struct{})
+	finish := make(chan struct{})
+	r.Start(flow.Pair{Client: near, Target: far}, func(Result) {
+		close(inDone)
+		<-finish
+	})
 	client.Close()
 	target.Close()
 	<-inDone
@@ -289,16 +314,16 @@ func TestWaitIncludesDone(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := r.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Wait while done runs: %v", err)
+		t.Errorf("Wait while done runs = %v, want %v", err, context.DeadlineExceeded)
 	}
 	close(finish)
 	if err := <-waited; err != nil {
-		t.Error(err)
+		t.Errorf("Wait after done = %v, want nil", err)
 	}
 }
 
-// plain hides all that the kernel's connection can do beyond CloseWrite, and
-// waiter has AwaitReadable as the userspace stack's connections do.
+// plain has no method of the kernel's connection beyond net.Conn and
+// CloseWrite.
 type plain struct{ c *net.TCPConn }
 
 func (p plain) Read(b []byte) (int, error)         { return p.c.Read(b) }
@@ -311,12 +336,15 @@ func (p plain) SetDeadline(t time.Time) error      { return p.c.SetDeadline(t) }
 func (p plain) SetReadDeadline(t time.Time) error  { return p.c.SetReadDeadline(t) }
 func (p plain) SetWriteDeadline(t time.Time) error { return p.c.SetWriteDeadline(t) }
 
+// waiter has the methods of the userspace network stack's connections.
 type waiter struct{ plain }
 
 func (waiter) AwaitReadable() {}
 
 func (w waiter) Abort() { w.c.SetLinger(0); w.c.Close() }
 
+// TestManyPairs checks that all bytes of many pairs arrive, for each kind of
+// connection, and that no goroutine is left.
 func TestManyPairs(t *testing.T) {
 	var r Relay
 	var wg sync.WaitGroup
@@ -328,9 +356,11 @@ func TestManyPairs(t *testing.T) {
 		case 1:
 			p.Target = waiter{plain{far}}
 		case 2:
-			p.Client, p.Target = plain{near}, waiter{plain{far}}
+			p.Client = plain{near}
+			p.Target = waiter{plain{far}}
 		}
-		up, down := noise(i), noise(i+1000)
+		up := noise(i)
+		down := noise(i + 1000)
 		early := rand.IntN(len(up) + 1)
 		p.ClientEarly = bytes.Clone(up[:early])
 		result := make(chan Result, 1)
@@ -338,14 +368,14 @@ func TestManyPairs(t *testing.T) {
 		check := func(what string, c *net.TCPConn, want []byte) {
 			h := sha256.New()
 			if n, err := io.Copy(h, c); err != nil || n != int64(len(want)) || [32]byte(h.Sum(nil)) != sha256.Sum256(want) {
-				t.Errorf("pair %d %s: %d of %d bytes, %v", i, what, n, len(want), err)
+				t.Errorf("pair %d, %s: received %d bytes, error %v; want the %d bytes sent", i, what, n, err, len(want))
 			}
 		}
 		send := func(c *net.TCPConn, b []byte) {
 			for len(b) > 0 {
 				n := min(len(b), 1+rand.IntN(1<<17))
 				if _, err := c.Write(b[:n]); err != nil {
-					t.Errorf("pair %d: %v", i, err)
+					t.Errorf("pair %d: write: %v", i, err)
 					return
 				}
 				b = b[n:]
@@ -358,18 +388,18 @@ func TestManyPairs(t *testing.T) {
 		wg.Go(func() {
 			check("down", client, down)
 			if res := <-result; res != (Result{Up: int64(len(up)), Down: int64(len(down))}) {
-				t.Errorf("pair %d: %+v; want %d up, %d down", i, res, len(up), len(down))
+				t.Errorf("pair %d: result %+v, want %d bytes up and %d down", i, res, len(up), len(down))
 			}
 		})
 	}
 	wg.Wait()
 	if err := r.Wait(t.Context()); err != nil || r.Active() != 0 {
-		t.Errorf("Wait: %v, %d active", err, r.Active())
+		t.Errorf("Wait = %v with %d pairs active, want nil with 0", err, r.Active())
 	}
 	noneLeft(t)
 }
 
-// noise returns up to 300 kB that are the same for the same seed.
+// noise returns up to 300 kB, always the same for one seed.
 func noise(seed int) []byte {
 	src := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
 	b := make([]byte, rand.New(src).IntN(300_000))
@@ -377,8 +407,8 @@ func noise(seed int) []byte {
 	return b
 }
 
-// noneLeft fails the test if a goroutine of the relay outlives its pair; one
-// that is about to return has a moment.
+// noneLeft fails the test if a goroutine of the relay is left. It waits up to
+// ten seconds for those that are about to return.
 func noneLeft(t *testing.T) {
 	t.Helper()
 	buf := make([]byte, 4<<20)
@@ -388,13 +418,13 @@ func noneLeft(t *testing.T) {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("goroutines are left:\n%s", stacks)
+			t.Fatalf("goroutines of the relay are left after its pairs:\n%s", stacks)
 		}
 	}
 }
 
-// A connection that can't be closed in one direction would leave its peer
-// waiting for ever: the pair ends with an error instead.
+// TestNoHalfClose checks that a pair ends with an error if a connection can't be
+// closed in one direction: otherwise its peer would wait for ever.
 func TestNoHalfClose(t *testing.T) {
 	var r Relay
 	client, near := tcpPair(t)
@@ -403,10 +433,10 @@ func TestNoHalfClose(t *testing.T) {
 	r.Start(flow.Pair{Client: near, Target: ours}, func(res Result) { result <- res })
 	client.CloseWrite()
 	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("the target reads %v", err)
+		t.Errorf("the target reads with error %v, want %v", err, io.EOF)
 	}
 	if res := <-result; flow.ClassOf(res.Err) != flow.Reset {
-		t.Errorf("result %+v", res)
+		t.Errorf("result %+v, want class %v", res, flow.Reset)
 	}
 }
 

@@ -25,6 +25,7 @@ func password(user, pass string) []byte {
 	return append(append(b, byte(len(pass))), pass...)
 }
 
+// TestReplyFor checks the reply for each class, as clients see it.
 func TestReplyFor(t *testing.T) {
 	replies := map[flow.Class]Reply{
 		flow.OK:              Succeeded,
@@ -51,10 +52,10 @@ func TestReplyFor(t *testing.T) {
 		t.Run(class.String(), func(t *testing.T) {
 			want, ok := replies[class]
 			if !ok {
-				t.Fatal("a new class: choose its reply")
+				t.Fatalf("class %v has no reply in this table; choose one", class)
 			}
 			if got := ReplyFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
-				t.Errorf("got %d, want %d", got, want)
+				t.Errorf("ReplyFor an error of class %v = %d, want %d", class, got, want)
 			}
 		})
 	}
@@ -69,13 +70,13 @@ func TestReplyFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := ReplyFor(c.err); got != c.want {
-				t.Errorf("got %d, want %d", got, c.want)
+				t.Errorf("ReplyFor(%v) = %d, want %d", c.err, got, c.want)
 			}
 		})
 	}
 }
 
-// Each case parses whole, and its tail stays.
+// TestParse checks that a parser takes its message and leaves what follows.
 func TestParse(t *testing.T) {
 	long := strings.Repeat("n", 255)
 	for _, c := range []struct {
@@ -107,20 +108,20 @@ func TestParse(t *testing.T) {
 			got, n, err := c.parse(in)
 			if c.want == nil {
 				if err == nil || n != 0 || flow.ClassOf(err) != flow.BadRequest {
-					t.Fatalf("got %v, %d, %v; want a bad request", got, n, err)
+					t.Fatalf("parsed %v, %d, %v; want an error of class %v", got, n, err, flow.BadRequest)
 				}
 				return
 			}
 			if err != nil || n != len(c.in) || !reflect.DeepEqual(got, c.want) {
-				t.Fatalf("got %v, %d, %v; want %v, %d", got, n, err, c.want, len(c.in))
+				t.Fatalf("parsed %v, %d, %v; want %v, %d, nil", got, n, err, c.want, len(c.in))
 			}
 		})
 	}
 }
 
-// FuzzParse holds the parsers to what the reader relies on: whatever the
-// network cuts a message into, they ask for more until it is whole, and then
-// say what they say of the whole.
+// FuzzParse checks what the reader relies on: however the network splits a
+// message, the parsers ask for more until it is whole, and then return the same
+// as for the whole.
 func FuzzParse(f *testing.F) {
 	for _, b := range [][]byte{
 		{5, 1, 0}, {5, 2, 0, 2}, {5, 0}, {4, 1, 0, 80, 192, 0, 2, 1, 0},
@@ -142,25 +143,26 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// piecewise parses each beginning of b and compares with the whole.
 func piecewise(t *testing.T, name string, parse func([]byte) (any, int, error), b []byte) {
 	whole, n, err := parse(b)
 	if n < 0 || n > len(b) || err != nil && n != 0 {
-		t.Fatalf("%s: %d bytes of %d, error %v", name, n, len(b), err)
+		t.Fatalf("%s: took %d of %d bytes with error %v", name, n, len(b), err)
 	}
 	if err != nil && flow.ClassOf(err) != flow.BadRequest {
-		t.Fatalf("%s: %v is of class %v", name, err, flow.ClassOf(err))
+		t.Fatalf("%s: error %v of class %v, want %v", name, err, flow.ClassOf(err), flow.BadRequest)
 	}
 	for i := range b {
 		part := append([]byte(nil), b[:i]...)
 		got, m, perr := parse(part)
 		switch {
 		case n > 0 && i >= n: // the message is complete
-			clear(part) // and keeps no reference
+			clear(part) // the result must not refer to it
 			if m != n || perr != nil || !reflect.DeepEqual(got, whole) {
-				t.Fatalf("%s: %d bytes of %q give %v, %d, %v; all of them %v, %d", name, i, b, got, m, perr, whole, n)
+				t.Fatalf("%s: %d bytes of %q parse as %v, %d, %v; want %v, %d, nil as for the whole", name, i, b, got, m, perr, whole, n)
 			}
 		case m != 0, err == nil && perr != nil:
-			t.Fatalf("%s: %d bytes of %q give %v, %d, %v; all of them %v, %d, %v", name, i, b, got, m, perr, whole, n, err)
+			t.Fatalf("%s: %d bytes of %q parse as %v, %d, %v; want that more is needed (the whole: %v, %d, %v)", name, i, b, got, m, perr, whole, n, err)
 		}
 	}
 }

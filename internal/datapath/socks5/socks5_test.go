@@ -14,12 +14,12 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// road is all that lies behind the front end: it dials nothing, and its
-// tunnels read what the client has left to say.
+// road is what lies behind the front end. It dials nothing, and its tunnels
+// read the rest of what the client sends.
 type road struct {
-	err      error    // of Connect
-	target   net.Conn // that Connect returns
-	all      []byte   // what the tunnel got of the client, early bytes first
+	err      error    // what Connect returns
+	target   net.Conn // what Connect returns
+	all      []byte   // what the tunnel got from the client, early bytes first
 	finished []*flow.Record
 }
 
@@ -43,11 +43,13 @@ func loopback(t *testing.T) (client, server *net.TCPConn) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if client, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr)); err != nil {
+	client, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	if server, err = ln.AcceptTCP(); err != nil {
+	server, err = ln.AcceptTCP()
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
@@ -55,7 +57,7 @@ func loopback(t *testing.T) (client, server *net.TCPConn) {
 	return client, server
 }
 
-// serve runs s on c and returns what is closed at its end.
+// serve runs s on c, and returns a channel that is closed when Serve returns.
 func serve(t *testing.T, s *Server, c *net.TCPConn) <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
@@ -67,9 +69,11 @@ func serve(t *testing.T, s *Server, c *net.TCPConn) <-chan struct{} {
 
 func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
-// answer is a reply on the wire.
+// answer returns a reply as the client reads it.
 func answer(r Reply) []byte { return []byte{5, byte(r), 0, 1, 0, 0, 0, 0, 0, 0} }
 
+// TestServe checks what comes back for what a client sends, byte by byte and
+// all at once.
 func TestServe(t *testing.T) {
 	var (
 		long     = strings.Repeat("x", 255)
@@ -82,12 +86,12 @@ func TestServe(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		users func(user, pass string) bool
-		err   error // of the road
+		err   error // what the road's Connect returns
 		send  []byte
 		want  []byte // all that comes back
 		class flow.Class
-		rec   flow.Request // of the record, without Front and Client
-		all   string       // what the tunnel gets of the client
+		rec   flow.Request // in the record, without Front and Client
+		all   string       // what the tunnel gets from the client
 	}{
 		{name: "name", send: join(none, name), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
 		{name: "ipv6", send: join(none, connectIPv6), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
@@ -132,16 +136,17 @@ func TestServe(t *testing.T) {
 				client.CloseWrite()
 				got, err := io.ReadAll(client)
 				if err != nil || !bytes.Equal(got, c.want) {
-					t.Errorf("came back: %v, %v; want %v", got, err, c.want)
+					t.Errorf("the client reads %v, %v; want %v", got, err, c.want)
 				}
 				<-done
 				if len(r.finished) != 1 {
-					t.Fatalf("%d records, want 1", len(r.finished))
+					t.Fatalf("%d records are finished, want 1", len(r.finished))
 				}
 				rec := r.finished[0]
-				c.rec.Front, c.rec.Client = flow.SOCKS5, client.LocalAddr().(*net.TCPAddr).AddrPort()
+				c.rec.Front = flow.SOCKS5
+				c.rec.Client = client.LocalAddr().(*net.TCPAddr).AddrPort()
 				if class := flow.ClassOf(rec.Err); class != c.class || rec.Request != c.rec {
-					t.Errorf("class %v, request %+v; want %v, %+v", class, rec.Request, c.class, c.rec)
+					t.Errorf("record of class %v, request %+v; want %v, %+v", class, rec.Request, c.class, c.rec)
 				}
 				if string(r.all) != c.all {
 					t.Errorf("the tunnel got %q, want %q", r.all, c.all)
@@ -151,8 +156,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// One deadline spans the whole handshake: a client that keeps a byte coming is
-// cut off as a silent one is.
+// TestTimeout checks that one deadline bounds the whole handshake: it ends for
+// a client that sends a byte now and then just as for a silent one.
 func TestTimeout(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -172,12 +177,12 @@ func TestTimeout(t *testing.T) {
 			}
 			got, err := io.ReadAll(client)
 			if err != nil || !bytes.Equal(got, c.want) {
-				t.Errorf("came back: %v, %v; want %v", got, err, c.want)
+				t.Errorf("the client reads %v, %v; want %v", got, err, c.want)
 			}
 			client.Close()
 			<-done
 			if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
-				t.Errorf("records %+v, want one timeout", r.finished)
+				t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
 			}
 		})
 	}
@@ -200,7 +205,7 @@ func TestTimeout(t *testing.T) {
 		client.Close()
 		<-done
 		if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
-			t.Errorf("records %+v, want one timeout", r.finished)
+			t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
 		}
 	})
 	t.Run("ends_with_the_handshake", func(t *testing.T) {
@@ -214,7 +219,7 @@ func TestTimeout(t *testing.T) {
 		if _, err := io.ReadFull(client, make([]byte, 12)); err != nil {
 			t.Fatal(err)
 		}
-		// A client that came later and stays silent times out: so would have the first.
+		// When this silent client times out, the first one's deadline has passed too.
 		silent, server := loopback(t)
 		later := serve(t, &Server{Road: &road{}, Timeout: 500 * time.Millisecond}, server)
 		if _, err := io.ReadAll(silent); err != nil {
@@ -226,7 +231,7 @@ func TestTimeout(t *testing.T) {
 		client.CloseWrite()
 		<-done
 		if string(r.all) != "late" || r.finished[0].Err != nil {
-			t.Errorf("the tunnel got %q, %v; want the late bytes", r.all, r.finished[0].Err)
+			t.Errorf("the tunnel got %q, %v; want %q", r.all, r.finished[0].Err, "late")
 		}
 	})
 }
