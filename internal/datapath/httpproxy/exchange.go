@@ -47,7 +47,7 @@ func (s *session) maxForwards(req *http.Request, rec *flow.Record) (f fate, done
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 0 {
-		return s.refuse(rec, req, badRequest("Max-Forwards wants a number", errors.New("malformed Max-Forwards"))), true
+		return s.refuse(rec, req, badRequest("Max-Forwards needs a number", errors.New("malformed Max-Forwards"))), true
 	}
 	if n > 0 {
 		req.Header.Set("Max-Forwards", strconv.Itoa(n-1))
@@ -254,8 +254,9 @@ func (x *exchange) release(reusable bool) (whole bool) {
 	return whole
 }
 
-// replayable reports whether req may be sent twice: it has no body, of which
-// some would be lost, and its method is idempotent (RFC 9110 section 9.2.2).
+// replayable reports whether req may be sent twice. It may if its method is
+// idempotent (RFC 9110 section 9.2.2) and it has no body: the first try has
+// consumed the body.
 func replayable(req *http.Request) bool {
 	if req.Body != http.NoBody {
 		return false

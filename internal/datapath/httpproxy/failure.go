@@ -35,10 +35,11 @@ type cause struct {
 	upload  bool // the error is evidence.upload
 }
 
-// causes holds every cause, in the order in which they bring one another about:
-// the gateway, then the client, then the origin. A cut closes both connections.
-// A client that leaves has the origin's connection closed. So the effects of
-// one cause look like a later one, and the first row that applies is the cause.
+// causes holds every cause, in the order in which one brings about another: the
+// gateway, then the client, then the origin. A cut closes both connections. When
+// the client leaves, the exchange closes the origin's connection. So the effect
+// of one cause looks like a later cause, and the first row that applies is the
+// cause.
 var causes = []cause{
 	{
 		applies: func(e evidence) bool { return e.cut },
@@ -59,7 +60,7 @@ var causes = []cause{
 		upload:  true,
 	},
 	{
-		// The client may still listen.
+		// The client may still read a response.
 		applies: func(e evidence) bool { return isReadError(e.upload) },
 		class:   flow.BadRequest,
 		hint:    "the request's body ended before it was complete, or is malformed",
@@ -70,11 +71,11 @@ var causes = []cause{
 		applies: func(e evidence) bool { return e.left || isWriteError(e.err) },
 		class:   flow.Canceled,
 	},
-	// From here on the origin failed. What it said comes before how it ended.
+	// From here on the origin failed. What it sent comes before how it ended.
 	{
 		applies: func(e evidence) bool { _, ok := errors.AsType[*badResponse](e.err); return ok },
 		class:   flow.BadResponse,
-		hint:    "the target's answer is no valid HTTP/1.1 response",
+		hint:    "the target's answer is not a valid HTTP/1.1 response",
 	},
 	{
 		// ETIMEDOUT is a net.Error with Timeout too, so it comes before that.

@@ -10,7 +10,8 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// check reads the target and the credentials from req into rec.
+// check reads the target and the user of req into rec, and rejects requests
+// that are malformed, without valid credentials, or in a loop.
 func (s *session) check(req *http.Request, rec *flow.Record) error {
 	if err := wire.ValidHead(req); err != nil {
 		return badRequest("send a well-formed HTTP/1.1 request", &malformed{err})
@@ -23,12 +24,18 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 	if err != nil {
 		return err
 	}
-	rec.Host, rec.Port = host, port
+	rec.Host = host
+	rec.Port = port
 	if s.p.Authenticate != nil {
 		user, password, ok := basicAuth(req.Header.Get("Proxy-Authorization"))
 		if !ok || !s.p.Authenticate(user, password) {
-			return &flow.Error{Class: flow.Unauthenticated, Op: "http", Target: rec.Target(),
-				Hint: "this gateway asks for a username and password", Err: errors.New("no valid credentials")}
+			return &flow.Error{
+				Class:  flow.Unauthenticated,
+				Op:     "http",
+				Target: rec.Target(),
+				Hint:   "this gateway requires a username and password",
+				Err:    errors.New("no valid credentials"),
+			}
 		}
 		rec.User = user
 	}
@@ -37,17 +44,17 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 			Class:  flow.Loop,
 			Op:     "http",
 			Target: rec.Target(),
-			Hint:   "the request came back to the proxy that sent it: the target's name leads to a proxy",
+			Hint:   "the target's name resolves to a proxy; check the DNS records of the name",
 			Err:    errors.New("own name in Via"),
 		}
 	}
 	return nil
 }
 
-// malformed is what makes all of a head doubtful.
+// malformed is the error for a head whose fields can't be relied on.
 type malformed struct{ error }
 
-// basicAuth reads credentials of the Basic scheme, RFC 7617.
+// basicAuth returns the credentials in a field of the Basic scheme, RFC 7617.
 func basicAuth(field string) (user, password string, ok bool) {
 	scheme, rest, _ := strings.Cut(field, " ")
 	if !strings.EqualFold(scheme, "Basic") {
@@ -61,5 +68,10 @@ func basicAuth(field string) (user, password string, ok bool) {
 }
 
 func badRequest(hint string, err error) error {
-	return &flow.Error{Class: flow.BadRequest, Op: "http", Hint: hint, Err: err}
+	return &flow.Error{
+		Class: flow.BadRequest,
+		Op:    "http",
+		Hint:  hint,
+		Err:   err,
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
+// TestSplitTarget checks how host and port are split.
 func TestSplitTarget(t *testing.T) {
 	for _, c := range []struct {
 		name, authority, defaultPort string
@@ -54,12 +55,13 @@ func TestSplitTarget(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			host, port, err := splitTarget(c.authority, c.defaultPort)
 			if host != c.host || port != c.port || (err == nil) != (c.port != 0) {
-				t.Errorf("got %q, %d, %v; want %q, %d", host, port, err, c.host, c.port)
+				t.Errorf("splitTarget(%q, %q) = %q, %d, %v; want %q, %d", c.authority, c.defaultPort, host, port, err, c.host, c.port)
 			}
 		})
 	}
 }
 
+// TestTarget checks AbsoluteForm.
 func TestTarget(t *testing.T) {
 	for _, c := range []struct {
 		name, line, want string // empty means an error
@@ -84,17 +86,18 @@ func TestTarget(t *testing.T) {
 			host, port, err := AbsoluteForm(req)
 			if c.want == "" {
 				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
-					t.Fatalf("got %q, %d, %v; want a bad request with a hint", host, port, err)
+					t.Fatalf("target %q, %d, error %v; want class %v and a hint", host, port, err, flow.BadRequest)
 				}
 				return
 			}
 			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want {
-				t.Errorf("got %q, %v; want %q", got, err, c.want)
+				t.Errorf("target %q, error %v; want %q", got, err, c.want)
 			}
 		})
 	}
 }
 
+// read parses a request head.
 func read(t *testing.T, head string) *http.Request {
 	t.Helper()
 	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head)))
@@ -104,6 +107,7 @@ func read(t *testing.T, head string) *http.Request {
 	return req
 }
 
+// TestTargetByHost checks ByHost, and the request-target that the origin gets.
 func TestTargetByHost(t *testing.T) {
 	for _, c := range []struct{ name, line, host, want, form string }{
 		{"host", "GET /a?u=http://x/y", "api.corp.example", "api.corp.example:80", "/a?u=http://x/y"},
@@ -119,17 +123,18 @@ func TestTargetByHost(t *testing.T) {
 			host, port, err := ByHost(80)(req)
 			if c.want == "" {
 				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
-					t.Fatalf("got %q, %d, %v; want a bad request with a hint", host, port, err)
+					t.Fatalf("target %q, %d, error %v; want class %v and a hint", host, port, err, flow.BadRequest)
 				}
 				return
 			}
 			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want || originForm(req) != c.form {
-				t.Errorf("got %q, %q, %v; want %q, %q", got, originForm(req), err, c.want, c.form)
+				t.Errorf("target %q, request-target %q, error %v; want %q, %q", got, originForm(req), err, c.want, c.form)
 			}
 		})
 	}
 }
 
+// TestOriginForm checks that the request-target stays as the client sent it.
 func TestOriginForm(t *testing.T) {
 	for _, c := range []struct{ name, line, want string }{
 		{"path", "GET http://a/x/y", "/x/y"},
@@ -147,12 +152,13 @@ func TestOriginForm(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := originForm(read(t, c.line+" HTTP/1.1\r\nHost: a\r\n\r\n")); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
+				t.Errorf("originForm of %q = %q, want %q", c.line, got, c.want)
 			}
 		})
 	}
 }
 
+// TestBasicAuth checks how credentials are parsed.
 func TestBasicAuth(t *testing.T) {
 	encode := base64.StdEncoding.EncodeToString
 	for _, c := range []struct {
@@ -169,15 +175,15 @@ func TestBasicAuth(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if user, password, ok := basicAuth(c.field); user != c.user || password != c.password || ok != c.ok {
-				t.Errorf("got %q, %q, %v; want %q, %q, %v", user, password, ok, c.user, c.password, c.ok)
+				t.Errorf("basicAuth(%q) = %q, %q, %v; want %q, %q, %v", c.field, user, password, ok, c.user, c.password, c.ok)
 			}
 		})
 	}
 }
 
-// FuzzRequest sends what a client may send to the origin, and reads it again
-// as the origin would: it must be the same request, framed the same, with
-// nothing behind it.
+// FuzzRequest sends whatever a client may send to an origin, and reads it as the
+// origin would. It must be the same request, with the same framing, and nothing
+// after it.
 func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		"GET http://api.corp.example/ HTTP/1.1\r\nHost: api.corp.example\r\n\r\n",
@@ -212,55 +218,55 @@ func FuzzRequest(f *testing.F) {
 		host, port, err := AbsoluteForm(req)
 		switch {
 		case err != nil && (flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == ""):
-			t.Fatalf("%q: %v is no bad request with a hint", b, err)
+			t.Fatalf("%q: error %v, want class %v and a hint", b, err, flow.BadRequest)
 		case err != nil:
 			return
 		case host == "" || port == 0:
-			t.Fatalf("%q: target %q, %d", b, host, port)
+			t.Fatalf("%q: target %q, port %d without an error; want both", b, host, port)
 		case req.Method == http.MethodConnect:
 			return
 		}
 		uri := originForm(req)
 		if uri != "*" && uri[0] != '/' || strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			t.Fatalf("%q: request-target %q", b, uri)
+			t.Fatalf("%q: request-target %q, want a path without spaces and control bytes", b, uri)
 		}
 		want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimLeft(b, "\r\n"))))
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantBody, wantErr := io.ReadAll(want.Body)
-		wire, sendErr := sendTo(req, br)
-		left := bufio.NewReader(bytes.NewReader(wire))
+		sent, sendErr := sendTo(req, br)
+		left := bufio.NewReader(bytes.NewReader(sent))
 		got, err := http.ReadRequest(left)
 		if err != nil {
-			t.Fatalf("%q: the origin cannot read %q: %v", b, wire, err)
+			t.Fatalf("%q: the origin cannot read %q: %v", b, sent, err)
 		}
 		body, err := io.ReadAll(got.Body)
 		if wantErr != nil || sendErr != nil {
 			if wantErr == nil || sendErr == nil || err == nil {
-				t.Fatalf("%q: the client's body ends with %v, ours with %v, the origin's with %v", b, wantErr, sendErr, err)
+				t.Fatalf("%q: the body ends with %v for the client, %v for the proxy, %v for the origin; want an error for all or none", b, wantErr, sendErr, err)
 			}
 			return
 		}
 		if err != nil || !bytes.Equal(body, wantBody) {
-			t.Fatalf("%q: the origin reads the body %q, %v of %q; want %q", b, body, err, wire, wantBody)
+			t.Fatalf("%q: the origin reads the body %q, error %v, of %q; want %q", b, body, err, sent, wantBody)
 		}
 		if rest, _ := io.ReadAll(left); len(rest) > 0 {
-			t.Fatalf("%q: %q is left of %q", b, rest, wire)
+			t.Fatalf("%q: the origin reads %q after the request in %q, want nothing", b, rest, sent)
 		}
 		gotHost, gotPort, err := splitTarget(got.Host, "80")
 		if got.Method != req.Method || got.Host != want.Host || got.RequestURI != uri || err != nil || gotHost != host || gotPort != port {
-			t.Fatalf("%q: the origin reads %s %s of %q (%q, %d, %v)", b, got.Method, got.RequestURI, got.Host, gotHost, gotPort, err)
+			t.Fatalf("%q: the origin reads %s %s with Host %q (%q, %d, %v); want %s %s of %q, %d", b, got.Method, got.RequestURI, got.Host, gotHost, gotPort, err, req.Method, uri, host, port)
 		}
 		sameFields(t, b, got.Header, want.Header)
 		sameTrailers(t, b, got.Trailer, want.Trailer)
 	})
 }
 
-// sendTo returns what an origin gets of req, whose body is read from br.
+// sendTo returns what an origin gets for req, whose body is read from br.
 func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
 	var sent bytes.Buffer
-	c, far := net.Pipe() // nothing is written to it: it is there to be closed
+	c, far := net.Pipe() // carries nothing; the exchange closes it
 	defer far.Close()
 	defer c.Close()
 	s := &session{
@@ -283,8 +289,8 @@ func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
 	return sent.Bytes(), err
 }
 
-// sameFields checks that end-to-end fields pass and that hop-by-hop fields
-// don't.
+// sameFields checks that end-to-end fields are passed on, and that hop-by-hop
+// fields are not.
 func sameFields(t *testing.T, b []byte, got, want http.Header) {
 	t.Helper()
 	options := wire.ConnectionOptions(want)
@@ -292,32 +298,33 @@ func sameFields(t *testing.T, b []byte, got, want http.Header) {
 	for k, v := range want {
 		v = slices.Clone(v)
 		for i := range v {
-			v[i] = strings.Trim(v[i], " \t") // white space around a value is none of it
+			v[i] = strings.Trim(v[i], " \t") // surrounding white space is not part of a value
 		}
 		if options.EndToEnd(k) && !written[k] && !reflect.DeepEqual(got[k], v) {
-			t.Errorf("%q: field %q is %q, want %q", b, k, got[k], v)
+			t.Errorf("%q: field %q = %q, want %q", b, k, got[k], v)
 		}
 	}
 	for k := range got {
 		if (!options.EndToEnd(k) || want[k] == nil) && !written[k] {
-			t.Errorf("%q: field %q is %q", b, k, got[k])
+			t.Errorf("%q: field %q = %q, want that it is removed", b, k, got[k])
 		}
 	}
 	if len(got["Via"]) != 1 || !wire.HasVia(got["Via"], "pando") {
-		t.Errorf("%q: Via is %q", b, got["Via"])
+		t.Errorf("%q: Via = %q, want one value that names pando", b, got["Via"])
 	}
 }
 
+// sameTrailers checks that trailer fields are passed on if they may be.
 func sameTrailers(t *testing.T, b []byte, got, want http.Header) {
 	t.Helper()
 	for k, vs := range want {
 		if wire.Options(nil).EndToEnd(k) && httpguts.ValidHeaderFieldName(k) && len(got[k]) != len(vs) {
-			t.Errorf("%q: trailer %q is %q, want %q", b, k, got[k], vs)
+			t.Errorf("%q: trailer field %q = %q, want %q", b, k, got[k], vs)
 		}
 	}
 	for k, vs := range got {
 		if want[k] == nil && vs != nil || !wire.Options(nil).EndToEnd(k) || !httpguts.ValidHeaderFieldName(k) || strings.ContainsAny(fmt.Sprint(vs), "\r\n\x00") {
-			t.Errorf("%q: trailer %q is %q", b, k, vs)
+			t.Errorf("%q: trailer field %q = %q, want that it is removed", b, k, vs)
 		}
 	}
 }

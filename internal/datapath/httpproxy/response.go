@@ -11,10 +11,10 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 )
 
-var errHeadTooLong = &badResponse{errors.New("its response head is larger than this gateway accepts")}
+var errHeadTooLong = &badResponse{errors.New("the response head is larger than this gateway accepts")}
 
-// readHead reads the head of a response, interim ones included. The error is a
-// *badResponse if the origin sent something that is no response.
+// readHead reads the head of the next response, interim or final. The error is a
+// *badResponse if the origin sent something that is not a response.
 func (x *exchange) readHead() (*http.Response, error) {
 	head := &x.o.Head
 	resp, err := http.ReadResponse(x.o.R, x.req)

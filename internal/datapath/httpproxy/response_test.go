@@ -15,7 +15,8 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// What an origin sends is no better than what a client sends.
+// TestResponseHeadIsCleaned checks that what net/http accepts in a response head
+// does not reach the client.
 func TestResponseHeadIsCleaned(t *testing.T) {
 	for _, c := range []struct{ name, origin, want string }{
 		{"space_before_colon", "HTTP/1.1 204 No Content\r\nX-A : 1\r\n\r\n", "X-A: 1"},
@@ -32,18 +33,18 @@ func TestResponseHeadIsCleaned(t *testing.T) {
 			}
 			lines := cleanHead(t, wire)
 			if c.want == "" {
-				if len(lines) > 3 { // status, Via, Content-Length
-					t.Errorf("got %q, want the field gone", lines)
+				if len(lines) > 3 { // status line, Via, Content-Length
+					t.Errorf("the client reads the head %q, want the field removed", lines)
 				}
 			} else if !strings.Contains("\n"+strings.Join(lines, "\n")+"\n", "\n"+c.want+"\n") {
-				t.Errorf("got %q, want %q", lines, c.want)
+				t.Errorf("the client reads the head %q, want the line %q", lines, c.want)
 			}
 		})
 	}
 }
 
-// FuzzResponse hands what an origin may send to the client, and reads it again
-// as the client would.
+// FuzzResponse sends whatever an origin may send to a client, and reads it as
+// the client would.
 func FuzzResponse(f *testing.F) {
 	for _, s := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\n\r\nhello",
@@ -59,7 +60,8 @@ func FuzzResponse(f *testing.F) {
 		f.Add([]byte(s), false, true)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, head, http10 bool) {
-		method, minor := http.MethodGet, 1
+		method := http.MethodGet
+		minor := 1
 		if head {
 			method = http.MethodHead
 		}
@@ -81,33 +83,33 @@ func FuzzResponse(f *testing.F) {
 		}
 		body, rerr := io.ReadAll(got.Body)
 		if (err == nil) != (wantErr == nil) || err != nil && (fate != closeNow || rerr == nil && got.ContentLength >= 0) {
-			t.Fatalf("%q: the origin's body ends with %v, ours with %v (fate %d), the client's with %v", b, wantErr, err, fate, rerr)
+			t.Fatalf("%q: the body ends with %v for the origin, %v for the proxy (fate %d), %v for the client; want an error for all or none", b, wantErr, err, fate, rerr)
 		}
 		if err != nil {
 			return
 		}
 		if got.StatusCode != want.StatusCode || rerr != nil || !bytes.Equal(body, wantBody) {
-			t.Fatalf("%q: the client reads %d, body %q, %v; want %d, %q", b, got.StatusCode, body, rerr, want.StatusCode, wantBody)
+			t.Fatalf("%q: the client reads status %d, body %q, error %v; want %d, %q", b, got.StatusCode, body, rerr, want.StatusCode, wantBody)
 		}
 		if rest, _ := io.ReadAll(left); len(rest) > 0 {
-			t.Fatalf("%q: %q is left of %q", b, rest, wire)
+			t.Fatalf("%q: the client reads %q after the response in %q, want nothing", b, rest, wire)
 		}
 		if fate == keep && got.Close {
-			t.Fatalf("%q: the connection goes on, and the client was told otherwise in %q", b, wire)
+			t.Fatalf("%q: the connection stays open, but the client reads Connection: close in %q", b, wire)
 		}
-		if !http10 { // which has none
+		if !http10 { // HTTP/1.0 has no trailer fields
 			sameTrailers(t, b, got.Trailer, want.Trailer)
 		}
 	})
 }
 
-// answer returns what a client gets when the origin sends b, and what became
+// answer returns what a client reads when the origin sends b, and what becomes
 // of its connection.
 func answer(b []byte, method string, minor int) ([]byte, fate, error) {
 	var wire bytes.Buffer
 	var p Proxy
 	defer p.Close()
-	c, far := net.Pipe() // nothing is read from it: it is there to be closed
+	c, far := net.Pipe() // carries nothing; the exchange closes it
 	defer far.Close()
 	s := &session{
 		p: &p,
@@ -134,19 +136,19 @@ func answer(b []byte, method string, minor int) ([]byte, fate, error) {
 	return wire.Bytes(), f, x.rec.Err
 }
 
-// cleanHead returns the lines of the head of wire, and fails the test when one
-// holds what RFC 9110 section 5.5 calls dangerous.
+// cleanHead returns the lines of the head of wire. It fails the test if one
+// holds a byte that RFC 9110 section 5.5 calls dangerous.
 func cleanHead(t *testing.T, wire []byte) []string {
 	t.Helper()
 	head, _, ok := strings.Cut(string(wire), "\r\n\r\n")
 	if !ok {
-		t.Fatalf("%q: no end of the head", wire)
+		t.Fatalf("%q has no end of the head", wire)
 	}
 	lines := strings.Split(head, "\r\n")
 	for i, line := range lines {
 		name, _, ok := strings.Cut(line, ":")
 		if strings.ContainsAny(line, "\r\n\x00") || i > 0 && (!ok || !httpguts.ValidHeaderFieldName(name)) {
-			t.Errorf("%q: line %q", wire, line)
+			t.Errorf("%q: line %q is not a valid field line", wire, line)
 		}
 	}
 	return lines

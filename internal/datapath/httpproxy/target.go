@@ -16,7 +16,7 @@ func AbsoluteForm(req *http.Request) (host string, port uint16, err error) {
 	if req.Method == http.MethodConnect {
 		host, port, err = splitTarget(req.RequestURI, "")
 		if err != nil {
-			return "", 0, badRequest("CONNECT wants host:port, such as api.example.com:443", err)
+			return "", 0, badRequest("CONNECT needs host:port, such as api.example.com:443", err)
 		}
 		return host, port, nil
 	}
@@ -25,17 +25,17 @@ func AbsoluteForm(req *http.Request) (host string, port uint16, err error) {
 	case u.Scheme == "" && u.Host == "":
 		return "", 0, badRequest("this port is a proxy, not a web server: set it as http_proxy, or use curl -x http://this:1055 http://target/", errors.New("not in absolute-form"))
 	case u.Scheme == "https":
-		return "", 0, badRequest("use CONNECT for https, as clients do with https_proxy", errors.New("https in absolute-form"))
+		return "", 0, badRequest("https:// targets need CONNECT; clients send it when https_proxy is set", errors.New("https in absolute-form"))
 	case u.Scheme != "http":
-		return "", 0, badRequest("only http targets can be asked for in absolute-form", fmt.Errorf("scheme %q", u.Scheme))
+		return "", 0, badRequest("a URL in a request to this proxy must begin with http://", fmt.Errorf("scheme %q", u.Scheme))
 	case u.User != nil:
 		// RFC 9110 section 4.2.4: user information in a URL is used to deceive, so
 		// treat it as an error.
-		return "", 0, badRequest("leave the user name out of the URL", errors.New("userinfo in the target"))
+		return "", 0, badRequest("remove the user name from the URL", errors.New("userinfo in the target"))
 	}
 	host, port, err = splitTarget(u.Host, "80")
 	if err != nil {
-		return "", 0, badRequest("the URL wants a host, and a port from 1 to 65535 if it gives one", err)
+		return "", 0, badRequest("the URL needs a host; its port, if it has one, must be from 1 to 65535", err)
 	}
 	return host, port, nil
 }
@@ -47,19 +47,19 @@ func ByHost(defaultPort uint16) func(*http.Request) (host string, port uint16, e
 	def := strconv.Itoa(int(defaultPort))
 	return func(req *http.Request) (string, uint16, error) {
 		if req.Method == http.MethodConnect {
-			return "", 0, badRequest("this port is no proxy: ask it as you would ask the target itself", errors.New("CONNECT"))
+			return "", 0, badRequest("this port is not a proxy; send requests as to the target itself, without a proxy setting", errors.New("CONNECT"))
 		}
 		// If a request is in absolute-form all the same, req.Host is the host of its
 		// URL, as RFC 9112 section 3.2.2 requires.
 		host, port, err := splitTarget(req.Host, def)
 		if err != nil {
-			return "", 0, badRequest("the request wants a Host field with the name of the target", err)
+			return "", 0, badRequest("the request needs a Host field with the name of the target", err)
 		}
 		return host, port, nil
 	}
 }
 
-// splitTarget reads host[:port]; an empty defaultPort means that the port is
+// splitTarget splits host[:port]. An empty defaultPort means that the port is
 // required.
 func splitTarget(authority, defaultPort string) (string, uint16, error) {
 	host, port, err := net.SplitHostPort(authority)
@@ -67,10 +67,11 @@ func splitTarget(authority, defaultPort string) (string, uint16, error) {
 		if defaultPort == "" || strings.Contains(strings.Trim(authority, "[]"), ":") && !strings.HasPrefix(authority, "[") {
 			return "", 0, err
 		}
-		host, port = strings.TrimSuffix(strings.TrimPrefix(authority, "["), "]"), defaultPort
+		host = strings.TrimSuffix(strings.TrimPrefix(authority, "["), "]")
+		port = defaultPort
 	}
 	if port == "" && defaultPort != "" {
-		port = defaultPort // "host:" is legal, RFC 3986 section 6.2.3
+		port = defaultPort // "host:" is valid, RFC 3986 section 6.2.3
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
@@ -83,10 +84,10 @@ func splitTarget(authority, defaultPort string) (string, uint16, error) {
 }
 
 // originForm returns the request-target for the origin: what the client sent
-// behind the authority, byte for byte (RFC 9112 section 3.2.1).
+// after the authority, byte for byte (RFC 9112 section 3.2.1).
 func originForm(req *http.Request) string {
 	if strings.HasPrefix(req.RequestURI, "/") || req.RequestURI == "*" {
-		return req.RequestURI // it is that already
+		return req.RequestURI // it is in that form already
 	}
 	_, rest, _ := strings.Cut(req.RequestURI, "://")
 	i := strings.IndexAny(rest, "/?#")

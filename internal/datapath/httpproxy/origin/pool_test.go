@@ -16,11 +16,11 @@ import (
 var (
 	here  = flow.Target{Addr: netip.MustParseAddrPort("100.64.0.9:80"), Path: flow.Tailnet}
 	there = flow.Target{Addr: netip.MustParseAddrPort("100.64.0.10:80"), Path: flow.Tailnet}
-	other = flow.Target{Addr: here.Addr, Path: flow.Direct} // the same address on another way
+	other = flow.Target{Addr: here.Addr, Path: flow.Direct} // the same address over another network
 )
 
-// newOrigin returns one end of a loopback connection as a connection to to,
-// and the server's end.
+// newOrigin returns the two ends of a loopback connection: one as a connection
+// to the target to, and the server's.
 func newOrigin(t *testing.T, to flow.Target) (*Conn, *net.TCPConn) {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
@@ -45,11 +45,11 @@ func newOrigin(t *testing.T, to flow.Target) (*Conn, *net.TCPConn) {
 func ended(t *testing.T, c *net.TCPConn) {
 	t.Helper()
 	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		t.Errorf("got %d bytes, %v; want that the pool closed the connection", n, err)
+		t.Errorf("the server reads %d bytes, error %v; want 0, %v: the pool closes the connection", n, err, io.EOF)
 	}
 }
 
-// size returns the number of idle connections, and of lists while it is 0.
+// size returns the number of idle connections, or of lists if there are none.
 func size(p *Pool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,6 +59,7 @@ func size(p *Pool) int {
 	return p.count
 }
 
+// TestPoolTake checks the order in which connections are taken.
 func TestPoolTake(t *testing.T) {
 	p := &Pool{}
 	defer p.Close()
@@ -82,18 +83,20 @@ func TestPoolTake(t *testing.T) {
 	} {
 		got := p.Take(s.targets)
 		if got != s.want || got != nil && !got.Reused {
-			t.Fatalf("%s: got %p, want %p, marked as reused", s.name, got, s.want)
+			t.Fatalf("%s: Take = %p, want %p, marked as reused", s.name, got, s.want)
 		}
 	}
 	if n := size(p); n != 0 {
-		t.Errorf("%d connections are left", n)
+		t.Errorf("%d connections or lists are left, want 0", n)
 	}
 	p.Put(a, time.Hour)
 	if got := p.Take([]flow.Target{here}); got != a {
-		t.Errorf("put a second time: got %p, want %p", got, a)
+		t.Errorf("Take after a second Put = %p, want %p", got, a)
 	}
 }
 
+// TestPoolExpiry checks that a connection is closed when its idle time is over,
+// and that a second Put starts that time again.
 func TestPoolExpiry(t *testing.T) {
 	first, firstServer := newOrigin(t, here)
 	again, _ := newOrigin(t, here)
@@ -104,9 +107,9 @@ func TestPoolExpiry(t *testing.T) {
 		p.Put(again, time.Minute)
 		time.Sleep(time.Minute - time.Nanosecond)
 		if got := p.Take([]flow.Target{here}); got != again {
-			t.Fatalf("got %p just before the end, want %p", got, again)
+			t.Fatalf("Take just before the end of the idle time = %p, want %p", got, again)
 		}
-		p.Put(again, time.Minute) // begins its time anew
+		p.Put(again, time.Minute) // starts its idle time again
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		ended(t, firstServer)
@@ -116,11 +119,13 @@ func TestPoolExpiry(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if got := p.Take([]flow.Target{here}); got != nil || size(p) != 0 {
-			t.Errorf("got %p with %d left, want none", got, size(p))
+			t.Errorf("Take after the idle time = %p with %d left, want nil with 0", got, size(p))
 		}
 	})
 }
 
+// TestPoolStale checks that a connection is not taken if its origin has ended it
+// or has sent bytes, and that it is closed.
 func TestPoolStale(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -143,14 +148,14 @@ func TestPoolStale(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := raw.Read(func(uintptr) bool { return socket.Readable(bad.Conn) }); err != nil { // wait for it to arrive
+			if err := raw.Read(func(uintptr) bool { return socket.Readable(bad.Conn) }); err != nil { // wait until it has arrived
 				t.Fatal(err)
 			}
 			if got := p.Take([]flow.Target{here}); got != good {
-				t.Errorf("got %p, want the good one, %p", got, good)
+				t.Errorf("Take = %p, want the good connection %p", got, good)
 			}
 			if _, err := bad.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-				t.Errorf("got %v, want the stale one closed", err)
+				t.Errorf("a write to the stale connection: error %v, want %v", err, net.ErrClosed)
 			}
 		})
 	}
@@ -164,11 +169,13 @@ func TestPoolStale(t *testing.T) {
 		}
 		p.Put(o, time.Hour)
 		if got := p.Take([]flow.Target{here}); got != nil {
-			t.Error("got a connection with bytes of nobody's request")
+			t.Errorf("Take = %p with bytes read ahead, want nil", got)
 		}
 	})
 }
 
+// TestPoolClose checks that Close closes idle connections, and those that are
+// put later.
 func TestPoolClose(t *testing.T) {
 	p := &Pool{}
 	idle, idleServer := newOrigin(t, here)
@@ -179,10 +186,12 @@ func TestPoolClose(t *testing.T) {
 	p.Put(late, time.Hour)
 	ended(t, lateServer)
 	if got := p.Take([]flow.Target{here}); got != nil {
-		t.Errorf("got %p of a closed pool", got)
+		t.Errorf("Take from a closed pool = %p, want nil", got)
 	}
 }
 
+// TestPoolLimits checks that a full pool closes what is put, and takes more when
+// there is room.
 func TestPoolLimits(t *testing.T) {
 	t.Run("per_target", func(t *testing.T) {
 		p := &Pool{}
@@ -197,23 +206,23 @@ func TestPoolLimits(t *testing.T) {
 		next, _ := newOrigin(t, there)
 		p.Put(next, time.Hour)
 		if got := p.Take([]flow.Target{there}); got != next {
-			t.Error("one full target fills the pool")
+			t.Errorf("Take for another target = %p, want %p", got, next)
 		}
 	})
 	t.Run("in_all", func(t *testing.T) {
-		p := &Pool{count: maxIdle - 1} // 2048 connections are more descriptors than some machines give
+		p := &Pool{count: maxIdle - 1} // 2048 connections need more descriptors than some machines allow
 		last, _ := newOrigin(t, here)
 		p.Put(last, time.Hour)
 		full, server := newOrigin(t, there)
 		p.Put(full, time.Hour)
 		ended(t, server)
 		if got := p.Take([]flow.Target{here}); got != last {
-			t.Errorf("got %p, want %p", got, last)
+			t.Errorf("Take = %p, want %p", got, last)
 		}
 		next, _ := newOrigin(t, there)
 		p.Put(next, time.Hour)
 		if got := p.Take([]flow.Target{there}); got != next {
-			t.Error("a taken connection leaves no room for the next")
+			t.Errorf("Take after one was taken and one put = %p, want %p", got, next)
 		}
 	})
 }

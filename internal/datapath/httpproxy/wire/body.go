@@ -15,8 +15,10 @@ const bufferSize = 32 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// ReadError and WriteError tell which end of a copy failed.
+// ReadError is the error of a copy that could not read.
 type ReadError struct{ Err error }
+
+// WriteError is the error of a copy that could not write.
 type WriteError struct{ Err error }
 
 func (e *ReadError) Error() string  { return e.Err.Error() }

@@ -6,6 +6,7 @@ import (
 	"testing"
 )
 
+// TestHasVia checks where in a Via field the name counts.
 func TestHasVia(t *testing.T) {
 	for _, c := range []struct {
 		name, field string

@@ -7,6 +7,7 @@ import (
 	"testing"
 )
 
+// TestValidHead checks heads that net/http's parser accepts.
 func TestValidHead(t *testing.T) {
 	for _, c := range []struct {
 		name, head string
@@ -26,7 +27,7 @@ func TestValidHead(t *testing.T) {
 				err = ValidHead(req)
 			}
 			if (err == nil) != c.ok {
-				t.Errorf("got %v, want ok %v", err, c.ok)
+				t.Errorf("ValidHead of %q = %v, want valid: %v", c.head, err, c.ok)
 			}
 		})
 	}
