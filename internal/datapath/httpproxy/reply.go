@@ -9,11 +9,11 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// status is how a class of failure is reported to an HTTP client.
+// status is the response for a class of failure.
 type status struct {
 	code int
-	// reason is the reason phrase. Many clients, such as wget, git, Java and
-	// Python, print nothing else of the answer to a CONNECT.
+	// reason is the reason phrase of the status line. Many clients, such as wget,
+	// git, Java and Python, print nothing else of the response to a CONNECT.
 	reason string
 	error  string // error type of RFC 9209 section 2.3; empty where none fits
 	text   string // the first line of the body
@@ -34,13 +34,13 @@ func statusFor(class flow.Class) status {
 	case flow.ResolveFailed:
 		return status{http.StatusBadGateway, "Name not resolved by Pando: no resolver answered", "dns_error", "the name could not be resolved"}
 	case flow.NoRoute:
-		return status{http.StatusBadGateway, "No route from Pando to the target", "destination_ip_unroutable", "no peer routes this address"}
+		return status{http.StatusBadGateway, "No route from Pando to the target", "destination_ip_unroutable", "no tailnet peer routes this address"}
 	case flow.Refused:
 		return status{http.StatusBadGateway, "Target refused the connection from Pando", "connection_refused", "the target refused the connection"}
 	case flow.Unreachable:
 		return status{http.StatusBadGateway, "Target not reachable from Pando", "destination_unavailable", "the target is unreachable"}
 	case flow.Timeout:
-		return status{http.StatusGatewayTimeout, "Target did not answer Pando in time", "connection_timeout", "nothing answered in time"}
+		return status{http.StatusGatewayTimeout, "Target did not answer Pando in time", "connection_timeout", "no answer came in time"}
 	case flow.Reset:
 		return status{http.StatusBadGateway, "Target closed the connection from Pando", "connection_terminated", "the target closed the connection"}
 	case flow.BadResponse:
@@ -48,7 +48,7 @@ func statusFor(class flow.Class) status {
 	case flow.Idle:
 		return status{http.StatusGatewayTimeout, "Connection through Pando was idle for too long", "connection_read_timeout", "the connection was idle for too long"}
 	case flow.Overloaded:
-		return status{http.StatusServiceUnavailable, "Pando is at its connection limit", "connection_limit_reached", "the gateway is at its limit"}
+		return status{http.StatusServiceUnavailable, "Pando is at its connection limit", "connection_limit_reached", "the gateway has reached a limit"}
 	case flow.NotReady:
 		return status{http.StatusServiceUnavailable, "Pando is not ready", "destination_unavailable", "the gateway is not ready yet"}
 	case flow.Cut:
@@ -69,14 +69,14 @@ func (st status) reasonFor(code int) string {
 	return http.StatusText(code)
 }
 
-// refuse answers req with err. The connection goes on if nothing of the
-// request is left to read, or to mistake for another.
+// refuse answers req with err. The connection stays open if nothing of the
+// request is left to read, which could be mistaken for the next one.
 func (s *session) refuse(rec *flow.Record, req *http.Request, err error) fate {
 	rec.Err = err
 	if rec.Status == 0 {
 		rec.Status = statusFor(flow.ClassOf(err)).code
 	}
-	// What follows a CONNECT was meant for the tunnel: it is no request.
+	// What follows a CONNECT was meant for the tunnel, and is not a request.
 	persist := req.Method != http.MethodConnect && req.Body == http.NoBody && s.persistent(req)
 	s.writeError(rec, req, persist)
 	if !persist {
@@ -85,19 +85,17 @@ func (s *session) refuse(rec *flow.Record, req *http.Request, err error) fate {
 	return keep
 }
 
-// writeError writes rec's error as a response: the class and the hint, never
-// the cause. A status that could not be sent was none.
+// writeError answers req with rec's status and error: the class and the hint,
+// never the cause. A nil req is one that could not be read. If the response
+// can't be sent, rec's status becomes 0.
 func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) {
 	class := flow.ClassOf(rec.Err)
 	st := statusFor(class)
 	hint := flow.HintOf(rec.Err)
-	body := "pando: " + st.text
-	if rec.Host != "" {
-		body += ": " + rec.Target()
-	}
-	body += " (" + class.String() + ")\n"
+	body := errorBody(rec, st, class, hint)
+	details := class.String()
 	if hint != "" {
-		body += hint + "\n"
+		details += ": " + hint
 	}
 	w := s.w
 	w.WriteString("HTTP/1.1 " + strconv.Itoa(rec.Status) + " " + st.reasonFor(rec.Status) + "\r\n")
@@ -106,7 +104,7 @@ func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) 
 	if st.error != "" {
 		w.WriteString("; error=" + st.error)
 	}
-	w.WriteString("; details=" + sfString(class.String()+detail(hint)) + "\r\n")
+	w.WriteString("; details=" + sfString(details) + "\r\n")
 	switch class {
 	case flow.Unauthenticated:
 		w.WriteString("Proxy-Authenticate: Basic realm=\"pando\", charset=\"UTF-8\"\r\n")
@@ -125,14 +123,22 @@ func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) 
 	}
 }
 
-func detail(hint string) string {
-	if hint == "" {
-		return ""
+// errorBody returns the body of an error response: what happened, the target and
+// the class, and the hint on a line of its own.
+func errorBody(rec *flow.Record, st status, class flow.Class, hint string) string {
+	body := "pando: " + st.text
+	if rec.Host != "" {
+		body += ": " + rec.Target()
 	}
-	return ": " + hint
+	body += " (" + class.String() + ")\n"
+	if hint != "" {
+		body += hint + "\n"
+	}
+	return body
 }
 
-// sfString writes s as a string of RFC 9651 section 3.3.3: printable ASCII.
+// sfString returns s as a string of RFC 9651 section 3.3.3, which holds
+// printable ASCII only.
 func sfString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -151,7 +157,8 @@ func sfString(s string) string {
 	return b.String()
 }
 
-// persistent reports whether the client's connection may outlive req.
+// persistent reports whether the client's connection may stay open after req
+// (RFC 9112 section 9.3).
 func (s *session) persistent(req *http.Request) bool {
 	if s.p.closing.Load() || req.Close {
 		return false

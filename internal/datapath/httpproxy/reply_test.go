@@ -6,8 +6,8 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// The table is the contract with clients: error types are those of RFC 9209
-// section 2.3.
+// TestStatusFor checks the table, which is the contract with clients. Error types
+// are those of RFC 9209 section 2.3.
 func TestStatusFor(t *testing.T) {
 	type reply struct {
 		code      int
@@ -31,14 +31,14 @@ func TestStatusFor(t *testing.T) {
 		flow.Overloaded:      {503, "connection_limit_reached"},
 		flow.NotReady:        {503, "destination_unavailable"},
 		flow.Cut:             {503, "connection_terminated"},
-		flow.Canceled:        {500, "proxy_internal_error"}, // nobody reads it
+		flow.Canceled:        {500, "proxy_internal_error"}, // the client has left and does not read it
 		flow.Loop:            {502, "proxy_loop_detected"},
 	}
 	for _, class := range flow.Classes() {
 		t.Run(class.String(), func(t *testing.T) {
 			want, ok := replies[class]
 			if !ok {
-				t.Fatal("a new class: choose its status")
+				t.Fatalf("class %v has no status in this table; choose one", class)
 			}
 			if st := statusFor(class); st.code != want.code || st.error != want.errorType {
 				t.Errorf("statusFor(%v) = %d, %q; want %d, %q", class, st.code, st.error, want.code, want.errorType)
@@ -50,6 +50,7 @@ func TestStatusFor(t *testing.T) {
 	}
 }
 
+// TestSFString checks that nothing but printable ASCII is left.
 func TestSFString(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"empty", "", `""`},
@@ -61,7 +62,7 @@ func TestSFString(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := sfString(c.in); got != c.want {
-				t.Errorf("got %s, want %s", got, c.want)
+				t.Errorf("sfString(%q) = %s, want %s", c.in, got, c.want)
 			}
 		})
 	}
