@@ -7,118 +7,132 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
 )
 
-// drainParts are what Run has begun and drain ends.
+// drainParts are what Run has started and drain ends.
 type drainParts struct {
-	stop         context.CancelFunc // ends work in progress
-	stopStarting context.CancelFunc // ends what goes on beside it
-	serving      *errgroup.Group
-	closeAdmin   func()
-	failed       bool // a part could not go on
+	stop            context.CancelFunc // ends work in progress
+	stopBeforeDrain context.CancelFunc // ends what the replica does besides serving clients
+	serving         *errgroup.Group
+	closeAdmin      func()
+	failed          bool // a part has ended with an error
 }
 
-// cutTime is how long work that was cut may take to end. The chart gives a pod
-// 10 s beside settle and timeout.
+// cutTime is how long work that was cut may take to end. The chart adds 10 s to
+// settle and timeout for a pod's grace period.
 const cutTime = 4 * time.Second
 
-// progressEvery is how often a drain says how it goes.
+// progressEvery is how often a drain logs its progress.
 const progressEvery = 5 * time.Second
 
-// drain ends the replica in its order. It takes settle and timeout together at
-// most, from which the chart computes the grace period. ctx lends its values
-// alone; when cut ends, so does the patience.
+// drain ends the replica in order. Steps 1 to 3 take at most settle and timeout
+// together, from which the chart computes the grace period. Only ctx's values
+// are used; cancelling cut ends these steps at once.
 func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
-	begin, settle := time.Now(), time.Duration(g.cfg.Drain.Settle)
+	begin := time.Now()
+	settle := time.Duration(g.cfg.Drain.Settle)
 	longest := settle + time.Duration(g.cfg.Drain.Timeout)
-	if parts.failed && !g.hasJoined() {
-		settle = 0 // nobody was served
+	if parts.failed && !g.device.Started() {
+		settle = 0 // the replica never served clients
 	}
-	// 1. Settle: whoever sends us clients learns that we leave, HTTP clients
-	//    are asked to close, and new connections are still served; for twice as
-	//    long while they still come.
+	relay, gate := g.road.Relay, g.road.Limit
+	// 1. Settle: the readiness probe fails, so that no more clients are sent here,
+	//    and HTTP clients are asked to close. New connections are still served,
+	//    up to twice as long while they keep coming.
 	g.draining.Store(true)
-	fronts := append([]*httpproxy.Proxy{g.http}, g.web...)
-	for _, f := range fronts {
-		f.AnnounceClose()
+	for _, p := range g.proxies {
+		p.AnnounceClose()
 	}
-	g.log.Info("draining", "settle", settle.String(), "timeout", g.cfg.Drain.Timeout.String(), "tunnels", g.relay.Active())
+	g.log.Info("draining",
+		"settle", settle.String(),
+		"timeout", g.cfg.Drain.Timeout.String(),
+		"tunnels", relay.Active())
 	sleep(cut, settle)
 	for time.Since(begin) < min(2*settle, longest) && g.mux.Quiet() < settle*2/5 && cut.Err() == nil {
 		sleep(cut, settle/50)
 	}
-	// 2. Close the ports, and what has asked for nothing yet.
-	parts.stopStarting()
-	g.closePorts()
+	// 2. Close the ports, and the connections without a request.
+	parts.stopBeforeDrain()
+	g.ports.closeFronts()
 	serveErr := parts.serving.Wait()
 	g.mux.Drain()
-	for _, f := range fronts {
-		f.Drain()
+	for _, p := range g.proxies {
+		p.Drain()
 	}
 	// 3. Let work finish.
-	patience, cancel := context.WithDeadline(cut, begin.Add(longest))
+	finish, cancel := context.WithDeadline(cut, begin.Add(longest))
 	defer cancel()
-	g.log.Info("port closed; letting work finish", "tunnels", g.relay.Active(), "patience", time.Until(begin.Add(longest)).Round(time.Millisecond).String())
-	stopTelling := g.tellProgress(context.WithoutCancel(ctx), begin)
-	waitErr := errors.Join(g.mux.Wait(patience), g.relay.Wait(patience))
-	stopTelling()
-	// 4. Cut what is left, and say why.
+	g.log.Info("ports closed; waiting for work to finish",
+		"tunnels", relay.Active(),
+		"at_most", time.Until(begin.Add(longest)).Round(time.Millisecond).String())
+	stopProgress := g.logProgress(context.WithoutCancel(ctx), begin)
+	waitErr := errors.Join(g.mux.Wait(finish), relay.Wait(finish))
+	stopProgress()
+	// 4. Cut what is left, and log why.
 	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
 	defer cancelEnd()
 	if waitErr != nil {
 		why := "the gateway is shutting down and the drain time is over"
 		if cut.Err() != nil {
-			why = "the gateway was told to stop at once"
+			why = "the gateway is shutting down at once, as requested"
 		}
-		connections, _ := g.limit.Connections()
+		connections, _ := gate.Connections()
 		g.road.SetCutCause(why)
-		tunnels := g.relay.Cut(end, why)
+		tunnels := relay.Cut(end, why)
 		requests := 0
-		for _, f := range fronts {
-			requests += f.Cut()
+		for _, p := range g.proxies {
+			requests += p.Cut()
 		}
 		parts.stop()
-		g.log.Warn("work was cut", "why", why, "connections", connections, "tunnels", tunnels, "requests", requests)
+		g.log.Warn("work was cut",
+			"why", why,
+			"connections", connections,
+			"tunnels", tunnels,
+			"requests", requests)
 	}
-	if waitErr = errors.Join(g.mux.Wait(end), g.relay.Wait(end)); waitErr != nil {
-		connections, _ := g.limit.Connections()
-		waitErr = fmt.Errorf("work that was cut had not ended %v later: %d connections are left, %d of them tunnels", cutTime, connections, g.relay.Active())
+	waitErr = errors.Join(g.mux.Wait(end), relay.Wait(end))
+	if waitErr != nil {
+		connections, _ := gate.Connections()
+		waitErr = fmt.Errorf("work was cut and has not ended %v later: %d connections are left, %d of them tunnels", cutTime, connections, relay.Active())
 	}
-	for _, f := range fronts {
-		f.Close()
+	for _, p := range g.proxies {
+		p.Close()
 	}
-	// 5. Leave the tailnet, and keep what it will be found by again.
-	closeErr := g.leave(ctx)
+	// 5. Leave the tailnet, and save the state that its successor starts from.
+	closeErr := g.device.Close(ctx)
 	parts.closeAdmin()
 	g.log.Info("stopped", "after", time.Since(begin).Round(time.Millisecond).String())
 	return errors.Join(serveErr, waitErr, closeErr)
 }
 
-// tellProgress logs what is left of the work until stop is called.
-func (g *Gateway) tellProgress(ctx context.Context, begin time.Time) (stop func()) {
+// logProgress logs how much work is left until stop is called.
+func (g *Gateway) logProgress(ctx context.Context, begin time.Time) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { // ends with stop
 		defer close(done)
 		for {
-			if sleep(ctx, progressEvery); ctx.Err() != nil {
+			sleep(ctx, progressEvery)
+			if ctx.Err() != nil {
 				return
 			}
-			connections, _ := g.limit.Connections()
-			g.log.Info("draining", "since", time.Since(begin).Round(time.Second).String(), "tunnels", g.relay.Active(), "connections", connections)
+			connections, _ := g.road.Limit.Connections()
+			g.log.Info("draining",
+				"since", time.Since(begin).Round(time.Second).String(),
+				"tunnels", g.road.Relay.Active(),
+				"connections", connections)
 		}
 	}()
-	return func() { cancel(); <-done }
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // sleep waits for d, or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
 	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }

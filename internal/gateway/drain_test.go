@@ -127,7 +127,7 @@ func drainCuts(t *testing.T, w *world) {
 func drainMany(t *testing.T, w *world) {
 	for _, c := range []transfers{
 		{name: "time_ends", good: 400, late: 100, patience: 15 * time.Second, why: "the drain time is over"},
-		{name: "second_signal", good: 40, late: 10, patience: 5 * time.Minute, signal: true, why: "told to stop at once"},
+		{name: "second_signal", good: 40, late: 10, patience: 5 * time.Minute, signal: true, why: "shutting down at once"},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.drain(t, w) })
 	}

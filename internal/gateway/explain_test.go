@@ -280,7 +280,7 @@ func explainedReplica(t *testing.T, w *world) {
 		})
 		r.drain()
 		eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
-		r.wants(t, []string{target}, 25, "class: cut", "the replica is leaving")
+		r.wants(t, []string{target}, 25, "class: cut", "the replica is shutting down")
 		r.wants(t, nil, 25, "class: cut", "FAIL  not-draining")
 		r.kill()
 	})

@@ -1,12 +1,16 @@
 // Package gateway builds a replica from its configuration, runs it and stops
-// it. It wires the rooms together and holds no logic of its own.
+// it. It connects the other packages with one another. Its own are the order of
+// start and drain, the conditions of readiness, what a reload of the
+// configuration changes, and which addresses lead back to the replica itself.
+//
+// The order of things: New, which binds the ports; then Run, which joins the
+// tailnet, serves, and drains when its context ends.
 package gateway
 
 import (
 	"context"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -14,7 +18,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
@@ -24,203 +27,287 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/socks5"
-	"github.com/pandoproxy/pando/internal/fleet"
+	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/metrics"
-	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/probe"
+	"github.com/pandoproxy/pando/internal/status"
+	"github.com/pandoproxy/pando/internal/watch"
 )
 
-// Options are what a replica gets beside its configuration.
+// Options are what a replica needs besides its configuration.
 type Options struct {
 	Log     *slog.Logger   // nil discards
-	Level   *slog.LevelVar // of Log, for log.level to change; nil if it can't
+	Level   *slog.LevelVar // level of Log, which log.level changes; nil if it cannot change
 	Version string         // for the metrics and the status; empty means unknown
 
-	// Load reads the configuration again: when a file of Files changes, or
-	// something comes from Hangup (SIGHUP). Nil means that it never changes.
+	// Load reads the configuration again. It is called when one of Files has
+	// changed, and for each value from Hangup (SIGHUP). When it returns an
+	// error, the configuration is not used. Nil means that the configuration
+	// never changes.
 	Load   func() (config.Config, error)
 	Files  []string
 	Hangup <-chan os.Signal
 
-	// ResolvConf and HostsFile are the pod's own resolver files; empty means
-	// those of /etc.
-	ResolvConf, HostsFile string
+	// ResolvConf and HostsFile are the pod's own resolver files. Empty means
+	// those in /etc.
+	ResolvConf string
+	HostsFile  string
 }
 
 // Gateway is one replica.
 type Gateway struct {
 	cfg     config.Config // as it was at the start
 	opts    Options
-	started time.Time
 	log     *slog.Logger
-	proxy   []*net.TCPListener // at least one
-	admin   []*net.TCPListener // none without an admin port
-	ports   []port             // proxy, and the transparent fronts
+	started time.Time
 
-	dnsPacket   net.PacketConn // nil without a DNS answerer
-	dnsListener net.Listener
-
-	joined chan struct{} // closed when secret and node are set
-	secret *fleet.Secret // nil without a Kubernetes Secret
-	node   *tailnet.Node
-
-	road  *datapath.Road
-	relay relay.Relay
-	limit limit.Gate
-	http  *httpproxy.Proxy
-	web   []*httpproxy.Proxy // for clients that know of no proxy
-	mux   *mux.Mux
+	device  *device.Device
+	road    *datapath.Road
+	proxies []*httpproxy.Proxy // that of the proxy port, then one for each of cfg.Web
+	mux     *mux.Mux
+	ports   *ports
 
 	metrics  *metrics.Metrics
-	warm     chan struct{} // closed when the tailnet is up and its tunnels are warm
-	routed   chan struct{} // closed then, once the routes are there that should be, or were waited for
-	draining atomic.Bool
+	finished *finishedFlows
+	users    users
+	fleet    *fleetAddrs
+	prober   *probe.Prober
+	watcher  *watch.Watcher // nil when the configuration never changes
+	reloads  reloads
 
-	fleet     atomic.Pointer[fleetAddrs]
-	users     atomic.Pointer[auth.Users] // who must give a password; never nil once somebody must
-	sample    atomic.Int64               // one of so many flows that ended well is logged
-	endedWell atomic.Int64
-	reload    reload
-	probes    probes
+	draining   atomic.Bool
+	conditions []func() status.Check // of readiness, besides those of the probe targets
 }
 
 // New builds a replica from a valid configuration and binds its ports. Call
-// Run next, which joins the tailnet, and closes what New opened.
-func New(ctx context.Context, cfg config.Config, opts Options) (_ *Gateway, err error) {
+// Run next, which closes what New has opened.
+func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, log: opts.Log, joined: make(chan struct{}), warm: make(chan struct{}), routed: make(chan struct{})}
-	g.opts, g.reload.applied, g.started = opts, cfg, time.Now()
-	g.reload.seen, _ = fingerprint(g.watched()) // without one, the file is read again
-	g.sample.Store(int64(cfg.Log.Sample))
-	users, err := loadUsers(cfg.Auth)
+	g := &Gateway{
+		cfg:     cfg,
+		opts:    opts,
+		log:     opts.Log,
+		started: time.Now(),
+	}
+	if err := g.users.read(cfg.Auth); err != nil {
+		return nil, err
+	}
+	g.reloads.applied = cfg
+	g.watcher = g.newWatcher()
+	g.metrics = metrics.New(opts.Version, g.metricsState())
+	g.finished = newFinishedFlows(g.metrics, g.log, cfg.Log)
+	g.device = g.newDevice()
+	g.road = g.newRoad()
+	g.fleet = newFleetAddrs(cfg.DNS.Fleet, g.road.Resolver.LookupPod, g.log)
+	g.prober = g.newProber()
+	g.conditions = g.newConditions()
+	g.proxies = g.newProxies()
+	g.mux = g.newMux()
+
+	ports, err := g.openPorts(ctx) // the last step, so there is nothing else to close
 	if err != nil {
 		return nil, err
 	}
-	var authenticate func(user, password string) bool
-	if users != nil {
-		g.users.Store(users)
-		authenticate = func(user, password string) bool { return g.users.Load().Verify(user, password) }
-	}
-	// The port comes first: clients wait in its queue rather than be refused.
-	if g.proxy, err = listen(ctx, cfg.Listen, time.Duration(cfg.Tunnel.PeerTimeout)); err != nil {
-		return nil, err
-	}
-	if g.admin, err = listenAdmin(ctx, cfg.Listen); err != nil {
-		closeAll(g.proxy)
-		return nil, err
-	}
-	g.metrics = metrics.New(opts.Version, g.metricsState())
-	g.limit.Refused = g.metrics.Refused
-	g.limit.Set(limits(cfg.Limits))
-	g.road = &datapath.Road{
-		Ready:  g.ready,
-		Routes: func(ctx context.Context, list []netip.Addr) []bool { return g.node.AwaitRoutes(ctx, list) },
+	g.ports = ports
+	return g, nil
+}
+
+func (g *Gateway) newDevice() *device.Device {
+	return device.New(device.Options{
+		Config:      g.cfg.Tailnet,
+		PeerTimeout: time.Duration(g.cfg.Tunnel.PeerTimeout),
+		UseDNS:      g.cfg.Resolve.Tailnet,
+		// So that the first change of the DNS configuration is seen as one.
+		Joined: func() { g.road.Resolver.Follow() },
+		Log:    g.log,
+	})
+}
+
+func (g *Gateway) newRoad() *datapath.Road {
+	cfg := g.cfg
+	gate := &limit.Gate{Refused: g.metrics.Refused}
+	gate.Set(limits(cfg.Limits))
+	road := &datapath.Road{
+		Ready:  g.device.Ready,
+		Routes: g.device.AwaitRoutes,
 		Resolver: resolve.New(resolve.Options{
 			Hosts:       hosts(cfg.Resolve),
 			Zones:       zones(cfg.Resolve),
 			Served:      servedSuffixes(cfg.DNS),
-			Tailnet:     g.tailnetDNS,
-			QueryMagic:  g.queryMagicDNS,
-			DialTailnet: g.dialResolver,
-			DialGlobal:  g.dialGlobal,
-			ResolvConf:  opts.ResolvConf, HostsFile: opts.HostsFile,
-			Timeout: time.Duration(cfg.Resolve.Timeout),
-			MinTTL:  time.Duration(cfg.Resolve.MinTTL), MaxTTL: time.Duration(cfg.Resolve.MaxTTL),
-			Looked: g.metrics.Looked,
+			Tailnet:     g.device.DNS,
+			QueryMagic:  g.device.QueryMagicDNS,
+			DialTailnet: g.device.DialResolver,
+			DialGlobal:  g.device.DialGlobal,
+			ResolvConf:  g.opts.ResolvConf,
+			HostsFile:   g.opts.HostsFile,
+			Timeout:     time.Duration(cfg.Resolve.Timeout),
+			MinTTL:      time.Duration(cfg.Resolve.MinTTL),
+			MaxTTL:      time.Duration(cfg.Resolve.MaxTTL),
+			Looked:      g.metrics.Looked,
 		}),
-		Dialer:   &dial.Dialer{Tailnet: g.dialTailnet, Direct: direct(time.Duration(cfg.Tunnel.PeerTimeout)), Timeout: time.Duration(cfg.Dial.Timeout), Attempts: cfg.Dial.Attempts},
-		Relay:    &g.relay,
-		Limit:    &g.limit,
-		Carrier:  g.carrierSays,
-		Finished: g.finished,
+		Dialer: &dial.Dialer{
+			Tailnet:  g.device.DialTailnet,
+			Direct:   direct(time.Duration(cfg.Tunnel.PeerTimeout)),
+			Timeout:  time.Duration(cfg.Dial.Timeout),
+			Attempts: cfg.Dial.Attempts,
+		},
+		Relay:    &relay.Relay{},
+		Limit:    gate,
+		Carrier:  g.carrierText,
+		Finished: g.finished.add,
 	}
-	g.road.SetPolicy(g.policy(cfg.Policy))
-	g.http = g.newHTTP()
-	g.http.Authenticate = authenticate
-	socks := &socks5.Server{Road: g.road, Authenticate: authenticate}
-	g.mux = &mux.Mux{HTTP: g.http, SOCKS5: socks, Enter: g.limit.Enter, Leave: g.limit.Leave, Silent: func() { g.metrics.Refused(limit.FirstByte) }, Log: opts.Log}
-	for _, ln := range g.proxy {
-		g.ports = append(g.ports, port{ln, mux.Role{}})
-	}
-	if err := g.listenTransparent(ctx); err != nil {
-		g.closePorts()
-		closeAll(g.admin)
-		return nil, err
-	}
-	return g, nil
+	road.SetPolicy(g.policy(cfg.Policy))
+	return road
 }
 
-// Node is the replica's device on the tailnet; nil until Wait has returned nil.
-func (g *Gateway) Node() *tailnet.Node { return g.node }
-
-// Addr is the address that the replica listens on.
-func (g *Gateway) Addr() net.Addr { return g.proxy[0].Addr() }
-
-// AdminAddr is the address of the admin port; nil when there is none.
-func (g *Gateway) AdminAddr() net.Addr {
-	if len(g.admin) == 0 {
-		return nil
-	}
-	return g.admin[0].Addr()
-}
-
-// finished closes the books on a flow. Those that ended well are logged by
-// sample, the others always.
-func (g *Gateway) finished(rec *flow.Record) {
-	g.metrics.Observe(rec)
-	if n := g.sample.Load(); n > 1 && rec.Err == nil && rec.Report == "" && g.endedWell.Add(1)%n != 1 {
-		return
-	}
-	g.log.Info("flow", "flow", rec)
-}
-
-// Run serves until ctx ends, and then drains. When cut ends, the drain is
-// over at once. Nothing that the replica started is alive when Run returns,
-// or the error says what is.
-func (g *Gateway) Run(ctx, cut context.Context) error {
-	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var beside sync.WaitGroup // what goes on during a drain
-	defer beside.Wait()
-	defer stop()
-	beside.Go(func() { g.endIdle(work) })
-	serving, failed := errgroup.WithContext(work)
-	for _, p := range g.ports {
-		serving.Go(func() error { return g.mux.Serve(work, p.TCPListener, p.use) })
-	}
-	starting, stopStarting := context.WithCancel(work)
-	defer stopStarting()
-	serving.Go(func() error { return g.start(starting) })
-	serving.Go(func() error { g.watchConfig(starting); return nil })
-	serving.Go(func() error { g.upkeep(starting); return nil })
-	serving.Go(func() error { g.followDNS(starting); return nil })
-	serving.Go(func() error { g.followFleet(starting); return nil })
-	serving.Go(func() error { g.probe(starting); return nil })
-	if g.servesDNS() {
-		serving.Go(func() error { return g.serveDNS(starting) })
-	}
-	closeAdmin := g.serveAdmin()
-	g.log.Info("serving", "proxy", g.listening(), "mode", g.cfg.Tailnet.Mode)
-
-	select {
-	case <-ctx.Done():
-	case <-cut.Done():
-	case <-failed.Done(): // a part that can't go on: leave in good order
-	}
-	return g.drain(ctx, cut, drainParts{stop: stop, stopStarting: stopStarting, serving: serving, closeAdmin: closeAdmin, failed: failed.Err() != nil})
-}
-
-func (g *Gateway) listening() []string {
-	var list []string
-	for _, p := range g.ports {
-		list = append(list, p.Addr().String())
+// newProxies returns the proxy of the proxy port, and the one of each web port.
+func (g *Gateway) newProxies() []*httpproxy.Proxy {
+	first := g.newProxy()
+	first.Authenticate = g.users.authenticator()
+	list := []*httpproxy.Proxy{first}
+	for _, p := range g.cfg.Web {
+		web := g.newProxy()
+		web.Front = flow.Web
+		web.Target = httpproxy.ByHost(orPort(p.Port, 80))
+		list = append(list, web)
 	}
 	return list
 }
 
-func (g *Gateway) closePorts() {
-	for _, p := range g.ports {
-		p.Close()
+func (g *Gateway) newProxy() *httpproxy.Proxy {
+	cfg := g.cfg
+	return &httpproxy.Proxy{
+		Road:           g.road,
+		Name:           proxyName(cfg.Tailnet.Hostname),
+		HeaderTimeout:  time.Duration(cfg.HTTP.HeaderTimeout),
+		IdleTimeout:    time.Duration(cfg.HTTP.IdleTimeout),
+		BodyTimeout:    time.Duration(cfg.HTTP.BodyTimeout),
+		SilenceTimeout: time.Duration(cfg.Tunnel.IdleTimeout),
+		MaxHeaderBytes: cfg.HTTP.MaxHeaderBytes,
+		MaxHeaders:     cfg.HTTP.MaxHeaders,
+	}
+}
+
+func (g *Gateway) newMux() *mux.Mux {
+	return &mux.Mux{
+		HTTP:   g.proxies[0],
+		SOCKS5: &socks5.Server{Road: g.road, Authenticate: g.users.authenticator()},
+		Enter:  g.road.Limit.Enter,
+		Leave:  g.road.Limit.Leave,
+		Silent: func() { g.metrics.Refused(limit.FirstByte) },
+		Log:    g.log,
+	}
+}
+
+func (g *Gateway) newProber() *probe.Prober {
+	return &probe.Prober{
+		Targets:   g.cfg.Probe.Targets,
+		Interval:  time.Duration(g.cfg.Probe.Interval),
+		Failures:  g.cfg.Probe.Failures,
+		Successes: g.cfg.Probe.Successes,
+		Connect:   probeBy(g.road),
+		Log:       g.log,
+	}
+}
+
+// Node is the replica's device on the tailnet.
+func (g *Gateway) Node() *device.Device { return g.device }
+
+// Addr is the address that the replica listens on.
+func (g *Gateway) Addr() net.Addr { return g.ports.fronts[0].Addr() }
+
+// AdminAddr is the address of the admin port; nil when there is none.
+func (g *Gateway) AdminAddr() net.Addr {
+	if len(g.ports.admin) == 0 {
+		return nil
+	}
+	return g.ports.admin[0].Addr()
+}
+
+// Wait returns nil once the replica is on its tailnet with warm tunnels, while
+// Run runs. When ctx ends first, the error says what the replica is waiting for.
+func (g *Gateway) Wait(ctx context.Context) error { return g.device.Wait(ctx) }
+
+// Run serves until ctx ends, and then drains. When cut ends, the drain ends
+// at once. Nothing that the replica started is alive when Run returns, or the
+// error says what is. The error is nil when everything ended in order, also
+// when work was cut.
+func (g *Gateway) Run(ctx, cut context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var duringDrain sync.WaitGroup
+	defer duringDrain.Wait()
+	defer stop()
+	duringDrain.Go(func() { endIdle(work, g.road.Relay, time.Duration(g.cfg.Tunnel.IdleTimeout)) })
+
+	serving, failed := errgroup.WithContext(work)
+	for _, p := range g.ports.fronts {
+		serving.Go(func() error { return g.mux.Serve(work, p.TCPListener, p.role) })
+	}
+	beforeDrain, stopBeforeDrain := context.WithCancel(work)
+	defer stopBeforeDrain()
+	serving.Go(func() error { return g.device.Run(beforeDrain) })
+	serving.Go(func() error { return g.serveDNS(beforeDrain) })
+	for _, follow := range []func(context.Context){g.watchConfig, g.followDNS, g.fleet.follow, g.probe} {
+		serving.Go(func() error {
+			follow(beforeDrain)
+			return nil
+		})
+	}
+	closeAdmin := g.serveAdmin()
+	g.log.Info("serving", "proxy", g.ports.addrs(), "mode", g.cfg.Tailnet.Mode)
+
+	select {
+	case <-ctx.Done():
+	case <-cut.Done():
+	case <-failed.Done(): // a part has ended with an error: stop the others in order
+	}
+	return g.drain(ctx, cut, drainParts{
+		stop:            stop,
+		stopBeforeDrain: stopBeforeDrain,
+		serving:         serving,
+		closeAdmin:      closeAdmin,
+		failed:          failed.Err() != nil,
+	})
+}
+
+// followDNS applies changes of the tailnet's DNS configuration, until ctx ends.
+// The engine does not report them, so it looks for them.
+func (g *Gateway) followDNS(ctx context.Context) {
+	for {
+		sleep(ctx, 500*time.Millisecond)
+		if ctx.Err() != nil {
+			return
+		}
+		g.road.Resolver.Follow()
+	}
+}
+
+// probe probes the configured targets once the replica is on its tailnet, until
+// ctx ends.
+func (g *Gateway) probe(ctx context.Context) {
+	if g.device.Wait(ctx) == nil {
+		g.prober.Run(ctx)
+	}
+}
+
+// watchConfig applies changes of the configuration until ctx ends.
+func (g *Gateway) watchConfig(ctx context.Context) {
+	if g.watcher != nil {
+		g.watcher.Run(ctx)
+	}
+}
+
+// idleCheckEvery is how often idle tunnels are looked for, at most.
+const idleCheckEvery = time.Minute
+
+// endIdle ends tunnels that carried nothing for the time idle, until ctx ends.
+// Zero ends none.
+func endIdle(ctx context.Context, r *relay.Relay, idle time.Duration) {
+	for idle > 0 && ctx.Err() == nil {
+		r.EndIdle(idle, time.Now())
+		sleep(ctx, max(min(idleCheckEvery, idle/4), 10*time.Millisecond))
 	}
 }

@@ -104,7 +104,7 @@ func reload(t *testing.T, w *world) {
 	if changed <= loaded {
 		t.Errorf("the last good change was at %v, and before it at %v", changed, loaded)
 	}
-	if code, body := r.admin(t, "/readyz?verbose"); code != 200 || !strings.Contains(body, `[+]configuration ok: the last change was not valid, the configuration before it goes on: policy.rules[0].action: "perhaps" is not known`) {
+	if code, body := r.admin(t, "/readyz?verbose"); code != 200 || !strings.Contains(body, `[+]configuration ok: the last change was rejected, and the previous configuration is in force: policy.rules[0].action: "perhaps" is not known`) {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 
@@ -130,7 +130,7 @@ func reload(t *testing.T, w *world) {
 	}
 	r.flows.mu.Lock()
 	defer r.flows.mu.Unlock()
-	for _, line := range []string{"configuration reloaded", "the changed configuration is not valid", "some changes want a restart"} {
+	for _, line := range []string{"configuration reloaded", "new configuration rejected; keeping the previous one", "some changes need a restart"} {
 		if !strings.Contains(r.flows.all.String(), line) {
 			t.Errorf("the log lacks %q", line)
 		}

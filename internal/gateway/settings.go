@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -41,54 +40,6 @@ func prefixes(list []string) []netip.Prefix {
 		out = append(out, p)
 	}
 	return out
-}
-
-// own reports whether a is one of our listeners: our port, on an address of
-// this host or on our tailnet address; or the fleet, on any port.
-func (g *Gateway) own(a netip.AddrPort) bool {
-	if g.isFleet(a.Addr()) {
-		return true
-	}
-	var addrs []net.Addr
-	for _, ln := range g.admin {
-		addrs = append(addrs, ln.Addr())
-	}
-	for _, p := range g.ports {
-		addrs = append(addrs, p.Addr())
-	}
-	if g.dnsListener != nil {
-		addrs = append(addrs, g.dnsListener.Addr())
-	}
-	port := false
-	for _, addr := range addrs {
-		listen := addr.(*net.TCPAddr).AddrPort()
-		if a.Port() != listen.Port() {
-			continue
-		}
-		ip := listen.Addr().Unmap()
-		if a.Addr() == ip {
-			return true
-		}
-		port = port || ip.IsUnspecified()
-	}
-	if !port {
-		return false
-	}
-	if g.hasJoined() && slices.Contains(g.node.Addrs(), a.Addr()) {
-		return true
-	}
-	own, err := net.InterfaceAddrs()
-	if err != nil {
-		return true // can't tell: our own port is not worth the risk of a loop
-	}
-	for _, i := range own {
-		if n, ok := i.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a.Addr() {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func limits(c config.Limits) limit.Limits {

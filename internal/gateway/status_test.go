@@ -166,7 +166,7 @@ func status(t *testing.T, w *world) {
 	w.net.StopControl()
 	eventually(t, "the control server to be missed", func() bool {
 		code, body := r.admin(t, "/readyz?verbose")
-		return code == 200 && strings.Contains(body, "[+]tailnet ok: the control server is away") && value(t, r, "pando_tailnet_control_connected") == 0
+		return code == 200 && strings.Contains(body, "[+]tailnet ok: control server unreachable") && value(t, r, "pando_tailnet_control_connected") == 0
 	})
 	if err := w.net.StartControl(); err != nil {
 		t.Fatal(err)
@@ -313,7 +313,7 @@ func keyExpiry(t *testing.T, w *world) {
 	eventually(t, "the warning", func() bool {
 		r.flows.mu.Lock()
 		defer r.flows.mu.Unlock()
-		return strings.Contains(r.flows.all.String(), "the device's key expires")
+		return strings.Contains(r.flows.all.String(), "device key expires soon")
 	})
 	w.nobody(t, r) // a router with one route
 	eventually(t, "one router more", func() bool {

@@ -1,0 +1,319 @@
+// Package device is the replica's device on the tailnet: the tailnet engine,
+// and the Kubernetes Secret or the directory that keeps its state. All methods
+// may be called before the device has joined its tailnet; they then report that
+// it has not. The package does not judge addresses for clients and does not
+// resolve names.
+//
+// The order of things: New; Run, which joins and stays until its context ends;
+// Close, after Run has returned.
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/fleet"
+	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/tailnet"
+)
+
+// Options say which tailnet to join, and how.
+type Options struct {
+	// Config is the valid section tailnet of the configuration.
+	Config config.Tailnet
+	// PeerTimeout is that of tailnet.Options.
+	PeerTimeout time.Duration
+	// UseDNS says that the tailnet's DNS configuration is used. Without it, DNS
+	// returns an empty configuration, and Run waits for no resolver's route.
+	UseDNS bool
+	// Joined is called once, when the device is on its tailnet and before Ready
+	// lets the first request pass. Nil is allowed.
+	Joined func()
+	Log    *slog.Logger // nil discards
+}
+
+// Device is one device. Its methods may be called at the same time, except
+// Close.
+type Device struct {
+	opts   Options
+	config config.Tailnet
+	log    *slog.Logger
+
+	secret *fleet.Secret                // set by Run before node; nil without a Kubernetes Secret
+	node   atomic.Pointer[tailnet.Node] // nil until the engine runs; it may still be logging in
+
+	joined chan struct{} // closed when node is set
+	warm   chan struct{} // closed when the device is on its tailnet and its tunnels are warm
+	routed chan struct{} // closed after warm, when Run has stopped to wait for routes
+}
+
+// New returns a device that has not joined. It starts nothing.
+func New(opts Options) *Device {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Joined == nil {
+		opts.Joined = func() {}
+	}
+	return &Device{
+		opts:   opts,
+		config: opts.Config,
+		log:    opts.Log,
+		joined: make(chan struct{}),
+		warm:   make(chan struct{}),
+		routed: make(chan struct{}),
+	}
+}
+
+// Run joins the tailnet, warms the tunnels, and then keeps the device's entry
+// in its Secret up to date and warns before its key expires, until ctx ends. It
+// returns nil when ctx has ended, and otherwise why the device could not join.
+func (d *Device) Run(ctx context.Context) error {
+	if err := d.start(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	d.warmUp(ctx)
+	var upkeep sync.WaitGroup
+	defer upkeep.Wait()
+	upkeep.Go(func() { d.upkeep(ctx) })
+	d.awaitRouters(ctx)
+	return nil
+}
+
+// start joins the tailnet and waits until the device is on it. It returns nil
+// when ctx has ended.
+func (d *Device) start(ctx context.Context) error {
+	boot, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if t := time.Duration(d.config.BootTimeout); t > 0 {
+		timer := time.AfterFunc(t, func() { cancel(fmt.Errorf("tailnet.bootTimeout: not on the tailnet after %v", t)) })
+		defer timer.Stop()
+	}
+	err := d.join(boot)
+	if err == nil {
+		err = d.node.Load().Wait(boot)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil // stopped before it had joined
+	case boot.Err() != nil && err != nil:
+		return fmt.Errorf("%w: %w", context.Cause(boot), err)
+	}
+	return err
+}
+
+// secretTime bounds the last write to the Secret.
+const secretTime = 2 * time.Second
+
+// Close leaves the tailnet and saves what the Secret lacks. It closes all that
+// Run has opened, whether the device has joined or not. Call it when Run has
+// returned. Only ctx's values are used.
+func (d *Device) Close(ctx context.Context) error {
+	var nodeErr, secretErr error
+	if n := d.node.Load(); n != nil {
+		nodeErr = n.Close()
+	}
+	if d.secret != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), secretTime)
+		defer cancel()
+		secretErr = d.secret.Close(ctx)
+	}
+	return errors.Join(nodeErr, secretErr)
+}
+
+// Err returns nil while the device is on its tailnet, and otherwise
+// tailnet.ErrNotUp with what it is waiting for.
+func (d *Device) Err() error {
+	if n := d.node.Load(); n != nil {
+		return n.Err()
+	}
+	return fmt.Errorf("%w: %s", tailnet.ErrNotUp, readingState)
+}
+
+// readingState is what a device does before its engine runs.
+const readingState = "reading the device's state"
+
+// Up reports whether the device is on its tailnet.
+func (d *Device) Up() bool {
+	n := d.node.Load()
+	return n != nil && n.Up()
+}
+
+// Started reports whether the engine runs. It may still be logging in.
+func (d *Device) Started() bool { return closed(d.joined) }
+
+// Warm reports whether the device has been on its tailnet with warm tunnels.
+// It stays true when the device loses its tailnet.
+func (d *Device) Warm() bool { return closed(d.warm) }
+
+// Routed reports whether Run has stopped to wait for the routes that should
+// exist at the start: all of them are there, or the time for it is over.
+func (d *Device) Routed() bool { return closed(d.routed) }
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Wait returns nil once the device is on its tailnet with warm tunnels, while
+// Run runs. When ctx ends first, the error says what the device is waiting for.
+func (d *Device) Wait(ctx context.Context) error {
+	select {
+	case <-d.joined:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", d.Err(), ctx.Err())
+	}
+	if err := d.node.Load().Wait(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-d.warm:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("warming tunnels: %w", ctx.Err())
+	}
+}
+
+// Ready lets a request wait for the tailnet, at most tailnet.startTimeout. The
+// error is a *flow.Error of class NotReady.
+func (d *Device) Ready(ctx context.Context) error {
+	var err error
+	if !d.Warm() {
+		wait, cancel := context.WithTimeout(ctx, time.Duration(d.config.StartTimeout))
+		defer cancel()
+		err = d.Wait(wait)
+	}
+	if err == nil {
+		err = d.Err()
+	}
+	if err == nil {
+		return nil
+	}
+	return &flow.Error{
+		Class: flow.NotReady,
+		Op:    "tailnet",
+		Hint:  "the gateway is not on its tailnet; try again, and check the gateway's log if it stays so",
+		Err:   err,
+	}
+}
+
+// Status returns the state of the device and of its peers, at most a second
+// old. Before the engine runs, only State is set.
+func (d *Device) Status() tailnet.Status {
+	if n := d.node.Load(); n != nil {
+		return n.Status()
+	}
+	return tailnet.Status{State: readingState}
+}
+
+// SessionsMended returns how many WireGuard sessions were started again because
+// a peer had lost its side.
+func (d *Device) SessionsMended() int64 {
+	if n := d.node.Load(); n != nil {
+		return n.SessionsMended()
+	}
+	return 0
+}
+
+// WriteMetrics writes the engine's own metrics in the text format of
+// Prometheus. It writes nothing before the engine runs.
+func (d *Device) WriteMetrics(w io.Writer) error {
+	if n := d.node.Load(); n != nil {
+		return n.WriteMetrics(w)
+	}
+	return nil
+}
+
+// Addrs returns the device's own addresses on the tailnet; none before it has
+// joined.
+func (d *Device) Addrs() []netip.Addr {
+	if n := d.node.Load(); n != nil {
+		return n.Addrs()
+	}
+	return nil
+}
+
+// DNS returns the tailnet's DNS configuration, as far as it is used, and false
+// before the device has received it.
+func (d *Device) DNS() (resolve.TailnetDNS, bool) {
+	n := d.node.Load()
+	if n == nil {
+		return resolve.TailnetDNS{}, false
+	}
+	dns, ok := n.DNS()
+	if !d.opts.UseDNS {
+		dns = tailnet.DNS{}
+	}
+	return resolve.TailnetDNS(dns), ok
+}
+
+// QueryMagicDNS answers a query, in wire form, for a name under the tailnet's
+// MagicDNS suffix.
+func (d *Device) QueryMagicDNS(ctx context.Context, query []byte) ([]byte, error) {
+	if n := d.node.Load(); n != nil {
+		return n.QueryMagicDNS(ctx, query)
+	}
+	return nil, d.Err()
+}
+
+// upkeepEvery is how often upkeep looks at the device.
+const upkeepEvery = time.Minute
+
+// expiryWarning is how long before the device's key expires the log warns, once
+// a day.
+const expiryWarning = 14 * 24 * time.Hour
+
+// upkeep keeps the device's entry in its Secret up to date and warns before its
+// key expires, until ctx ends.
+func (d *Device) upkeep(ctx context.Context) {
+	var warned time.Time
+	for ctx.Err() == nil {
+		if d.Up() {
+			d.saveDevice()
+			warned = d.warnOfExpiry(warned)
+		}
+		sleep(ctx, upkeepEvery)
+	}
+}
+
+// warnOfExpiry logs that the device's key expires soon, unless it did so within
+// a day before. It returns when it did so last; zero means never.
+func (d *Device) warnOfExpiry(warned time.Time) time.Time {
+	expiry := d.Status().KeyExpiry
+	if expiry.IsZero() || time.Until(expiry) >= expiryWarning || time.Since(warned) <= 24*time.Hour {
+		return warned
+	}
+	d.log.Warn("device key expires soon",
+		"at", expiry.UTC().Format(time.RFC3339),
+		"in", time.Until(expiry).Round(time.Hour).String(),
+		"remedy", "make sure that the auth key is valid then, because Pando logs in again with it; or disable key expiry for this device")
+	return time.Now()
+}
+
+// saveDevice writes the device's identity into its Secret, if there is one.
+func (d *Device) saveDevice() {
+	if n := d.node.Load(); d.secret != nil {
+		d.secret.SetDevice(n.ID(), n.Name()+".", n.Addrs())
+	}
+}
+
+// sleep waits for t, or until ctx ends.
+func sleep(ctx context.Context, t time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(t):
+	}
+}

@@ -1,0 +1,311 @@
+package device_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/device"
+	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// TestBeforeTheJoin checks that every method works before the device has
+// joined, and reports that it has not.
+func TestBeforeTheJoin(t *testing.T) {
+	cfg := config.Default().Tailnet
+	cfg.StartTimeout = config.Duration(10 * time.Millisecond)
+	d := device.New(device.Options{Config: cfg, UseDNS: true})
+	ctx := t.Context()
+	addr := netip.MustParseAddr("10.12.3.4")
+	target := netip.AddrPortFrom(addr, 443)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+
+	notUp := func(name string, err error) {
+		t.Helper()
+		if !errors.Is(err, tailnet.ErrNotUp) {
+			t.Errorf("%s: err = %v, want tailnet.ErrNotUp", name, err)
+		}
+	}
+	notUp("Err", d.Err())
+	if want := "the tailnet is not up: reading the device's state"; d.Err().Error() != want {
+		t.Errorf("Err() = %q, want %q", d.Err(), want)
+	}
+	err := d.Wait(ended)
+	notUp("Wait", err)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Wait: err = %v, want context.Canceled in it", err)
+	}
+	err = d.Ready(ctx)
+	notUp("Ready", err)
+	if c := flow.ClassOf(err); c != flow.NotReady {
+		t.Errorf("Ready: class = %v, want %v", c, flow.NotReady)
+	}
+	_, err = d.DialTailnet(ctx, target)
+	notUp("DialTailnet", err)
+	if c := flow.ClassOf(err); c != flow.NotReady {
+		t.Errorf("DialTailnet: class = %v, want %v", c, flow.NotReady)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		_, err = d.DialResolver(ctx, network, target)
+		notUp("DialResolver "+network, err)
+		_, err = d.DialGlobal(ctx, network, target)
+		notUp("DialGlobal "+network, err)
+	}
+	_, err = d.QueryMagicDNS(ctx, nil)
+	notUp("QueryMagicDNS", err)
+
+	if dns, ok := d.DNS(); ok {
+		t.Errorf("DNS() = %+v, true; want false", dns)
+	}
+	if st := d.Status(); st.State != "reading the device's state" || st.Up || len(st.Peers) != 0 {
+		t.Errorf("Status() = %+v, want only the state", st)
+	}
+	if c, ok := d.Carrier(addr); ok {
+		t.Errorf("Carrier() = %v, true; want false", c)
+	}
+	if got := d.AwaitRoutes(ctx, []netip.Addr{addr, addr}); len(got) != 2 || got[0] || got[1] {
+		t.Errorf("AwaitRoutes() = %v, want false for both", got)
+	}
+	for name, got := range map[string]bool{
+		"Up":      d.Up(),
+		"Started": d.Started(),
+		"Warm":    d.Warm(),
+		"Routed":  d.Routed(),
+		"Routes":  d.Routes(addr),
+	} {
+		if got {
+			t.Errorf("%s() = true, want false", name)
+		}
+	}
+	if a := d.UnroutedResolver(); a.IsValid() {
+		t.Errorf("UnroutedResolver() = %v, want none", a)
+	}
+	if a := d.Addrs(); len(a) != 0 {
+		t.Errorf("Addrs() = %v, want none", a)
+	}
+	if n := d.SessionsMended(); n != 0 {
+		t.Errorf("SessionsMended() = %d, want 0", n)
+	}
+	var b bytes.Buffer
+	if err := d.WriteMetrics(&b); err != nil || b.Len() != 0 {
+		t.Errorf("WriteMetrics() wrote %q, %v; want nothing", b.String(), err)
+	}
+	if err := d.Close(ctx); err != nil {
+		t.Errorf("Close() = %v, want nil", err)
+	}
+}
+
+// TestKeyMistakes checks that Run returns mistakes in the keys, and that Close
+// works after it.
+func TestKeyMistakes(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		edit func(*config.Tailnet)
+		want string
+	}{
+		{"oauth_without_tags", func(c *config.Tailnet) { c.AuthKey = "tskey-client-x" }, "tailnet.tags: "},
+		{"client_secret_without_tags", func(c *config.Tailnet) { c.ClientSecret = "tskey-client-x" }, "tailnet.tags: "},
+		{"client_secret_with_a_bad_option", func(c *config.Tailnet) {
+			c.ClientSecret = "tskey-client-x?nosuch=1"
+			c.Tags = []string{"tag:k8s"}
+		}, "tailnet.clientSecret: "},
+		{"client_secret_file_missing", func(c *config.Tailnet) { c.ClientSecretFile = "/nosuch/file" }, "tailnet.clientSecretFile: "},
+		{"state_dir_is_a_file", func(c *config.Tailnet) { c.StateDir = "device_test.go" }, "tailnet.stateDir: "},
+		{"no_pod", func(c *config.Tailnet) { c.KubeSecret = "pando-0" }, "tailnet.kubeSecret: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := config.Default().Tailnet
+			c.edit(&cfg)
+			d := device.New(device.Options{Config: cfg})
+			err := d.Run(t.Context())
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Run() = %v, want %q in it", err, c.want)
+			}
+			if d.Started() {
+				t.Error("Started() = true after the mistake, want false")
+			}
+			if err := d.Close(t.Context()); err != nil {
+				t.Errorf("Close() = %v, want nil", err)
+			}
+		})
+	}
+}
+
+// TestBootTimeout checks that Run returns an error when the device is not on
+// its tailnet in time, with the reason, and nil when it is stopped before.
+func TestBootTimeout(t *testing.T) {
+	cfg := config.Default().Tailnet
+	cfg.ControlURL = "http://127.0.0.1:1" // refused
+	cfg.AuthKey = "tskey-auth-x"
+	cfg.BootTimeout = config.Duration(300 * time.Millisecond)
+	d := device.New(device.Options{Config: cfg})
+	err := d.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "tailnet.bootTimeout: not on the tailnet after 300ms") || !errors.Is(err, tailnet.ErrNotUp) {
+		t.Errorf("Run() = %v, want the boot timeout and tailnet.ErrNotUp", err)
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Errorf("Close() = %v, want nil", err)
+	}
+
+	cfg.BootTimeout = 0
+	d = device.New(device.Options{Config: cfg})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	for !d.Started() {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("Run() = %v after its context ended, want nil", err)
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Errorf("Close() = %v, want nil", err)
+	}
+}
+
+// safeLog is a log that is written and read at the same time.
+type safeLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *safeLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *safeLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestOnATailnet checks a device's life on a real tailnet: it joins, reports
+// that before the first request passes, dials what a peer routes and refuses
+// the rest, and waits for the route to a resolver that appears late.
+func TestOnATailnet(t *testing.T) {
+	within := func(d time.Duration) context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	eventually := func(what string, f func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("waited too long for %s", what)
+			}
+		}
+	}
+	net, err := testnet.Start(within(time.Minute), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer net.Close()
+	late := netip.MustParseAddr("10.50.0.2")
+	net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}, "late.example": {late.String()}})
+	cloud, err := net.StartCloud(within(time.Minute), "cloud", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cloud.Close()
+
+	cfg := config.Default().Tailnet
+	cfg.Hostname = "device"
+	cfg.ControlURL = net.URL()
+	cfg.AuthKey = testnet.AuthKey
+	log := &safeLog{}
+	var d *device.Device
+	warmAtJoin := make(chan bool, 2)
+	d = device.New(device.Options{
+		Config: cfg,
+		UseDNS: true,
+		Joined: func() { warmAtJoin <- d.Warm() },
+		Log:    slog.New(slog.NewTextHandler(log, nil)),
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Run() = %v, want nil", err)
+		}
+		if err := d.Close(t.Context()); err != nil {
+			t.Errorf("Close() = %v, want nil", err)
+		}
+	}()
+
+	if err := d.Wait(within(time.Minute)); err != nil {
+		t.Fatalf("Wait() = %v, want nil", err)
+	}
+	if <-warmAtJoin {
+		t.Error("Joined was called after Warm() had become true, want before")
+	}
+	if err := d.Ready(t.Context()); err != nil {
+		t.Errorf("Ready() = %v, want nil", err)
+	}
+	if !d.Up() || !d.Started() || d.Err() != nil || len(d.Addrs()) != 2 {
+		t.Errorf("Up, Started, Err, Addrs = %v, %v, %v, %v; want true, true, nil and two addresses", d.Up(), d.Started(), d.Err(), d.Addrs())
+	}
+	if st := d.Status(); !st.Up || !strings.HasPrefix(st.Name, "device") {
+		t.Errorf("Status() = %+v, want up and the device's name", st)
+	}
+	dns, ok := d.DNS()
+	if _, zone := dns.Routes[testnet.Zone]; !ok || !zone {
+		t.Errorf("DNS() = %+v, %v; want the zone %s", dns, ok, testnet.Zone)
+	}
+
+	// The dials.
+	api := netip.AddrPortFrom(testnet.APIAddr, 80)
+	c, err := d.DialTailnet(within(20*time.Second), api)
+	if err != nil {
+		t.Fatalf("DialTailnet(%v) = %v, want a connection", api, err)
+	}
+	c.Close()
+	nowhere := netip.MustParseAddrPort("10.99.0.1:80")
+	if _, err := d.DialTailnet(within(20*time.Second), nowhere); flow.ClassOf(err) != flow.NoRoute {
+		t.Errorf("DialTailnet(%v) = %v, want class %v", nowhere, err, flow.NoRoute)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		resolver := netip.AddrPortFrom(testnet.DNSAddr, 53)
+		c, err := d.DialResolver(within(20*time.Second), network, resolver)
+		if err != nil {
+			t.Errorf("DialResolver(%s, %v) = %v, want a connection", network, resolver, err)
+			continue
+		}
+		c.Close()
+	}
+	if c, ok := d.Carrier(testnet.APIAddr); !ok || !strings.HasPrefix(c.Name, "cloud") {
+		t.Errorf("Carrier(%v) = %v, %v; want the cloud", testnet.APIAddr, c, ok)
+	}
+
+	// The resolver whose route is missing.
+	if a := d.UnroutedResolver(); a != late || d.Routed() {
+		t.Errorf("UnroutedResolver, Routed = %v, %v; want %v, false", a, d.Routed(), late)
+	}
+	if err := net.ApproveRoutes("cloud", testnet.Network, testnet.Network6, netip.MustParsePrefix("10.50.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	eventually("the route that appears late", d.Routed)
+	if a := d.UnroutedResolver(); a.IsValid() {
+		t.Errorf("UnroutedResolver() = %v after its route appeared, want none", a)
+	}
+	for _, line := range []string{"on the tailnet", "waiting for a route to a split-DNS resolver"} {
+		if !strings.Contains(log.String(), line) {
+			t.Errorf("the log lacks %q:\n%s", line, log)
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath/limit"
+	"github.com/pandoproxy/pando/internal/dnsserver"
+	"github.com/pandoproxy/pando/internal/host"
+)
+
+// serveDNS answers the queries that cluster DNS forwards, until ctx ends. It
+// returns nil at once without listen.dns.
+func (g *Gateway) serveDNS(ctx context.Context) error {
+	if g.ports.dnsPackets == nil {
+		return nil
+	}
+	s := &dnsserver.Server{
+		Zones:    servedZones(g.cfg.DNS),
+		TTL:      time.Duration(g.cfg.DNS.TTL),
+		Addrs:    g.fleet.addrs,
+		Enter:    g.road.Limit.Enter,
+		Leave:    g.road.Limit.Leave,
+		Lookup:   g.lookupServed,
+		Denied:   func(name string) bool { return g.road.Policy().NobodyMay(name) },
+		Answered: g.metrics.Answered,
+		Dropped:  func() { g.metrics.Refused(limit.Queries) },
+		Log:      g.log,
+	}
+	err := s.Serve(ctx, []net.PacketConn{g.ports.dnsPackets}, []net.Listener{g.ports.dnsStreams})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("listen.dns: %w", err)
+	}
+	return nil
+}
+
+// lookupServed resolves a name of a served zone. It returns its addresses and
+// how long they may be kept.
+func (g *Gateway) lookupServed(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+	if err := g.device.Ready(ctx); err != nil {
+		return nil, 0, err
+	}
+	a, err := g.road.Resolver.Lookup(ctx, host.Host{Name: name})
+	if a.TTL == 0 { // from the host table
+		a.TTL = time.Duration(g.cfg.DNS.TTL)
+	}
+	return a.Addrs, a.TTL, err
+}
+
+func servedZones(c config.DNS) (list []dnsserver.Zone) {
+	for _, z := range c.Zones {
+		list = append(list, dnsserver.Zone{Suffix: strings.ToLower(z.Suffix), Fleet: z.Answer != "real"})
+	}
+	return list
+}
+
+func servedSuffixes(c config.DNS) (list []string) {
+	for _, z := range c.Zones {
+		list = append(list, strings.ToLower(z.Suffix))
+	}
+	return list
+}

@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/host"
+)
+
+// fleetAddrs are the addresses where clients reach the fleet, from dns.fleet.
+type fleetAddrs struct {
+	names  []string // names and addresses
+	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	log    *slog.Logger
+	known  atomic.Pointer[knownFleet] // nil before the first lookup
+}
+
+// knownFleet is the outcome of a lookup of the fleet.
+type knownFleet struct {
+	addrs []netip.Addr
+	err   error // why a part of the addresses is not known
+}
+
+// fleetEvery is how often the names of the fleet are looked up again.
+const fleetEvery = 5 * time.Second
+
+// newFleetAddrs returns the addresses of names. It looks up nothing; lookup asks
+// the cluster's DNS.
+func newFleetAddrs(names []string, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *fleetAddrs {
+	return &fleetAddrs{
+		names:  names,
+		lookup: lookup,
+		log:    log,
+	}
+}
+
+// follow looks up the fleet's addresses until ctx ends, or once if they cannot
+// change.
+func (f *fleetAddrs) follow(ctx context.Context) {
+	for ctx.Err() == nil && f.update(ctx) {
+		sleep(ctx, fleetEvery)
+	}
+}
+
+// update looks up the fleet's addresses once and reports whether they can
+// change. When a lookup fails, the last known addresses stay.
+func (f *fleetAddrs) update(ctx context.Context) (canChange bool) {
+	var list []netip.Addr
+	var errs []error
+	for _, name := range f.names {
+		h, err := host.Parse(name)
+		switch {
+		case err != nil:
+		case h.Addr.IsValid():
+			list = append(list, h.Addr)
+		default:
+			canChange = true
+			var addrs []netip.Addr
+			addrs, err = f.lookup(ctx, h.Name)
+			list = append(list, addrs...)
+		}
+		errs = append(errs, err)
+	}
+	err := errors.Join(errs...)
+	if old := f.known.Load(); err != nil && old != nil {
+		if old.err == nil {
+			f.log.Warn("cannot resolve dns.fleet; using the last addresses", "err", err)
+		}
+		list = old.addrs
+	}
+	f.known.Store(&knownFleet{addrs: list, err: err})
+	return canChange
+}
+
+// addrs returns the last known addresses, or why none are known.
+func (f *fleetAddrs) addrs() ([]netip.Addr, error) {
+	known := f.known.Load()
+	switch {
+	case known == nil:
+		return nil, errors.New("dns.fleet has not been looked up yet")
+	case len(known.addrs) > 0:
+		return known.addrs, nil
+	}
+	return nil, known.err
+}
+
+// contains reports whether a is one of the fleet's addresses: a target there
+// would lead back to this replica.
+func (f *fleetAddrs) contains(a netip.Addr) bool {
+	known := f.known.Load()
+	return known != nil && slices.Contains(known.addrs, a)
+}

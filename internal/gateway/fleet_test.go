@@ -1,0 +1,96 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestFleetAddrs checks that the fleet's addresses follow its names, and that
+// the last known ones stay when a lookup fails.
+func TestFleetAddrs(t *testing.T) {
+	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	fixed := netip.MustParseAddr("10.0.0.9")
+	answer := map[string][]netip.Addr{"pando.pando.svc": {one}}
+	var lookupErr error
+	lookup := func(_ context.Context, name string) ([]netip.Addr, error) { return answer[name], lookupErr }
+	var log bytes.Buffer
+	f := newFleetAddrs([]string{"10.0.0.9", "pando.pando.svc"}, lookup, slog.New(slog.NewTextHandler(&log, nil)))
+
+	if got, err := f.addrs(); err == nil || got != nil {
+		t.Errorf("before the first lookup: addrs() = %v, %v; want an error", got, err)
+	}
+	if f.contains(fixed) {
+		t.Error("before the first lookup: contains(10.0.0.9) = true, want false")
+	}
+	for _, c := range []struct {
+		name   string
+		answer netip.Addr
+		err    error
+		want   netip.Addr
+	}{
+		{"first", one, nil, one},
+		{"changed", two, nil, two},
+		{"failed", one, errors.New("timeout"), two},
+		{"failed_again", one, errors.New("timeout"), two},
+		{"back", one, nil, one},
+	} {
+		answer["pando.pando.svc"] = []netip.Addr{c.answer}
+		lookupErr = c.err
+		if !f.update(t.Context()) {
+			t.Errorf("%s: update() = false, want true: a name can change", c.name)
+		}
+		got, err := f.addrs()
+		if want := []netip.Addr{fixed, c.want}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: addrs() = %v, %v; want %v", c.name, got, err, want)
+		}
+		if !f.contains(c.want) || f.contains(netip.MustParseAddr("10.0.0.3")) {
+			t.Errorf("%s: contains(%v) = %v and contains(10.0.0.3) = %v, want true and false",
+				c.name, c.want, f.contains(c.want), f.contains(netip.MustParseAddr("10.0.0.3")))
+		}
+	}
+	if n := strings.Count(log.String(), "cannot resolve dns.fleet; using the last addresses"); n != 1 {
+		t.Errorf("the failure was logged %d times, want once:\n%s", n, log.String())
+	}
+}
+
+// TestFleetNeverResolved checks that a name which was never resolved gives its
+// error.
+func TestFleetNeverResolved(t *testing.T) {
+	refused := errors.New("refused")
+	f := newFleetAddrs([]string{"pando.pando.svc"}, func(context.Context, string) ([]netip.Addr, error) { return nil, refused }, slog.New(slog.DiscardHandler))
+	f.update(t.Context())
+	if got, err := f.addrs(); !errors.Is(err, refused) {
+		t.Errorf("addrs() = %v, %v; want %v", got, err, refused)
+	}
+}
+
+// TestFleetFollow checks that names are looked up every five seconds, and that
+// addresses alone are looked at once.
+func TestFleetFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lookups := 0
+		lookup := func(context.Context, string) ([]netip.Addr, error) {
+			lookups++
+			return []netip.Addr{netip.MustParseAddr("10.0.0.1")}, nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
+		defer cancel()
+		newFleetAddrs([]string{"pando.pando.svc"}, lookup, slog.New(slog.DiscardHandler)).follow(ctx)
+		if lookups != 3 {
+			t.Errorf("%d lookups in 12 s, want 3", lookups)
+		}
+		begin := time.Now()
+		newFleetAddrs([]string{"10.0.0.1"}, lookup, slog.New(slog.DiscardHandler)).follow(t.Context())
+		if d := time.Since(begin); d != 0 || lookups != 3 {
+			t.Errorf("an address was followed for %v with %d lookups, want 0 and none", d, lookups-3)
+		}
+	})
+}

@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath"
+	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/metrics"
+)
+
+// finishedFlows counts and logs the flows that have ended.
+type finishedFlows struct {
+	metrics *metrics.Metrics
+	log     *slog.Logger
+	sample  atomic.Int64 // one of this many flows that ended well is logged
+	well    atomic.Int64 // flows that ended well
+}
+
+func newFinishedFlows(m *metrics.Metrics, log *slog.Logger, c config.Log) *finishedFlows {
+	f := &finishedFlows{metrics: m, log: log}
+	f.setSample(c)
+	return f
+}
+
+// setSample applies log.sample.
+func (f *finishedFlows) setSample(c config.Log) { f.sample.Store(int64(c.Sample)) }
+
+// add counts a flow and logs it. Of the flows that ended well it logs a sample;
+// it logs all that failed or that report mode would have denied.
+func (f *finishedFlows) add(rec *flow.Record) {
+	f.metrics.Observe(rec)
+	if n := f.sample.Load(); n > 1 && rec.Err == nil && rec.Report == "" && f.well.Add(1)%n != 1 {
+		return
+	}
+	f.log.Info("flow", "flow", rec)
+}
+
+// localhost is the client that probes are made for.
+var localhost = netip.MustParseAddr("127.0.0.1")
+
+// probeBy returns a function that connects to a probe target, host:port, by the
+// road that clients take.
+func probeBy(road *datapath.Road) func(context.Context, string) error {
+	return func(ctx context.Context, target string) error {
+		host, portText, _ := net.SplitHostPort(target) // valid
+		port, _ := strconv.ParseUint(portText, 10, 16)
+		rec := &flow.Record{Start: time.Now()}
+		rec.Client = netip.AddrPortFrom(localhost, 0)
+		rec.Host = host
+		rec.Port = uint16(port)
+		c, err := road.Probe(ctx, rec, nil)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+}
