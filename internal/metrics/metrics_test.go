@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -17,15 +18,30 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// Names and labels are an interface: dashboards break when they change.
-func TestGolden(t *testing.T) {
-	ready := false
+// example returns metrics that all have a value.
+func example() *Metrics {
 	m := New("v1", State{
-		Ready: func() bool { return ready }, Draining: func() bool { return false }, RestartNeeded: func() bool { return true },
-		Tunnels: func() int { return 7 }, Connections: func() (int, int) { return 9, 4 }, Dials: func() int { return 2 },
-		Flows: func() map[string]int { return map[string]int{"connect": 6, "http": 1} }, ProbesFailing: func() int { return 3 },
+		Ready:         func() bool { return false },
+		Draining:      func() bool { return false },
+		RestartNeeded: func() bool { return true },
+		Tunnels:       func() int { return 7 },
+		Connections:   func() (int, int) { return 9, 4 },
+		Dials:         func() int { return 2 },
+		Flows:         func() map[string]int { return map[string]int{"connect": 6, "http": 1} },
+		ProbesFailing: func() int { return 3 },
 		Tailnet: func() Tailnet {
-			return Tailnet{Up: true, Control: true, KeyExpiry: time.Unix(1800000000, 0), SessionsMended: 5, Peers: 8, Routes: 11, Direct: 1, Relayed: 2, Unused: 3, HandshakeAge: 90 * time.Second}
+			return Tailnet{
+				Up:             true,
+				Control:        true,
+				KeyExpiry:      time.Unix(1800000000, 0),
+				SessionsMended: 5,
+				Peers:          8,
+				Routes:         11,
+				Direct:         1,
+				Relayed:        2,
+				Unused:         3,
+				HandshakeAge:   90 * time.Second,
+			}
 		},
 	})
 	m.Looked("zone", flow.OK, true)
@@ -34,12 +50,24 @@ func TestGolden(t *testing.T) {
 	m.Reloaded(true)
 	m.Reloaded(false)
 	m.reloadAt.Set(1700000000)
-	rec := &flow.Record{Resolve: time.Millisecond, Dial: 2 * time.Millisecond, Total: time.Second, Up: 3, Down: 5}
+	rec := &flow.Record{
+		Resolve: time.Millisecond,
+		Dial:    2 * time.Millisecond,
+		Total:   time.Second,
+		Up:      3,
+		Down:    5,
+	}
 	rec.Front = flow.Connect
 	m.Observe(rec)
 	rec.Err = &flow.Error{Class: flow.Refused}
 	m.Observe(rec)
-	text := scrape(t, m)
+	return m
+}
+
+// TestGolden checks the names, labels and values of all metrics. Dashboards
+// break when a name or a label changes.
+func TestGolden(t *testing.T) {
+	text := scrape(t, example())
 	var got []string
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "pando_") && !strings.Contains(line, "_bucket{") {
@@ -57,19 +85,40 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	if all := strings.Join(got, ""); all != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", all, want)
+		t.Errorf("the metrics changed; if that is meant, run: go test ./internal/metrics -update\ngot:\n%s\nwant:\n%s", all, want)
 	}
 	for _, other := range []string{"go_goroutines ", "process_open_fds ", `tailscaled_test_total{path="derp"} 7`} {
 		if !strings.Contains(text, "\n"+other) {
-			t.Errorf("%s is missing", other)
+			t.Errorf("the answer does not contain %q", other)
 		}
-	}
-	ready = true
-	if !strings.Contains(scrape(t, m), "\npando_ready 1\n") {
-		t.Error("pando_ready does not follow")
 	}
 }
 
+// TestStateIsPresent checks that a scrape reads the state of its moment.
+func TestStateIsPresent(t *testing.T) {
+	ready := false
+	none := func() int { return 0 }
+	m := New("v1", State{
+		Ready:         func() bool { return ready },
+		Draining:      func() bool { return false },
+		RestartNeeded: func() bool { return false },
+		Tunnels:       none,
+		Connections:   func() (int, int) { return 0, 0 },
+		Dials:         none,
+		Flows:         func() map[string]int { return nil },
+		ProbesFailing: none,
+		Tailnet:       func() Tailnet { return Tailnet{} },
+	})
+	for _, want := range []bool{false, true} {
+		ready = want
+		line := fmt.Sprintf("\npando_ready %v\n", oneIf(want))
+		if !strings.Contains(scrape(t, m), line) {
+			t.Errorf("with Ready = %v, the answer does not contain %q", want, line)
+		}
+	}
+}
+
+// scrape returns what GET /metrics answers.
 func scrape(t *testing.T, m *Metrics) string {
 	w := httptest.NewRecorder()
 	m.Handler(func() (string, error) {

@@ -1,0 +1,216 @@
+package metrics
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/datapath/limit"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// The page, and what it is made from.
+const (
+	referencePage     = "../../docs/metrics.md"
+	referenceTemplate = "../../docs/metrics.md.in"
+)
+
+// TestReference checks that docs/metrics.md has every metric, every value of its
+// labels and every key of a flow's log line, as the code has them. With -update
+// it writes the page from docs/metrics.md.in.
+func TestReference(t *testing.T) {
+	template, err := os.ReadFile(referenceTemplate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(template)
+	for mark, table := range map[string]string{
+		"{{metrics}}":  metricsTable(t),
+		"{{labels}}":   labelsTable(),
+		"{{log keys}}": logKeysTable(t),
+	} {
+		if strings.Count(page, mark) != 1 {
+			t.Errorf("%s contains %s %d times, want once", referenceTemplate, mark, strings.Count(page, mark))
+		}
+		page = strings.Replace(page, mark, strings.TrimSuffix(table, "\n"), 1)
+	}
+	page = "<!-- Made from docs/metrics.md.in and the code by: go test ./internal/metrics -update -->\n\n" + page
+	if *update {
+		if err := os.WriteFile(referencePage, []byte(page), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(referencePage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != page {
+		t.Errorf("docs/metrics.md is not up to date; run: go test ./internal/metrics -update")
+	}
+}
+
+// metricsTable lists the metrics by name, with their type, labels and help.
+func metricsTable(t *testing.T) string {
+	t.Helper()
+	families, err := example().registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "pando_") {
+			continue
+		}
+		var labels []string
+		for _, pair := range f.GetMetric()[0].GetLabel() {
+			if labelValues[pair.GetName()] == nil {
+				t.Errorf("%s has the label %s: add it and its values to labelValues", f.GetName(), pair.GetName())
+			}
+			labels = append(labels, "`"+pair.GetName()+"`")
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp())
+	}
+	return b.String()
+}
+
+// labelValues lists the values of each label, or says what they are.
+var labelValues = map[string][]string{
+	"cached":    {"true", "false"},
+	"class":     classNames(),
+	"direction": directions,
+	"front":     frontNames(),
+	"limit":     limitNames(),
+	"outcome":   outcomes,
+	"path":      {direct, relay, unused},
+	"rcode":     slices.Concat(rcodes, []string{"FORMERR", "NOTIMP", "BADVERS"}),
+	"source":    sources,
+	"tailscale": {"the version of the Tailscale engine"},
+	"version":   {"the version of Pando"},
+}
+
+// sources are the kinds of sources that resolve.Options.Looked gets, and none.
+var sources = []string{
+	resolve.SourceHosts,
+	resolve.SourceFile,
+	resolve.SourceRecord,
+	resolve.SourceMagicDNS,
+	strings.TrimSpace(resolve.SourceZone),
+	resolve.SourceGlobal,
+	resolve.SourceServed,
+	resolve.SourceBase,
+	noSource,
+}
+
+func classNames() []string {
+	var names []string
+	for _, c := range flow.Classes() {
+		names = append(names, c.String())
+	}
+	return names
+}
+
+func frontNames() []string {
+	var names []string
+	for _, f := range flow.Fronts() {
+		names = append(names, string(f))
+	}
+	return names
+}
+
+func limitNames() []string {
+	var names []string
+	for _, l := range limit.All() {
+		names = append(names, string(l))
+	}
+	return names
+}
+
+func labelsTable() string {
+	var b strings.Builder
+	b.WriteString("| label | values |\n|---|---|\n")
+	names := make([]string, 0, len(labelValues))
+	for name := range labelValues {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		values := strings.Join(labelValues[name], "`, `")
+		if strings.Contains(values, " ") && len(labelValues[name]) == 1 { // words that describe the value
+			fmt.Fprintf(&b, "| `%s` | %s |\n", name, values)
+			continue
+		}
+		fmt.Fprintf(&b, "| `%s` | `%s` |\n", name, values)
+	}
+	return b.String()
+}
+
+// logKeys are the keys of a flow's log line, in order, with their meaning.
+var logKeys = []struct{ key, present, meaning string }{
+	{"front", "always", "The front end that took the flow."},
+	{"client", "always", "The client's own address and port."},
+	{"user", "if it authenticated", "The user of `auth.usersFile`."},
+	{"target", "always", "The target as the client wrote it, host:port. Empty if the request did not get that far."},
+	{"method", "plain HTTP", "The method of the request."},
+	{"class", "always", "How the flow ended: `ok`, or why it failed."},
+	{"status", "HTTP", "The status code that the client got."},
+	{"path", "if an address was dialled", "`tailnet` or `direct`: the network that carried the flow."},
+	{"addr", "if an address was dialled", "The address and port that was dialled."},
+	{"source", "if the name was looked up", "What answered the name: a value of the label `source`. A zone is followed by its suffix, as in `zone internal.example.com`. `literal` if the target is an address."},
+	{"rule", "if a rule decided", "The name of the policy rule, or its number."},
+	{"would_deny", "in report mode", "Why the policy would have denied the flow in enforce mode."},
+	{"reused", "plain HTTP", "`true` if an open connection to the origin was used again."},
+	{"resolve_ms", "if the name was looked up", "Time spent on the lookup, in milliseconds."},
+	{"dial_ms", "if an address was dialled", "Time spent on connecting, in milliseconds."},
+	{"total_ms", "always", "Duration of the flow, in milliseconds."},
+	{"up", "always", "Bytes from the client to the target: all of a tunnel's, the body's of a plain request."},
+	{"down", "always", "Bytes from the target to the client."},
+	{"err", "if it failed", "The error, for operators."},
+	{"hint", "if it failed", "What to do about it. The client gets the hint, too."},
+}
+
+// logKeysTable lists logKeys, which must be the keys of a record that has all.
+func logKeysTable(t *testing.T) string {
+	t.Helper()
+	addr := netip.MustParseAddrPort("10.12.3.4:443")
+	full := flow.Record{
+		Request: flow.Request{Front: flow.HTTP, Client: addr, User: "ann", Host: "db", Port: 443},
+		Source:  resolve.SourceHosts,
+		Rule:    "1",
+		Report:  "rule 1",
+		Addr:    addr,
+		Path:    flow.Direct,
+		Reused:  true,
+		Status:  502,
+		Method:  "GET",
+		Resolve: time.Second,
+		Dial:    time.Second,
+		Total:   time.Second,
+		Err:     &flow.Error{Class: flow.Reset, Hint: "try again"},
+	}
+	var b bytes.Buffer
+	b.WriteString("| key | present | meaning |\n|---|---|---|\n")
+	var keys []string
+	for _, k := range logKeys {
+		keys = append(keys, k.key)
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.key, k.present, k.meaning)
+	}
+	var want []string
+	for _, a := range full.LogValue().Group() {
+		want = append(want, a.Key)
+		if a.Value.Kind() == slog.KindString && a.Value.String() == "" {
+			t.Errorf("the record of this test has no %s", a.Key)
+		}
+	}
+	if !slices.Equal(keys, want) {
+		t.Errorf("logKeys lists %q, want the keys of the log line: %q", keys, want)
+	}
+	return b.String()
+}
