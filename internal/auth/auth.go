@@ -1,5 +1,6 @@
-// Package auth knows the users that may use the gateway. It reads a file of
-// user:password lines and compares; it speaks no protocol.
+// Package auth verifies the users of the gateway. It reads a file of
+// user:password lines and compares passwords. It speaks no protocol: the fronts
+// take the password from the client.
 package auth
 
 import (
@@ -7,20 +8,23 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 )
 
-// Users is a set of users with their passwords. It keeps only keyed hashes.
+// Users is a set of users with their passwords, as keyed hashes. It does not
+// change, so its methods may be called concurrently.
 type Users struct {
 	key  [32]byte
 	hash map[string][]byte
-	none []byte // compared with for users that don't exist
+	none []byte // what is compared for a user that does not exist
 }
 
-// Load reads the file at path; Read says what it must look like.
+// Load reads the file at path. Read describes its form. The error names the file
+// and the line.
 func Load(path string) (*Users, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -34,9 +38,9 @@ func Load(path string) (*Users, error) {
 	return u, nil
 }
 
-// Read reads lines of the form user:password. The password may hold colons.
-// Empty lines and lines that begin with # are left out. At least one user is
-// required, and none twice.
+// Read reads lines of the form user:password. The password may contain colons.
+// Read skips empty lines and lines that begin with #. At least one user is
+// required, and each user only once.
 func Read(r io.Reader) (*Users, error) {
 	u := &Users{hash: map[string][]byte{}}
 	rand.Read(u.key[:]) // never fails
@@ -49,10 +53,10 @@ func Read(r io.Reader) (*Users, error) {
 		}
 		user, password, ok := strings.Cut(line, ":")
 		if !ok || user == "" || password == "" {
-			return nil, fmt.Errorf("line %d: want user:password", n)
+			return nil, fmt.Errorf("line %d: write user:password", n)
 		}
 		if u.hash[user] != nil {
-			return nil, fmt.Errorf("line %d: user %q is there already", n, user)
+			return nil, fmt.Errorf("line %d: user %q is already in the file", n, user)
 		}
 		u.hash[user] = u.mac(password)
 	}
@@ -60,14 +64,14 @@ func Read(r io.Reader) (*Users, error) {
 		return nil, err
 	}
 	if len(u.hash) == 0 {
-		return nil, fmt.Errorf("no user in it: want lines of user:password")
+		return nil, errors.New("the file contains no user: write lines of user:password")
 	}
 	return u, nil
 }
 
-// Verify reports whether user exists and has this password. It takes as long
-// for a wrong user as for a wrong password, and as long for one that begins
-// right as for one that doesn't.
+// Verify reports whether user exists and has this password. It takes the same
+// time for a user that does not exist as for a wrong password, and the same time
+// for every wrong password, however much of it is right.
 func (u *Users) Verify(user, password string) bool {
 	want, ok := u.hash[user]
 	if !ok {
@@ -77,6 +81,7 @@ func (u *Users) Verify(user, password string) bool {
 	return same && ok
 }
 
+// mac returns the keyed hash of s.
 func (u *Users) mac(s string) []byte {
 	m := hmac.New(sha256.New, u.key[:])
 	m.Write([]byte(s))

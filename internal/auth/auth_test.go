@@ -12,22 +12,22 @@ import (
 
 func TestReadErrors(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
-		{"empty", "", "no user in it"},
-		{"comments_alone", "# none yet\n\n", "no user in it"},
-		{"no_colon", "ann:a\n\n# people\nbob\n", "line 4: want user:password"},
-		{"no_user", ":secret\n", "line 1: want user:password"},
-		{"no_password", "ann:a\nbob:\n", "line 2: want user:password"},
-		{"no_password_before_crlf", "ann:\r\n", "line 1: want user:password"},
-		{"twice", "ann:a\nbob:b\nann:c\n", `line 3: user "ann" is there already`},
+		{"empty", "", "the file contains no user"},
+		{"comments_alone", "# none yet\n\n", "the file contains no user"},
+		{"no_colon", "ann:a\n\n# people\nbob\n", "line 4: write user:password"},
+		{"no_user", ":secret\n", "line 1: write user:password"},
+		{"no_password", "ann:a\nbob:\n", "line 2: write user:password"},
+		{"no_password_before_crlf", "ann:\r\n", "line 1: write user:password"},
+		{"twice", "ann:a\nbob:b\nann:c\n", `line 3: user "ann" is already in the file`},
 		{"line_too_long", "ann:" + strings.Repeat("a", bufio.MaxScanTokenSize), bufio.ErrTooLong.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			u, err := Read(strings.NewReader(c.file))
 			if err == nil || !strings.Contains(err.Error(), c.want) || u != nil {
-				t.Fatalf("got %v, %v; want an error with %q", u, err, c.want)
+				t.Fatalf("Read = %v, %v; want an error with %q", u, err, c.want)
 			}
 			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("%v shows a password", err)
+				t.Errorf("error = %v, want one without the password", err)
 			}
 		})
 	}
@@ -58,7 +58,7 @@ func TestVerify(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := u.Verify(c.user, c.password); got != c.want {
-				t.Errorf("got %v, want %v", got, c.want)
+				t.Errorf("Verify(%q, %q) = %v, want %v", c.user, c.password, got, c.want)
 			}
 		})
 	}
@@ -67,18 +67,18 @@ func TestVerify(t *testing.T) {
 func TestLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	if _, err := Load(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("got %v, want that the file does not exist", err)
+		t.Fatalf("Load = %v, want %v", err, fs.ErrNotExist)
 	}
 	if err := os.WriteFile(path, []byte("ann"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), path+": line 1") {
-		t.Errorf("got %v, want the path and the line", err)
+		t.Errorf("Load = %v, want the path and the line", err)
 	}
 	if err := os.WriteFile(path, []byte("ann:a"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if u, err := Load(path); err != nil || !u.Verify("ann", "a") {
-		t.Errorf("got %v, %v; want ann to be known", u, err)
+		t.Errorf("Load = %v, %v; want users with ann", u, err)
 	}
 }

@@ -42,7 +42,7 @@ func TestCheck(t *testing.T) {
 		{"bad_env", []string{"PANDO_TYPO=1"}, nil, []string{"PANDO_TYPO is no variable of pando"}},
 		{"users_file", nil, []string{"--auth-users-file", users}, nil},
 		{"missing_users_file", nil, []string{"--auth-users-file", "/nonexistent/users"}, []string{"auth.usersFile: users file: open /nonexistent/users: no such file"}},
-		{"malformed_users_file_beside_others", []string{"PANDO_AUTH_USERS_FILE=" + noUsers}, []string{"--config", many}, []string{"invalid configuration:", "drain.timeout: -1s is negative", "auth.usersFile: users file " + noUsers + ": line 1: want user:password"}},
+		{"malformed_users_file_beside_others", []string{"PANDO_AUTH_USERS_FILE=" + noUsers}, []string{"--config", many}, []string{"invalid configuration:", "drain.timeout: -1s is negative", "auth.usersFile: users file " + noUsers + ": line 1: write user:password"}},
 		{"list_flag", nil, []string{"--tailnet-tags", "tag:a,b"}, []string{`tailnet.tags[1]: "b" is no tag`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
