@@ -88,7 +88,7 @@ type exchange struct {
 
 	upload   upload // the request body
 	watch    watch  // runs once the request is with the origin
-	answered bool   // some of the response reached the client
+	answered bool   // some of a response has been written to the client
 }
 
 func newExchange(s *session, o *origin.Conn, req *http.Request, rec *flow.Record) *exchange {
@@ -154,8 +154,8 @@ func (x *exchange) send() error {
 	return nil
 }
 
-// watchClient ends the exchange if its client leaves. Nothing may read the
-// client's connection from here on: the request is with the origin.
+// watchClient ends the exchange if its client leaves. The request is with the
+// origin, so nothing reads the client's connection until the exchange ends.
 func (x *exchange) watchClient() { x.watch.start(x.s.c, func() { x.o.Close() }) }
 
 // writeRequestHead writes the request line and the fields for the origin.

@@ -85,7 +85,7 @@ func (x *exchange) framing(resp *http.Response) framing {
 		}
 	}
 	if whole, _ := x.upload.done(bodyGrace); !whole {
-		f.persist = false // an early response: the rest of the request is in the way
+		f.persist = false // an early response: the rest of the request is still to come
 	}
 	return f
 }

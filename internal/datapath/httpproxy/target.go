@@ -25,9 +25,9 @@ func AbsoluteForm(req *http.Request) (host string, port uint16, err error) {
 	case u.Scheme == "" && u.Host == "":
 		return "", 0, badRequest("this port is a proxy, not a web server: set it as http_proxy, or use curl -x http://this:1055 http://target/", errors.New("not in absolute-form"))
 	case u.Scheme == "https":
-		return "", 0, badRequest("https:// targets need CONNECT; clients send it when https_proxy is set", errors.New("https in absolute-form"))
+		return "", 0, badRequest("use CONNECT for https:// targets; clients send it when https_proxy is set", errors.New("https in absolute-form"))
 	case u.Scheme != "http":
-		return "", 0, badRequest("a URL in a request to this proxy must begin with http://", fmt.Errorf("scheme %q", u.Scheme))
+		return "", 0, badRequest("only http:// URLs can be requested in absolute-form", fmt.Errorf("scheme %q", u.Scheme))
 	case u.User != nil:
 		// RFC 9110 section 4.2.4: user information in a URL is used to deceive, so
 		// treat it as an error.

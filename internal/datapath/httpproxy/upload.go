@@ -79,7 +79,7 @@ func (u *upload) run(chunked bool) {
 		Trailer: &x.req.Trailer,
 		BeforeRead: func() {
 			u.setReadDeadline(time.Now().Add(timeout))
-			x.o.Progress() // an origin that still receives need not say anything
+			x.o.Progress() // an origin may be silent while it receives
 		},
 	}
 	n, err := body.CopyTo(x.o.W)
@@ -92,8 +92,8 @@ func (u *upload) run(chunked bool) {
 	u.err = err
 	close(u.ended)
 	if isReadError(err) {
-		// The client broke off, so the origin waits in vain for the rest. This
-		// comes last: when the exchange notices, it finds the cause in u.err.
+		// The client broke off: without this the origin would wait for the rest.
+		// It comes last, so that the exchange finds the cause in u.err.
 		x.o.Close()
 	}
 }

@@ -17,9 +17,10 @@ var past = time.Unix(1, 0)
 
 // watch notices a client that leaves while its request is with the origin and
 // nothing is read from it. A reset counts as leaving. An end of stream does
-// not: a client may half-close and wait for its response. The kernel of a
-// client that is gone altogether answers a keep-alive probe with a reset, after
-// about a minute. The zero value is ready.
+// not: a client may half-close and wait for its response. A client that has
+// closed its socket looks the same at first. Its kernel forgets the connection
+// after about a minute, and then answers a keep-alive probe with a reset. The
+// zero value is ready.
 type watch struct {
 	c     *net.TCPConn
 	timer *time.Timer // nil until start
