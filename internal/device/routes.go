@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/policy"
-	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
@@ -100,7 +100,7 @@ func (d *Device) findUnrouted() netip.Addr {
 	dns, _ := d.DNS()
 	for _, servers := range dns.Routes {
 		for _, s := range servers {
-			ap, err := resolve.ServerAddr(s)
+			ap, err := dnsclient.ServerAddr(s)
 			if err == nil && ap.Addr().IsPrivate() && !d.Routes(ap.Addr()) {
 				return ap.Addr()
 			}

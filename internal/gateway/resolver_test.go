@@ -158,7 +158,7 @@ var faults = []fault{
 	{name: "slow_tcp", servers: []testnet.AnswerDNS{over(silent, late(time.Second, right))}, took: time.Second},
 	{name: "one_of_two_dead", servers: []testnet.AnswerDNS{silent, right}},
 	{name: "one_of_two_refuses", servers: []testnet.AnswerDNS{refuses, right}},
-	{name: "dead", servers: []testnet.AnswerDNS{silent}, class: "timeout", says: "gave an answer of use"},
+	{name: "dead", servers: []testnet.AnswerDNS{silent}, class: "timeout", says: "gave a usable answer"},
 	{name: "refuses", servers: []testnet.AnswerDNS{refuses}, class: "resolve_failed", says: "answered REFUSED"},
 	{name: "tcp_only", servers: []testnet.AnswerDNS{over(silent, right)}},
 	{name: "udp_only", servers: []testnet.AnswerDNS{over(right, silent)}},

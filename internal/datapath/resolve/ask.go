@@ -2,168 +2,150 @@ package resolve
 
 import (
 	"context"
-	"errors"
+	"math"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 )
 
-// listed finds name in the host table, and then in the pod's /etc/hosts.
-func (r *Resolver) listed(ctx context.Context, name string) ([]netip.Addr, string) {
-	a := lookupHosts(*r.hosts.Load(), name)
-	note(ctx, SourceHosts, name, "%s", orNoEntry(a))
-	if len(a) > 0 {
-		note(ctx, SourceFile, name, "not asked, and nobody else: the host table comes first")
-		return a, SourceHosts
-	}
-	hosts, _, _ := r.base.load()
-	note(ctx, SourceFile, name, "%s", orNoEntry(hosts[name]))
-	return hosts[name], SourceFile
+// outcome is a step of a plan and what it gave. The result of a step with skip
+// means nothing.
+type outcome struct {
+	step
+	dnsclient.Result
+	ended bool // the plan ended with this step
 }
 
-// askCompleted has the tailnet's search domains complete a short name, and
-// returns what came of the first that is known, and that whole name. The source
-// is empty when none is.
-func (r *Resolver) askCompleted(ctx context.Context, v view, name string) (res result, source, whole string) {
-	if strings.Contains(name, ".") {
-		return result{}, "", ""
+// maxAliases bounds a chain of CNAMEs that leads from one source to another.
+const maxAliases = 8
+
+// lookup resolves name without the cache. If it fails, the Answer names the
+// source that failed. all has the outcomes of all steps, in order.
+func (r *Resolver) lookup(ctx context.Context, name string) (answer Answer, ttl time.Duration, all []outcome, err error) {
+	v := r.view()
+	ttl = math.MaxInt64
+	for aliases := 0; ; aliases++ {
+		end, outcomes := r.run(ctx, &v, v.plan(name))
+		all = append(all, outcomes...)
+		answer.Source = end.source
+		if aliases == 0 && end.ended && end.name != name {
+			answer.Name = end.name
+		}
+		if end.Err != nil {
+			return answer, 0, all, unanswered(name, end)
+		}
+		ttl = min(ttl, end.TTL)
+		if len(end.Addrs) > 0 {
+			answer.Addrs = end.Addrs
+			return answer, ttl, all, nil
+		}
+		if end.Alias == "" || end.Alias == name || aliases == maxAliases {
+			return answer, ttl, all, notFound(name, end)
+		}
+		name = end.Alias
 	}
-	for _, domain := range v.Search {
-		whole = name + "." + domain
-		if a, source := r.listed(ctx, whole); len(a) > 0 {
-			return result{addrs: a, ttl: hostsTTL}, source, whole
-		}
-		if res, source = r.askPrivate(ctx, v, whole); source == "" {
-			res, source = r.askGlobal(ctx, v, whole)
-		}
-		if source != "" {
-			noteResult(ctx, source, whole, res)
-		}
-		if res.found() && res.err == nil || res.err != nil && source != SourceGlobal { // an owner that fails is the owner still
-			return res, source, whole
-		}
-	}
-	return result{}, "", ""
 }
 
-// errUnknownZone says that cluster DNS forwards a zone to us that nobody is known for.
-var errUnknownZone = errors.New("no resolver")
+// run runs steps until one ends the plan. It returns the outcome of the plan, and
+// those of the steps so far. If no step ends the plan, its outcome is the failure
+// of the pod's resolvers, if they failed, or that of the last step.
+func (r *Resolver) run(ctx context.Context, v *view, steps []step) (end outcome, all []outcome) {
+	var failure *outcome
+	for _, s := range steps {
+		if s.skip != "" {
+			all = append(all, outcome{step: s})
+			continue
+		}
+		end = outcome{step: s, Result: r.ask(ctx, v, s)}
+		end.ended = s.ends.endedBy(&end.Result)
+		all = append(all, end)
+		if end.ended {
+			return end, all
+		}
+		if end.Err != nil && s.source == SourceBase {
+			last := end
+			failure = &last
+		}
+	}
+	if failure != nil {
+		return *failure, all
+	}
+	return end, all
+}
 
-// askOne asks for name as it is; the pod's resolver also with the pod's search
-// domains, and then returns the whole name.
-func (r *Resolver) askOne(ctx context.Context, v view, name string) (res result, source, whole string) {
-	if res, source = r.askPrivate(ctx, v, name); source != "" {
-		note(ctx, SourceBase, name, "not asked, and no global resolver either: the name has an owner")
-		return res, source, ""
+// ask runs one step.
+func (r *Resolver) ask(ctx context.Context, v *view, s step) dnsclient.Result {
+	if s.known != nil {
+		return *s.known
 	}
-	if slices.ContainsFunc(r.opts.Served, func(suffix string) bool { return under(name, suffix) }) {
-		return result{err: errUnknownZone}, SourceServed, ""
-	}
-	if res, source = r.askGlobal(ctx, v, name); source != "" {
-		note(ctx, SourceBase, name, "not asked: the tailnet has resolvers for such names")
-		return res, source, ""
-	}
-	_, conf, err := r.base.load()
+	leave, err := r.limiter.enter(ctx, s.source)
 	if err != nil {
-		return result{err: err}, SourceBase, ""
+		return dnsclient.Result{Err: err}
 	}
-	return r.askBase(ctx, conf, v, name)
-}
-
-// askGlobal asks the tailnet's global resolvers. The source is empty when there
-// are none that can be asked, or the name is the cluster's.
-func (r *Resolver) askGlobal(ctx context.Context, v view, name string) (result, string) {
-	_, conf, _ := r.base.load()
-	var usable []string
-	for _, s := range v.Resolvers {
-		if _, err := ServerAddr(s); err == nil {
-			usable = append(usable, s)
-		} else {
-			note(ctx, SourceGlobal, name, "passed over: %v", err)
+	defer leave()
+	if s.via == magicDNS {
+		return dnsclient.Lookup(ctx, s.name, r.askMagic)
+	}
+	dial := r.dialer(s.via)
+	return dnsclient.Lookup(ctx, s.name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, []dnsclient.Query, error) {
+		reply, queries, err := r.client.Ask(ctx, dial, s.servers, q)
+		if err == nil {
+			v.discardForeign(reply, s.source)
 		}
-	}
-	switch {
-	case len(usable) == 0 || r.opts.DialGlobal == nil:
-		note(ctx, SourceGlobal, name, "not asked: the tailnet has none that can be")
-		return result{}, ""
-	case ofCluster(conf, name):
-		note(ctx, SourceGlobal, name, "not asked: the name is the cluster's")
-		return result{}, ""
-	}
-	return r.askServers(ctx, v, SourceGlobal, r.opts.DialGlobal, usable, name), SourceGlobal
+		return reply, queries, err
+	})
 }
 
-// askPrivate answers from the sources that own a part of the name space. The
-// source is empty when none of them is responsible for name.
-func (r *Resolver) askPrivate(ctx context.Context, v view, name string) (result, string) {
-	note(ctx, SourceRecord, name, "%s", orNoEntry(v.Records[name]))
-	if a := v.Records[name]; len(a) > 0 {
-		return result{addrs: a, ttl: time.Minute}, SourceRecord
+// askMagic asks MagicDNS, which is no server on a network: it has no queries.
+func (r *Resolver) askMagic(ctx context.Context, q *dns.Msg) (*dns.Msg, []dnsclient.Query, error) {
+	wire, err := q.Pack()
+	if err != nil {
+		return nil, nil, err
 	}
-	suffix, zone, zoned := v.zone(name)
-	if v.magic(name, suffix) {
-		return r.ask(ctx, SourceMagicDNS, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-			wire, err := q.Pack()
-			if err != nil {
-				return nil, err
-			}
-			if wire, err = r.opts.QueryMagic(ctx, wire); err != nil {
-				return nil, err
-			}
-			reply := new(dns.Msg)
-			return reply, reply.Unpack(wire)
-		}), SourceMagicDNS
+	wire, err = r.opts.QueryMagic(ctx, wire)
+	if err != nil {
+		return nil, nil, err
 	}
-	note(ctx, SourceMagicDNS, name, "not asked: %s", v.notMagic(name))
-	switch {
-	case !zoned:
-		note(ctx, "zone", name, "no zone holds it")
-		return result{}, ""
-	case len(zone.Servers) == 0:
-		note(ctx, SourceZone+suffix, name, "has no resolvers: its names do not exist")
-		return result{ttl: negativeTTL, nx: true}, SourceZone + suffix // only the tailnet itself knows this zone
-	}
-	return r.askServers(ctx, v, SourceZone+suffix, r.dialer(zone), zone.Servers, name), SourceZone + suffix
+	reply := new(dns.Msg)
+	return reply, nil, reply.Unpack(wire)
 }
 
-// dialer returns how the resolvers of z are reached.
-func (r *Resolver) dialer(z Zone) DialFunc {
-	if z.Direct {
+// dialer returns how servers are reached.
+func (r *Resolver) dialer(via network) DialFunc {
+	switch via {
+	case podNetwork:
 		return r.dialBase
+	case globalNetwork:
+		return r.opts.DialGlobal
 	}
 	return r.opts.DialTailnet
 }
 
-// askServers asks the resolvers of one source, and believes them in nothing that
-// has another owner.
-func (r *Resolver) askServers(ctx context.Context, v view, source string, dial DialFunc, servers []string, name string) result {
-	return r.ask(ctx, source, name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
-		reply, err := r.exchangeAny(ctx, dial, servers, q)
-		if err == nil {
-			disbelieve(reply, v, source)
-		}
-		return reply, err
-	})
+// dialHost opens a connection through the pod's own network.
+func dialHost(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr.String())
 }
 
-func under(name, suffix string) bool {
-	return suffix != "" && (name == suffix || strings.HasSuffix(name, "."+suffix))
-}
-
-// lookupHosts finds name in a host table: exactly, or by its closest wildcard.
-func lookupHosts(hosts map[string][]netip.Addr, name string) []netip.Addr {
-	if a := hosts[name]; len(a) > 0 {
-		return a
+// discardForeign removes from a reply of source what it says about names that
+// another source owns. A CNAME that leads to such a name is followed at its owner.
+// If the reply says that the name does not exist, that means nothing: the public
+// DNS does not know private names.
+func (o *owners) discardForeign(reply *dns.Msg, source string) {
+	foreign := func(fqdn string) bool {
+		owner := o.owner(strings.ToLower(strings.TrimSuffix(fqdn, ".")))
+		return owner != "" && owner != source
 	}
-	for rest, ok := "", true; ok; name = rest {
-		if _, rest, ok = strings.Cut(name, "."); ok {
-			if a := hosts["*."+rest]; len(a) > 0 {
-				return a
-			}
+	reply.Answer = slices.DeleteFunc(reply.Answer, func(rr dns.RR) bool { return foreign(rr.Header().Name) })
+	for _, rr := range reply.Answer {
+		if c, ok := rr.(*dns.CNAME); ok && foreign(c.Target) {
+			reply.Rcode = dns.RcodeSuccess
 		}
 	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
 )
@@ -22,7 +23,7 @@ func TestRemembersWhoAnswered(t *testing.T) {
 	}
 	start := time.Now()
 	lookup(t, r, "two.corp.example", "zone corp.example", "10.0.0.2")
-	if n := len(dead.queries("")); n != asked || time.Since(start) > serverTimeout {
+	if n := len(dead.queries("")); n != asked || time.Since(start) > dnsclient.ServerTimeout {
 		t.Errorf("the server that is silent was asked again, %d times", n-asked)
 	}
 }
@@ -54,10 +55,10 @@ func TestTransport(t *testing.T) {
 	}{
 		{"udp", good, nil, false, 0},
 		{"truncated", change(func(m *dns.Msg) { m.Truncated = true }), nil, true, 0},
-		{"udp_silent", overUDP(silent), nil, true, tcpAfter},
+		{"udp_silent", overUDP(silent), nil, true, dnsclient.TCPAfter},
 		{"udp_refused", good, []string{"tcp"}, true, 0},
 		{"udp_only", good, []string{"udp"}, false, 0},
-		{"wrong_id", change(func(m *dns.Msg) { m.Id++ }), nil, true, tcpAfter},
+		{"wrong_id", change(func(m *dns.Msg) { m.Id++ }), nil, true, dnsclient.TCPAfter},
 		{"wrong_question", change(func(m *dns.Msg) { m.Question[0].Name = "evil.example." }), nil, true, 0},
 		{"wrong_type", change(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), nil, true, 0},
 		{"no_question", change(func(m *dns.Msg) { m.Question = nil }), nil, true, 0},
@@ -72,7 +73,7 @@ func TestTransport(t *testing.T) {
 			if tcp := slices.Contains(s.queries(""), "tcp A api.corp.example"); tcp != tc.tcp {
 				t.Errorf("asked %v; want TCP %v", s.queries(""), tc.tcp)
 			}
-			if took < tc.after || took > tc.after+serverTimeout-tcpAfter {
+			if took < tc.after || took > tc.after+dnsclient.ServerTimeout-dnsclient.TCPAfter {
 				t.Errorf("took %s; want %s or a little more", took, tc.after)
 			}
 		})
@@ -191,10 +192,10 @@ func TestSilentFamily(t *testing.T) {
 		r := newResolver(t, Options{}, map[string]*server{base: s})
 		start := time.Now()
 		lookup(t, r, "api.corp.example", SourceBase, map[uint16]string{dns.TypeA: "fd00::1", dns.TypeAAAA: "10.0.0.1"}[quiet])
-		if took := time.Since(start); took < otherFamily || took > 5*otherFamily {
-			t.Errorf("%s silent: took %v, want %v or a little more", dns.TypeToString[quiet], took, otherFamily)
+		if took := time.Since(start); took < dnsclient.OtherFamily || took > 5*dnsclient.OtherFamily {
+			t.Errorf("%s silent: took %v, want %v or a little more", dns.TypeToString[quiet], took, dnsclient.OtherFamily)
 		}
-		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || !a.Cached || a.TTL > halfTTL {
+		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || !a.Cached || a.TTL > dnsclient.HalfTTL {
 			t.Errorf("%s silent: half an answer is kept for %v: %+v, %v", dns.TypeToString[quiet], a.TTL, a, err)
 		}
 		for _, h := range r.Health() {
@@ -217,40 +218,4 @@ func TestWithoutEDNS(t *testing.T) {
 	servers := map[string]*server{"10.9.9.1": newServer(t, rcode(dns.RcodeNotImplemented)), "10.9.9.2": newServer(t, records(apiA))}
 	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1", "10.9.9.2"}}})}, servers)
 	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
-}
-
-func FuzzRead(f *testing.F) {
-	q := new(dns.Msg).SetQuestion("www.corp.example.", dns.TypeA)
-	for _, m := range []*dns.Msg{
-		records("www.corp.example. 60 IN CNAME api.corp.example.", apiA)("", q), records("www.corp.example. 60 IN CNAME www.corp.example.")("", q),
-		rcode(dns.RcodeNameError)("", q), rcode(dns.RcodeServerFailure)("", q),
-	} {
-		wire, err := m.Pack()
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(wire)
-	}
-	f.Fuzz(func(t *testing.T, wire []byte) {
-		m := new(dns.Msg)
-		if m.Unpack(wire) != nil || len(m.Question) == 0 {
-			return
-		}
-		r := read(m, m.Question[0])
-		switch ok := m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError; {
-		case ok == (r.err != nil):
-			t.Errorf("rcode %d gives the error %v", m.Rcode, r.err)
-		case r.ttl < 0:
-			t.Errorf("ttl %s", r.ttl)
-		case len(r.addrs) > 0 && r.alias != "":
-			t.Errorf("both addresses %v and alias %s", r.addrs, r.alias)
-		case len(r.addrs) > len(m.Answer):
-			t.Errorf("%d addresses of %d records", len(r.addrs), len(m.Answer))
-		}
-		for _, a := range r.addrs {
-			if !a.IsValid() || a.Is4In6() || m.Question[0].Qtype == dns.TypeA && !a.Is4() {
-				t.Errorf("address %v", a)
-			}
-		}
-	})
 }

@@ -2,117 +2,100 @@ package resolve
 
 import (
 	"context"
-	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 	"github.com/pandoproxy/pando/internal/host"
 )
 
-// Step is what one source said of a name, or why it was not asked.
+// Step is what one source said about a name, or why it was not asked.
 type Step struct {
-	Source string `json:"source"` // as in Answer.Source; or one resolver's address
-	Name   string `json:"name"`   // what it was asked for: a search domain or an alias may have changed it
+	Source string `json:"source"` // as in Answer.Source, or "resolver " and the address of one resolver
+	Name   string `json:"name"`   // what it was asked for: a search domain or an alias may have changed the name
 	Says   string `json:"says"`
 }
 
-// Explain looks h up anew, past the cache, which it leaves as it is, and tells
-// what each source said. The error is one of Lookup's.
+// Explain looks h up without the cache, and returns what each source said. It
+// does not change the cache. The errors are those of Lookup.
 func (r *Resolver) Explain(ctx context.Context, h host.Host) (Answer, []Step, error) {
 	if h.Addr.IsValid() {
-		return Answer{Addrs: []netip.Addr{h.Addr}, Source: SourceLiteral}, []Step{{SourceLiteral, h.Addr.String(), "is an address: there is nothing to look up"}}, nil
+		return literal(h.Addr), []Step{{SourceLiteral, h.Addr.String(), "an address needs no lookup"}}, nil
 	}
-	s := &steps{}
-	ctx, cancel := context.WithTimeout(context.WithValue(ctx, stepsKey{}, s), r.opts.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	answer, ttl, err := r.lookup(ctx, h.Name, 0)
+	answer, ttl, outcomes, err := r.lookup(ctx, h.Name)
 	answer.TTL = ttl
-	s.mu.Lock() // a question that nobody waits for any more may still be noted
-	defer s.mu.Unlock()
-	return answer, slices.Clone(s.list), err
+	return answer, describe(outcomes), err
 }
 
-// steps collects the steps of one lookup.
-type steps struct {
-	mu   sync.Mutex
-	list []Step
-}
-
-type stepsKey struct{}
-
-// note adds a step to those that ctx collects, if it does.
-func note(ctx context.Context, source, name, format string, args ...any) {
-	if s, ok := ctx.Value(stepsKey{}).(*steps); ok {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.list = append(s.list, Step{source, name, fmt.Sprintf(format, args...)})
+// describe puts the outcomes of a lookup into words.
+func describe(outcomes []outcome) []Step {
+	var steps []Step
+	add := func(source, name, says string) { steps = append(steps, Step{source, name, says}) }
+	for _, o := range outcomes {
+		if o.skip != "" {
+			add(o.source, o.name, o.skip)
+			continue
+		}
+		for _, q := range o.Queries {
+			add("resolver "+q.Server, o.name, q.String())
+		}
+		add(o.source, o.name, o.Result.String())
+		if o.ended && o.last != "" {
+			add(SourceBase, o.name, "not asked: "+o.last)
+		}
 	}
+	return steps
 }
 
-// noteResult is note for what a source has answered.
-func noteResult(ctx context.Context, source, name string, res result) {
-	switch {
-	case res.err != nil:
-		note(ctx, source, name, "failed: %v", res.err)
-	case len(res.addrs) > 0:
-		note(ctx, source, name, "%s, for %v", orNoEntry(res.addrs), res.ttl)
-	case res.alias != "":
-		note(ctx, source, name, "is an alias of %s", res.alias)
-	case res.nx:
-		note(ctx, source, name, "does not exist")
-	default:
-		note(ctx, source, name, "exists, without an address")
-	}
-}
+// Health returns the state of the resolvers that were asked in the last hour,
+// sorted by address.
+func (r *Resolver) Health() []dnsclient.Health { return r.client.Health() }
 
-func orNoEntry(addrs []netip.Addr) string {
-	if len(addrs) == 0 {
-		return "no entry"
-	}
-	return strings.Trim(fmt.Sprint(addrs), "[]")
-}
-
-// Check is how one resolver of a zone fares.
+// Check is the outcome of a query to one resolver of a zone.
 type Check struct {
 	Suffix, Server string
 	Took           time.Duration
-	Err            error // nil when it answers
+	Err            error // nil if the resolver answered
 }
 
 // CheckZones asks each resolver of each zone for the zone itself, and the
-// tailnet's global resolvers for the root, and returns how they fared, by zone.
+// tailnet's global resolvers for the root. The checks are sorted by zone.
 func (r *Resolver) CheckZones(ctx context.Context) []Check {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	var list []Check
-	var dials []DialFunc
+	var dials []DialFunc // of the check with the same index
 	add := func(suffix string, servers []string, dial DialFunc) {
 		for _, s := range servers {
-			list, dials = append(list, Check{Suffix: suffix, Server: s}), append(dials, dial)
+			list = append(list, Check{Suffix: suffix, Server: s})
+			dials = append(dials, dial)
 		}
 	}
 	zones := r.Zones()
 	for _, suffix := range slices.Sorted(maps.Keys(zones)) {
-		if !strings.HasSuffix(suffix, ".arpa") { // of addresses: nobody asks for these here
-			add(suffix, zones[suffix].Servers, r.dialer(zones[suffix]))
+		if strings.HasSuffix(suffix, ".arpa") { // names of addresses, which no lookup here asks for
+			continue
 		}
+		z := zones[suffix]
+		add(suffix, z.Servers, r.dialer(z.network()))
 	}
-	if v, _ := r.view(); r.opts.DialGlobal != nil {
-		add(".", v.Resolvers, r.opts.DialGlobal)
+	if o, _ := r.owners(); r.opts.DialGlobal != nil {
+		add(".", o.Resolvers, r.opts.DialGlobal)
 	}
 	var g errgroup.Group
 	g.SetLimit(16)
 	for i := range list {
 		g.Go(func() error {
-			c, start := &list[i], time.Now()
-			_, c.Err = r.exchangeOne(ctx, dials[i], c.Server, new(dns.Msg).SetQuestion(dns.Fqdn(c.Suffix), dns.TypeSOA))
+			c := &list[i]
+			start := time.Now()
+			_, c.Err = r.client.AskOne(ctx, dials[i], c.Server, new(dns.Msg).SetQuestion(dns.Fqdn(c.Suffix), dns.TypeSOA))
 			c.Took = time.Since(start)
 			return nil
 		})

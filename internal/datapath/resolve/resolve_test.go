@@ -185,7 +185,7 @@ func TestServesStale(t *testing.T) {
 		}
 		silent.Store(false)
 		time.Sleep(2 * staleTime)
-		lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "answer of use")
+		lookupFails(t, r, "api.corp.example", flow.ResolveFailed, "usable answer")
 	})
 }
 

@@ -1,0 +1,196 @@
+// Package dnsclient asks DNS servers for the addresses of a name. It asks for
+// both families at once, over UDP and if need be over TCP (RFC 7766), without
+// EDNS if a server does not understand it, and it asks the next server if one
+// fails. It knows no sources, no zones and no cache: package resolve decides who
+// is asked.
+package dnsclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// TCPAfter is how long UDP may be silent before the same question is also
+	// sent over TCP: some resolvers, and some paths, support TCP only.
+	TCPAfter = 300 * time.Millisecond
+	// ServerTimeout bounds one server, so that time is left for the next.
+	ServerTimeout = 2 * time.Second
+	// udpSize is the largest reply over UDP that we accept (DNS flag day 2020).
+	udpSize = 1232
+)
+
+// DialFunc opens a connection ("udp" or "tcp") to one address.
+type DialFunc func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
+
+// Client asks servers, and remembers which of them failed. The zero value is
+// ready for use. Its methods may be called at the same time.
+type Client struct {
+	health health
+}
+
+// Query is one question to one server, and its outcome.
+type Query struct {
+	Server  string
+	Type    string // "A" or "AAAA"
+	Took    time.Duration
+	Rcode   string // of the reply, such as NOERROR
+	Records int    // in the reply
+	Err     error  // there is no usable reply
+}
+
+// String says what the server answered, and how long it took.
+func (q Query) String() string {
+	took := q.Took.Round(10 * time.Microsecond)
+	if q.Err != nil {
+		return fmt.Sprintf("%s: failed after %v: %v", q.Type, took, q.Err)
+	}
+	return fmt.Sprintf("%s: %s, %d records, in %v", q.Type, q.Rcode, q.Records, took)
+}
+
+// ServerAddr reads the address of a resolver as a tailnet gives it: "10.12.0.2"
+// or "10.12.0.2:5353". The default port is 53.
+func ServerAddr(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("invalid resolver %q: only plain DNS at an IP address is supported", s)
+	}
+	return ap, nil
+}
+
+// Ask asks servers in turn until one gives a usable reply. It asks those last
+// that failed a moment ago. queries lists the servers that it has asked.
+func (c *Client) Ask(ctx context.Context, dial DialFunc, servers []string, q *dns.Msg) (reply *dns.Msg, queries []Query, err error) {
+	var errs []error
+	for _, s := range c.health.order(servers) {
+		start := time.Now()
+		reply, err := c.AskOne(ctx, dial, s, q)
+		asked := Query{Server: s, Type: dns.TypeToString[q.Question[0].Qtype], Took: time.Since(start), Err: err}
+		if err == nil {
+			asked.Rcode = dns.RcodeToString[reply.Rcode]
+			asked.Records = len(reply.Answer)
+			return reply, append(queries, asked), nil
+		}
+		queries = append(queries, asked)
+		errs = append(errs, fmt.Errorf("resolver %s: %w", s, err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, queries, errors.Join(errs...)
+}
+
+// AskOne asks one server, and records the outcome in its health.
+func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dns.Msg) (*dns.Msg, error) {
+	addr, err := ServerAddr(server)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := exchange(ctx, dial, addr, q)
+	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
+		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
+	}
+	if !errors.Is(err, context.Canceled) {
+		c.health.record(addr.String(), err)
+	}
+	return reply, err
+}
+
+// exchange asks one server. If the server does not understand EDNS, it asks once
+// more without it (RFC 6891 section 7).
+func exchange(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, ServerTimeout)
+	defer cancel()
+	reply, err := exchangeBoth(ctx, dial, server, q)
+	if err == nil && (reply.Rcode == dns.RcodeFormatError || reply.Rcode == dns.RcodeNotImplemented) && q.IsEdns0() != nil {
+		plain := q.Copy()
+		plain.Extra = nil
+		return exchangeBoth(ctx, dial, server, plain)
+	}
+	return reply, err
+}
+
+// exchangeBoth asks over UDP. It also asks over TCP as soon as UDP fails, gives a
+// truncated reply, or is silent for TCPAfter. It returns the first good reply.
+func exchangeBoth(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the other attempt
+	type attempt struct {
+		reply *dns.Msg
+		err   error
+		tcp   bool
+	}
+	out := make(chan attempt, 2) // both may answer after this function has returned
+	try := func(network string) {
+		reply, err := exchangeOver(ctx, dial, network, server, q)
+		out <- attempt{reply, err, network == "tcp"}
+	}
+	go try("udp")
+	timer := time.NewTimer(TCPAfter)
+	defer timer.Stop()
+	tcpStarted := false
+	waiting := 1
+	startTCP := func() {
+		if !tcpStarted {
+			tcpStarted = true
+			waiting++
+			go try("tcp")
+		}
+	}
+	var errs []error
+	for waiting > 0 {
+		select {
+		case <-timer.C:
+			startTCP()
+		case a := <-out:
+			waiting--
+			if a.err == nil && (a.tcp || !a.reply.Truncated) {
+				return a.reply, nil
+			}
+			if a.err != nil {
+				errs = append(errs, a.err)
+			}
+			if !a.tcp {
+				startTCP()
+			}
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+func exchangeOver(ctx context.Context, dial DialFunc, network string, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	c, err := dial(ctx, network, server)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if d, ok := ctx.Deadline(); ok {
+		c.SetDeadline(d)
+	}
+	client := dns.Client{Net: network, Timeout: ServerTimeout}
+	reply, _, err := client.ExchangeWithConnContext(ctx, q.Copy(), &dns.Conn{Conn: c, UDPSize: udpSize})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", network, err)
+	}
+	if !isReplyTo(reply, q.Question[0]) {
+		return nil, fmt.Errorf("%s: the reply is for another question", network)
+	}
+	return reply, nil
+}
+
+func isReplyTo(reply *dns.Msg, question dns.Question) bool {
+	return reply.Response && len(reply.Question) == 1 &&
+		strings.EqualFold(reply.Question[0].Name, question.Name) && reply.Question[0].Qtype == question.Qtype
+}

@@ -1,0 +1,368 @@
+package resolve
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+)
+
+// owners says which source owns which names: the tailnet's DNS configuration, the
+// configuration's zones and its host table, at one moment.
+type owners struct {
+	TailnetDNS
+	zones map[string]Zone
+	hosts map[string][]netip.Addr // the host table
+}
+
+// view is everything that a plan depends on, at one moment.
+type view struct {
+	owners
+	up        bool // false while the tailnet is not up
+	files     podFiles
+	served    []string // see Options.Served
+	askGlobal bool     // see Options.DialGlobal
+}
+
+// owners returns the current ones, and false while the tailnet is not up.
+func (r *Resolver) owners() (o owners, up bool) {
+	o = owners{zones: *r.zones.Load(), hosts: *r.hosts.Load()}
+	up = true
+	if r.opts.Tailnet != nil {
+		o.TailnetDNS, up = r.opts.Tailnet()
+	}
+	return o, up
+}
+
+func (r *Resolver) view() view {
+	v := view{
+		files:     r.files.load(),
+		served:    r.opts.Served,
+		askGlobal: r.opts.DialGlobal != nil,
+	}
+	v.owners, v.up = r.owners()
+	return v
+}
+
+// Zones returns the zones in force, by suffix: those of the configuration and
+// those of the tailnet.
+func (r *Resolver) Zones() map[string]Zone {
+	o, _ := r.owners()
+	all := map[string]Zone{}
+	for suffix, servers := range o.Routes {
+		all[suffix] = Zone{Servers: servers}
+	}
+	maps.Copy(all, o.zones)
+	return all
+}
+
+// zone finds the most specific zone that contains name. Of two zones with the
+// same suffix, that of the configuration wins over that of the tailnet.
+func (o *owners) zone(name string) (suffix string, z Zone, ok bool) {
+	suffix = name
+	for more := true; more; _, suffix, more = strings.Cut(suffix, ".") {
+		if z, found := o.zones[suffix]; found {
+			return suffix, z, true
+		}
+		if servers, found := o.Routes[suffix]; found {
+			return suffix, Zone{Servers: servers}, true
+		}
+	}
+	return "", Zone{}, false
+}
+
+// magic reports whether MagicDNS owns name. suffix is that of the zone that
+// contains name, or "".
+func (o *owners) magic(name, suffix string) bool {
+	if !o.Magic || !under(name, o.MagicSuffix) {
+		return false
+	}
+	_, configured := o.zones[suffix]
+	return len(suffix) < len(o.MagicSuffix) || len(suffix) == len(o.MagicSuffix) && !configured
+}
+
+// notMagic says why MagicDNS does not own name.
+func (o *owners) notMagic(name string) string {
+	switch {
+	case o.MagicSuffix == "" || !o.Magic:
+		return "MagicDNS is off"
+	case !under(name, o.MagicSuffix):
+		return "the name is not below " + o.MagicSuffix
+	}
+	return "a zone is more specific"
+}
+
+// owner returns the source that owns name: only its answers about name are used.
+// It is empty if no source owns name.
+func (o *owners) owner(name string) string {
+	suffix, _, zoned := o.zone(name)
+	switch {
+	case len(lookupHosts(o.hosts, name)) > 0:
+		return SourceHosts
+	case len(o.Records[name]) > 0:
+		return SourceRecord
+	case o.magic(name, suffix):
+		return SourceMagicDNS
+	case zoned:
+		return SourceZone + suffix
+	}
+	return ""
+}
+
+// under reports whether name is suffix, or below it.
+func under(name, suffix string) bool {
+	return suffix != "" && (name == suffix || strings.HasSuffix(name, "."+suffix))
+}
+
+// step is one source's part in a plan.
+type step struct {
+	source  string
+	name    string // what the source is asked for
+	skip    string // why the source gives no answer; empty if it is used
+	known   *dnsclient.Result
+	servers []string // if known is nil: who is asked
+	via     network  // and how they are reached
+	ends    ending
+	last    string // why no later source is asked if this step ends the plan
+}
+
+// network is how the servers of a step are reached.
+type network uint8
+
+const (
+	tunnel network = iota
+	podNetwork
+	globalNetwork // see Options.DialGlobal
+	magicDNS      // no server: see Options.QueryMagic
+)
+
+func (z Zone) network() network {
+	if z.Direct {
+		return podNetwork
+	}
+	return tunnel
+}
+
+// ending says which outcomes of a step end its plan. An answer always does.
+type ending uint8
+
+const (
+	onAnswer          ending = iota // only an answer
+	onAnswerOrFailure               // the source owns the name, but another form of the name may exist
+	onAnswerOrTimeout               // the pod's resolvers may refuse one form of the name and know the next
+	onAnything                      // the source owns the name
+)
+
+// endedBy reports whether res ends the plan.
+func (e ending) endedBy(res *dnsclient.Result) bool {
+	switch {
+	case e == onAnything:
+		return true
+	case res.Err != nil:
+		return e == onAnswerOrFailure || e == onAnswerOrTimeout && timedOut(res.Err)
+	}
+	return res.Found()
+}
+
+// Lifetimes of answers that no server gives a TTL for.
+const (
+	tableTTL  = 5 * time.Second // of the host table and /etc/hosts
+	recordTTL = time.Minute
+)
+
+// plan returns the steps of a lookup of name, in order. It sends no query.
+func (v *view) plan(name string) []step {
+	p := plan{view: v}
+	if p.tables(name) {
+		return p.steps
+	}
+	if !v.up {
+		p.add(step{name: name, known: &dnsclient.Result{Err: errNotReady}, ends: onAnything})
+		return p.steps
+	}
+	if !strings.Contains(name, ".") {
+		for _, domain := range v.Search {
+			if p.completed(name + "." + domain) {
+				return p.steps
+			}
+		}
+	}
+	switch {
+	case p.owned(name, onAnything, "the name has an owner"):
+	case p.servedHere(name):
+	case p.global(name, onAnything, "the tailnet has resolvers for such names"):
+	default:
+		p.pod(name)
+	}
+	return p.steps
+}
+
+// planPod is the plan for a name of the cluster. Tables other than /etc/hosts
+// are not used.
+func (v *view) planPod(name string) []step {
+	p := plan{view: v}
+	if !p.table(SourceFile, name, v.files.hosts[name]) {
+		p.pod(name)
+	}
+	return p.steps
+}
+
+// plan collects steps. Its methods add the steps of one kind of source. They
+// report whether the plan is complete: no later step can be reached.
+type plan struct {
+	*view
+	steps []step
+}
+
+func (p *plan) add(s step) (complete bool) {
+	p.steps = append(p.steps, s)
+	return s.skip == "" && (s.ends == onAnything || s.known != nil && s.ends.endedBy(s.known))
+}
+
+// table adds the entry of a table for name.
+func (p *plan) table(source, name string, addrs []netip.Addr) (complete bool) {
+	if len(addrs) == 0 {
+		return p.add(step{source: source, name: name, skip: "no entry"})
+	}
+	return p.add(step{source: source, name: name, known: &dnsclient.Result{Addrs: addrs, TTL: tableTTL}, last: "the name is in a table"})
+}
+
+// tables adds the host table, and the pod's /etc/hosts.
+func (p *plan) tables(name string) (complete bool) {
+	return p.table(SourceHosts, name, lookupHosts(p.hosts, name)) ||
+		p.table(SourceFile, name, p.files.hosts[name])
+}
+
+// completed adds the sources of a name that one of the tailnet's search domains
+// has completed.
+func (p *plan) completed(whole string) (complete bool) {
+	const last = "a search domain of the tailnet completes the name"
+	if p.tables(whole) {
+		return true
+	}
+	before := len(p.steps)
+	if p.owned(whole, onAnswerOrFailure, last) {
+		return true
+	}
+	if used(p.steps[before:]) {
+		return false
+	}
+	return p.global(whole, onAnswer, last)
+}
+
+// used reports whether one of steps gives an answer.
+func used(steps []step) bool {
+	return slices.ContainsFunc(steps, func(s step) bool { return s.skip == "" })
+}
+
+// owned adds the sources that own parts of the name space. One of them is used
+// at most.
+func (p *plan) owned(name string, ends ending, last string) (complete bool) {
+	if addrs := p.Records[name]; len(addrs) > 0 {
+		return p.add(step{source: SourceRecord, name: name, known: &dnsclient.Result{Addrs: addrs, TTL: recordTTL}, ends: ends, last: last})
+	}
+	p.add(step{source: SourceRecord, name: name, skip: "no entry"})
+	suffix, zone, zoned := p.zone(name)
+	if p.magic(name, suffix) {
+		return p.add(step{source: SourceMagicDNS, name: name, via: magicDNS, ends: ends, last: last})
+	}
+	p.add(step{source: SourceMagicDNS, name: name, skip: "not asked: " + p.notMagic(name)})
+	if !zoned {
+		return p.add(step{source: "zone", name: name, skip: "no zone contains the name"})
+	}
+	s := step{source: SourceZone + suffix, name: name, servers: zone.Servers, via: zone.network(), ends: ends, last: last}
+	if len(zone.Servers) == 0 { // only the tailnet itself knows this zone
+		s.known = &dnsclient.Result{NX: true, TTL: negativeTTL}
+	}
+	return p.add(s)
+}
+
+// servedHere adds the failure for a name that cluster DNS forwards to this
+// process and that no source owns.
+func (p *plan) servedHere(name string) (complete bool) {
+	if !slices.ContainsFunc(p.served, func(suffix string) bool { return under(name, suffix) }) {
+		return false
+	}
+	return p.add(step{source: SourceServed, name: name, known: &dnsclient.Result{Err: errUnknownZone}, ends: onAnything, last: "it would forward the query back to this gateway"})
+}
+
+// global adds the tailnet's global resolvers.
+func (p *plan) global(name string, ends ending, last string) (complete bool) {
+	var usable []string
+	for _, s := range p.Resolvers {
+		if _, err := dnsclient.ServerAddr(s); err != nil {
+			p.add(step{source: SourceGlobal, name: name, skip: "not asked: " + err.Error()})
+			continue
+		}
+		usable = append(usable, s)
+	}
+	s := step{source: SourceGlobal, name: name, servers: usable, via: globalNetwork, ends: ends, last: last}
+	switch {
+	case len(usable) == 0 || !p.askGlobal:
+		s.skip = "not asked: the tailnet has no usable global resolver"
+	case p.files.ofCluster(name):
+		s.skip = "not asked: the name belongs to the cluster"
+	}
+	return p.add(s)
+}
+
+// pod adds the pod's own resolvers. A name with a dot is asked as it is first,
+// and then with the pod's search domains, whatever ndots says: the gateway's
+// clients give whole names. A search domain may lead into a zone; its own
+// resolvers are asked then.
+func (p *plan) pod(name string) {
+	if p.files.confErr != nil {
+		p.add(step{source: SourceBase, name: name, known: &dnsclient.Result{Err: p.files.confErr}, ends: onAnything})
+		return
+	}
+	var servers []string
+	for _, s := range p.files.conf.Servers {
+		servers = append(servers, net.JoinHostPort(s, p.files.conf.Port))
+	}
+	for _, c := range p.files.forms(name) {
+		if c != name && p.tables(c) { // the tables have no entry for name itself
+			return
+		}
+		const last = "a search domain of the pod completes the name"
+		before := len(p.steps)
+		if c != name && p.owned(c, onAnswerOrFailure, last) {
+			return
+		}
+		if used(p.steps[before:]) {
+			continue
+		}
+		p.add(step{source: SourceBase, name: c, servers: servers, via: podNetwork, ends: onAnswerOrTimeout})
+	}
+}
+
+// forms returns name as it is and completed by each of the pod's search domains,
+// in the order in which the pod's resolvers are asked.
+func (f *podFiles) forms(name string) []string {
+	var completed []string
+	for _, domain := range f.conf.Search {
+		completed = append(completed, name+"."+domain)
+	}
+	if isPartial(name) {
+		return append(completed, name)
+	}
+	return append([]string{name}, completed...)
+}
+
+// isPartial reports whether name is to be completed before it is asked as it is:
+// a single label, or a Service's name that ends in "svc".
+func isPartial(name string) bool {
+	return !strings.Contains(name, ".") || under(name, "svc")
+}
+
+// ofCluster reports whether name belongs to the cluster: it is partial, or below
+// one of the pod's search domains.
+func (f *podFiles) ofCluster(name string) bool {
+	if isPartial(name) {
+		return true
+	}
+	return f.conf != nil && slices.ContainsFunc(f.conf.Search, func(domain string) bool { return under(name, domain) })
+}
