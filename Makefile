@@ -13,7 +13,7 @@ demo: build ## show a private API reached by name through a fleet of three
 .PHONY: test
 test: deps ## run every test, with the race detector; as root, kernel mode too
 	$(RACE_ENV) $(GO) test $(RACE) -count=$(COUNT) -timeout 15m -v ./...
-	$(GO) test -count=1 -timeout 10m -v -run 'TestUserspace|TestKernel' ./internal/tailnet # times hold without the detector
+	$(GO) test -count=1 -timeout 10m -v -run 'TestClosesWithTunnels|TestCachedNetmap' ./internal/tailnet # times hold without the detector
 	@[ "$$(id -u)" = 0 ] || echo 'NOT ROOT: kernel mode was not tested; run make test as root for that.'
 
 SOAK ?= 5m

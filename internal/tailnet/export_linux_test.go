@@ -1,4 +1,4 @@
 package tailnet
 
-// EnsureTUN is what kernel mode does first.
+// EnsureTUN creates the TUN device node. Kernel mode starts with it.
 var EnsureTUN = ensureTUN

@@ -10,17 +10,17 @@ import (
 	"github.com/pandoproxy/pando/internal/tailnet/userspace"
 )
 
-// Tun gives tests the node's packets.
+// Tun returns the device wrapper that all packets of n pass.
 func (n *Node) Tun() *tstun.Wrapper { return n.sys.Tun.Get() }
 
-// Freeze takes n off the network at once and without a word, as a lost power
-// supply does. It is of no use then but for Close.
+// Freeze takes n off the network at once and without a message, as a power failure
+// does. Only Close may be called after that.
 func Freeze(n *Node) { n.sys.MagicSock.Get().Close() }
 
-// MaxRTO is when a segment is tried again at the latest.
+// MaxRTO is the longest time between two attempts to send a segment.
 const MaxRTO = userspace.MaxRTO
 
-// CachedPeer is what the names of cached peers begin with.
+// CachedPeer is the prefix of the file names of cached peers.
 const CachedPeer = cachedPeer
 
 // RouteWait returns how long n waits for a lost route now.
@@ -30,10 +30,11 @@ func RouteWait(n *Node) time.Duration { return n.routeWait() }
 // looked last.
 func SeesControl(n *Node) bool { return n.control.connected.Load() }
 
-// Suspect has n check the session with the peer that carries addr.
+// Suspect makes n check the session with the peer that carries addr.
 func Suspect(n *Node, addr netip.Addr) { n.sessions.suspect(addr) }
 
-// Lose has n lose the packets from its peers that which picks; nil ends that.
+// Lose makes n lose those packets from its peers for which which returns true. Nil
+// ends that.
 func Lose(n *Node, which func(*packet.Parsed) bool) {
 	if which == nil {
 		n.sys.Engine.Get().InstallCaptureHook(nil)
@@ -41,13 +42,14 @@ func Lose(n *Node, which func(*packet.Parsed) bool) {
 	}
 	n.sys.Engine.Get().InstallCaptureHook(func(path packet.CapturePath, _ time.Time, b []byte, _ packet.CaptureMeta) {
 		var p packet.Parsed
-		if p.Decode(b); path == packet.FromPeer && which(&p) {
-			clear(b) // what is no packet gets no answer
+		p.Decode(b)
+		if path == packet.FromPeer && which(&p) {
+			clear(b) // zeros are not a packet and get no answer
 		}
 	})
 }
 
-// LimitPorts leaves n's userspace stack so many source ports.
+// LimitPorts leaves count source ports to n's userspace stack.
 func LimitPorts(n *Node, count uint16) {
 	if terr := n.stack.SetPortRange(20000, 20000+count-1); terr != nil {
 		panic(terr.String())

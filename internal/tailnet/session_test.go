@@ -15,16 +15,16 @@ import (
 	"tailscale.com/wgengine/filter"
 
 	"github.com/pandoproxy/pando/internal/tailnet"
-	"github.com/pandoproxy/pando/internal/testnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // sessionTime is how long a dial may take after the peer has lost its side of
-// the WireGuard session. WireGuard itself begins a new session after 15 s, so a
+// the WireGuard session. WireGuard itself starts a new session after 15 s, so a
 // dial that connects within this time was helped.
 const sessionTime = 14 * time.Second
 
 // gag keeps the cloud node from sending anything inside WireGuard, so that it
-// cannot begin a session, until a packet to a given address has reached it.
+// cannot start a session, until a packet to a given address has reached it.
 type gag struct {
 	mu    sync.Mutex
 	until netip.AddrPort // the zero value lets the node send
@@ -62,13 +62,15 @@ func (g *gag) silence(target netip.AddrPort) {
 	g.until = target
 }
 
-// lostSession checks that a node replaces a WireGuard session that its peer has
-// lost, as a stock router loses one when it hears late of a restart. The peer
-// cannot begin a session here, so only the node's own check can help the dial.
+// TestLostSessionIsReplaced checks that a node replaces a WireGuard session that
+// its peer has lost, as a stock router loses one when it hears late of a restart.
+// The peer cannot start a session here, so only the node's own check can help the
+// dial.
+func TestLostSessionIsReplaced(t *testing.T) { eachMode(t, lostSession) }
+
 func lostSession(t *testing.T, w *world) {
 	n := w.join(t, "forgotten", tailnet.Options{})
-	target := netip.AddrPortFrom(testnet.APIAddr, 7070)
-	w.cloud.Handle(target, echo)
+	target := w.cloud.Serve(echo)
 	w.gag.silence(target)
 	defer w.gag.silence(netip.AddrPort{})
 	w.cloud.ResetSession(n.Addrs()[0])
@@ -78,22 +80,24 @@ func lostSession(t *testing.T, w *world) {
 	}
 }
 
-// peerBeginsSession checks that a dial connects and that an open connection still
-// works when the peer has something to send after it lost the session. The peer
-// then begins a new session itself, before the node's check or at the same time.
-func peerBeginsSession(t *testing.T, w *world) {
+// TestLostSessionPeerStartsNext checks that a dial connects and that an open
+// connection still works when the peer has something to send after it lost the
+// session. The peer then starts a new session itself, before the node's check or
+// at the same time.
+func TestLostSessionPeerStartsNext(t *testing.T) { eachMode(t, peerStartsSession) }
+
+func peerStartsSession(t *testing.T, w *world) {
 	n := w.join(t, "remembered", tailnet.Options{})
-	target := netip.AddrPortFrom(testnet.APIAddr, 7073)
-	w.cloud.Handle(target, echo)
+	target := w.cloud.Serve(echo)
 	open := dial(t, n, target)
 	pingPong(t, open)
 	for range 3 {
-		// The acknowledgement of what the peer sent last is on its way or still
+		// The acknowledgement of the peer's last data is on its way or still
 		// due. If it is lost with the session, the peer sends that data again.
 		w.cloud.ResetSession(n.Addrs()[0])
 		dialAfterLoss(t, n, target)
 	}
-	open.SetDeadline(time.Now().Add(20 * time.Second))
+	open.SetDeadline(time.Now().Add(connTime))
 	pingPong(t, open)
 }
 
@@ -102,24 +106,25 @@ func peerBeginsSession(t *testing.T, w *world) {
 func dialAfterLoss(t *testing.T, n *tailnet.Node, target netip.AddrPort) {
 	t.Helper()
 	start := time.Now()
-	c, err := n.DialTCP(within(t, sessionTime), target)
+	c, err := n.DialTCP(testkit.Within(t, sessionTime), target)
 	took := time.Since(start).Round(time.Millisecond)
 	if err != nil {
-		t.Fatalf("DialTCP(%v) failed %v after the peer lost the session: %v", target, took, err)
+		t.Fatalf("DialTCP(%v) = %v, %v after the peer lost the session", target, err, took)
 	}
 	defer c.Close()
 	t.Logf("connected %v after the peer lost the session; SessionsMended() = %d", took, n.SessionsMended())
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(connTime))
 	pingPong(t, c)
 }
 
-// busySession: pings within the session get no answer, but bytes come. It is
-// left alone until they don't.
+// TestBusySessionIsKept checks that a session is kept while bytes arrive in it,
+// even if pings in it get no answer, and replaced when nothing arrives any more.
+func TestBusySessionIsKept(t *testing.T) { eachMode(t, busySession) }
+
 func busySession(t *testing.T, w *world) {
 	n := w.join(t, "busy", tailnet.Options{})
-	target := netip.AddrPortFrom(testnet.APIAddr, 7071)
 	quiet := make(chan struct{})
-	w.cloud.Handle(target, func(c net.Conn) {
+	target := w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		for {
 			if _, err := c.Write([]byte("x")); err != nil {
@@ -143,15 +148,15 @@ func busySession(t *testing.T, w *world) {
 		return p.IPProto == ipproto.TSMP
 	})
 	defer tailnet.Lose(w.cloud.Node, nil)
-	eventually(t, "a third check, of two pings each", func() bool {
+	testkit.Eventually(t, "a third check, of two pings each", func() bool {
 		tailnet.Suspect(n, target.Addr())
 		return pings.Load() > 4
 	})
 	if got := n.SessionsMended(); got != 0 {
-		t.Errorf("%d sessions were ended in which bytes came", got)
+		t.Errorf("SessionsMended() = %d while bytes arrive in the session, want 0", got)
 	}
 	close(quiet)
-	eventually(t, "the check of a silent session", func() bool {
+	testkit.Eventually(t, "the silent session to be replaced", func() bool {
 		tailnet.Suspect(n, target.Addr())
 		return n.SessionsMended() > 0
 	})
