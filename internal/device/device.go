@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -35,10 +34,11 @@ type Options struct {
 	// UseDNS says that the tailnet's DNS configuration is used. Without it, DNS
 	// returns an empty configuration, and Run waits for no resolver's route.
 	UseDNS bool
-	// Joined is called once, when the device is on its tailnet and before Ready
-	// lets the first request pass. Nil is allowed.
-	Joined func()
-	Log    *slog.Logger // nil discards
+	// FollowDNS applies changes of DNS. The engine does not report them, so Run
+	// calls FollowDNS again and again: first when the device is on its tailnet,
+	// before Ready lets a request pass. Nil is allowed.
+	FollowDNS func()
+	Log       *slog.Logger // nil discards
 }
 
 // Device is one device. Its methods may be called at the same time, except
@@ -61,8 +61,8 @@ func New(opts Options) *Device {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	if opts.Joined == nil {
-		opts.Joined = func() {}
+	if opts.FollowDNS == nil {
+		opts.FollowDNS = func() {}
 	}
 	return &Device{
 		opts:   opts,
@@ -74,17 +74,19 @@ func New(opts Options) *Device {
 	}
 }
 
-// Run joins the tailnet, warms the tunnels, and then keeps the device's entry
-// in its Secret up to date and warns before its key expires, until ctx ends. It
-// returns nil when ctx has ended, and otherwise why the device could not join.
+// Run joins the tailnet, warms the tunnels, and then follows the tailnet's DNS
+// configuration, keeps the device's entry in its Secret up to date and warns
+// before its key expires, until ctx ends. It returns nil when ctx has ended, and
+// otherwise why the device could not join.
 func (d *Device) Run(ctx context.Context) error {
 	if err := d.start(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
 	d.warmUp(ctx)
-	var upkeep sync.WaitGroup
-	defer upkeep.Wait()
-	upkeep.Go(func() { d.upkeep(ctx) })
+	var untilEnd sync.WaitGroup
+	defer untilEnd.Wait()
+	untilEnd.Go(func() { d.followDNS(ctx) })
+	untilEnd.Go(func() { d.upkeep(ctx) })
 	d.awaitRouters(ctx)
 	return nil
 }
@@ -138,9 +140,6 @@ func (d *Device) Err() error {
 	}
 	return fmt.Errorf("%w: %s", tailnet.ErrNotUp, readingState)
 }
-
-// readingState is what a device does before its engine runs.
-const readingState = "reading the device's state"
 
 // Up reports whether the device is on its tailnet.
 func (d *Device) Up() bool {
@@ -210,33 +209,6 @@ func (d *Device) Ready(ctx context.Context) error {
 	}
 }
 
-// Status returns the state of the device and of its peers, at most a second
-// old. Before the engine runs, only State is set.
-func (d *Device) Status() tailnet.Status {
-	if n := d.node.Load(); n != nil {
-		return n.Status()
-	}
-	return tailnet.Status{State: readingState}
-}
-
-// SessionsMended returns how many WireGuard sessions were started again because
-// a peer had lost its side.
-func (d *Device) SessionsMended() int64 {
-	if n := d.node.Load(); n != nil {
-		return n.SessionsMended()
-	}
-	return 0
-}
-
-// WriteMetrics writes the engine's own metrics in the text format of
-// Prometheus. It writes nothing before the engine runs.
-func (d *Device) WriteMetrics(w io.Writer) error {
-	if n := d.node.Load(); n != nil {
-		return n.WriteMetrics(w)
-	}
-	return nil
-}
-
 // Addrs returns the device's own addresses on the tailnet; none before it has
 // joined.
 func (d *Device) Addrs() []netip.Addr {
@@ -267,6 +239,20 @@ func (d *Device) QueryMagicDNS(ctx context.Context, query []byte) ([]byte, error
 		return n.QueryMagicDNS(ctx, query)
 	}
 	return nil, d.Err()
+}
+
+// followEvery is how often changes of the DNS configuration are looked for.
+const followEvery = 500 * time.Millisecond
+
+// followDNS looks for changes of the DNS configuration until ctx ends.
+func (d *Device) followDNS(ctx context.Context) {
+	for {
+		sleep(ctx, followEvery)
+		if ctx.Err() != nil {
+			return
+		}
+		d.opts.FollowDNS()
+	}
 }
 
 // upkeepEvery is how often upkeep looks at the device.
@@ -305,9 +291,11 @@ func (d *Device) warnOfExpiry(warned time.Time) time.Time {
 
 // saveDevice writes the device's identity into its Secret, if there is one.
 func (d *Device) saveDevice() {
-	if n := d.node.Load(); d.secret != nil {
-		d.secret.SetDevice(n.ID(), n.Name()+".", n.Addrs())
+	if d.secret == nil {
+		return
 	}
+	n := d.node.Load()
+	d.secret.SetDevice(n.ID(), n.Name()+".", n.Addrs())
 }
 
 // sleep waits for t, or until ctx ends.

@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/metrics"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
@@ -93,12 +95,17 @@ func TestBeforeTheJoin(t *testing.T) {
 	if a := d.Addrs(); len(a) != 0 {
 		t.Errorf("Addrs() = %v, want none", a)
 	}
-	if n := d.SessionsMended(); n != 0 {
-		t.Errorf("SessionsMended() = %d, want 0", n)
+	if text := d.CarrierText(addr); text != "" {
+		t.Errorf("CarrierText() = %q, want nothing", text)
 	}
-	var b bytes.Buffer
-	if err := d.WriteMetrics(&b); err != nil || b.Len() != 0 {
-		t.Errorf("WriteMetrics() wrote %q, %v; want nothing", b.String(), err)
+	if device, peers := d.Report(); device.State != "reading the device's state" || device.Up || peers == nil || len(peers) != 0 {
+		t.Errorf("Report() = %+v, %v; want only the state, and no peers that are not nil", device, peers)
+	}
+	if m := d.Metrics(); m != (metrics.Tailnet{}) {
+		t.Errorf("Metrics() = %+v, want the zero value", m)
+	}
+	if text, err := d.EngineMetrics(); err != nil || text != "" {
+		t.Errorf("EngineMetrics() = %q, %v; want nothing", text, err)
 	}
 	if err := d.Close(ctx); err != nil {
 		t.Errorf("Close() = %v, want nil", err)
@@ -228,12 +235,17 @@ func TestOnATailnet(t *testing.T) {
 	cfg.AuthKey = testnet.AuthKey
 	log := &safeLog{}
 	var d *device.Device
-	warmAtJoin := make(chan bool, 2)
+	var follows atomic.Int32
+	var warmAtFirst atomic.Bool
 	d = device.New(device.Options{
 		Config: cfg,
 		UseDNS: true,
-		Joined: func() { warmAtJoin <- d.Warm() },
-		Log:    slog.New(slog.NewTextHandler(log, nil)),
+		FollowDNS: func() {
+			if follows.Add(1) == 1 {
+				warmAtFirst.Store(d.Warm())
+			}
+		},
+		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -251,9 +263,10 @@ func TestOnATailnet(t *testing.T) {
 	if err := d.Wait(within(time.Minute)); err != nil {
 		t.Fatalf("Wait() = %v, want nil", err)
 	}
-	if <-warmAtJoin {
-		t.Error("Joined was called after Warm() had become true, want before")
+	if n := follows.Load(); n == 0 || warmAtFirst.Load() {
+		t.Errorf("FollowDNS was called %d times, first with Warm() = %v; want at least once, and false", n, warmAtFirst.Load())
 	}
+	eventually("the DNS configuration to be followed", func() bool { return follows.Load() >= 2 })
 	if err := d.Ready(t.Context()); err != nil {
 		t.Errorf("Ready() = %v, want nil", err)
 	}
@@ -288,8 +301,20 @@ func TestOnATailnet(t *testing.T) {
 		}
 		c.Close()
 	}
-	if c, ok := d.Carrier(testnet.APIAddr); !ok || !strings.HasPrefix(c.Name, "cloud") {
-		t.Errorf("Carrier(%v) = %v, %v; want the cloud", testnet.APIAddr, c, ok)
+	if hop, ok := d.Carrier(testnet.APIAddr); !ok || !strings.HasPrefix(hop.Name, "cloud") || hop.Route != testnet.Network {
+		t.Errorf("Carrier(%v) = %v, %v; want the cloud with %v", testnet.APIAddr, hop, ok, testnet.Network)
+	}
+	if text := d.CarrierText(testnet.APIAddr); !strings.HasPrefix(text, "carried by cloud") {
+		t.Errorf("CarrierText(%v) = %q, want that the cloud carries it", testnet.APIAddr, text)
+	}
+	if device, peers := d.Report(); !device.Up || len(peers) != 1 || !strings.HasPrefix(peers[0].Name, "cloud") {
+		t.Errorf("Report() = %+v, %+v; want up, and the cloud", device, peers)
+	}
+	if m := d.Metrics(); !m.Up || m.Peers != 1 || m.Routes != 2 || m.Direct+m.Relayed+m.Unused != 1 {
+		t.Errorf("Metrics() = %+v, want up, one peer that is a router, and two routes", m)
+	}
+	if text, err := d.EngineMetrics(); err != nil || !strings.Contains(text, "tailscaled_") {
+		t.Errorf("EngineMetrics() = %.100q, %v; want metrics tailscaled_*", text, err)
 	}
 
 	// The resolver whose route is missing.

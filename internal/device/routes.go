@@ -29,7 +29,7 @@ func (d *Device) warmUp(ctx context.Context) {
 	d.handshake(ctx)
 	n := d.node.Load()
 	d.log.Info("on the tailnet", "name", n.Name(), "addrs", n.Addrs(), "warm_ms", time.Since(start).Milliseconds())
-	d.opts.Joined()
+	d.opts.FollowDNS()
 	close(d.warm)
 }
 
@@ -123,14 +123,6 @@ func (d *Device) AwaitRoutes(ctx context.Context, list []netip.Addr) []bool {
 		return n.AwaitRoutes(ctx, list)
 	}
 	return make([]bool, len(list))
-}
-
-// Carrier returns the peer that carries a; false when there is none.
-func (d *Device) Carrier(a netip.Addr) (tailnet.Carrier, bool) {
-	if n := d.node.Load(); n != nil {
-		return n.Carrier(a)
-	}
-	return tailnet.Carrier{}, false
 }
 
 // DialTailnet connects to an address that a peer routes. When there is no

@@ -10,6 +10,8 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/dnsserver"
 	"github.com/pandoproxy/pando/internal/host"
 )
@@ -20,13 +22,14 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 	if g.ports.dnsPackets == nil {
 		return nil
 	}
+	ttl := time.Duration(g.cfg.DNS.TTL)
 	s := &dnsserver.Server{
 		Zones:    servedZones(g.cfg.DNS),
-		TTL:      time.Duration(g.cfg.DNS.TTL),
+		TTL:      ttl,
 		Addrs:    g.fleet.addrs,
 		Enter:    g.road.Limit.Enter,
 		Leave:    g.road.Limit.Leave,
-		Lookup:   g.lookupServed,
+		Lookup:   lookupServed(g.device, g.road.Resolver, ttl),
 		Denied:   func(name string) bool { return g.road.Policy().NobodyMay(name) },
 		Answered: g.metrics.Answered,
 		Dropped:  func() { g.metrics.Refused(limit.Queries) },
@@ -39,17 +42,20 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 	return nil
 }
 
-// lookupServed resolves a name of a served zone. It returns its addresses and
-// how long they may be kept.
-func (g *Gateway) lookupServed(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
-	if err := g.device.Ready(ctx); err != nil {
-		return nil, 0, err
+// lookupServed returns a function that resolves a name of a served zone. It
+// returns the addresses and how long they may be kept: ttl for those from the host
+// table.
+func lookupServed(d *device.Device, r *resolve.Resolver, ttl time.Duration) func(context.Context, string) ([]netip.Addr, time.Duration, error) {
+	return func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+		if err := d.Ready(ctx); err != nil {
+			return nil, 0, err
+		}
+		a, err := r.Lookup(ctx, host.Host{Name: name})
+		if a.TTL == 0 {
+			a.TTL = ttl
+		}
+		return a.Addrs, a.TTL, err
 	}
-	a, err := g.road.Resolver.Lookup(ctx, host.Host{Name: name})
-	if a.TTL == 0 { // from the host table
-		a.TTL = time.Duration(g.cfg.DNS.TTL)
-	}
-	return a.Addrs, a.TTL, err
 }
 
 func servedZones(c config.DNS) (list []dnsserver.Zone) {

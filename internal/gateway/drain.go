@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pandoproxy/pando/internal/datapath"
 )
 
 // drainParts are what Run has started and drain ends.
@@ -35,7 +38,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	if parts.failed && !g.device.Started() {
 		settle = 0 // the replica never served clients
 	}
-	relay, gate := g.road.Relay, g.road.Limit
+	relay := g.road.Relay
 	// 1. Settle: the readiness probe fails, so that no more clients are sent here,
 	//    and HTTP clients are asked to close. New connections are still served,
 	//    up to twice as long while they keep coming.
@@ -65,34 +68,18 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	g.log.Info("ports closed; waiting for work to finish",
 		"tunnels", relay.Active(),
 		"at_most", time.Until(begin.Add(longest)).Round(time.Millisecond).String())
-	stopProgress := g.logProgress(context.WithoutCancel(ctx), begin)
+	stopProgress := logProgress(context.WithoutCancel(ctx), g.log, g.road, begin)
 	waitErr := errors.Join(g.mux.Wait(finish), relay.Wait(finish))
 	stopProgress()
 	// 4. Cut what is left, and log why.
 	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
 	defer cancelEnd()
 	if waitErr != nil {
-		why := "the gateway is shutting down and the drain time is over"
-		if cut.Err() != nil {
-			why = "the gateway is shutting down at once, as requested"
-		}
-		connections, _ := gate.Connections()
-		g.road.SetCutCause(why)
-		tunnels := relay.Cut(end, why)
-		requests := 0
-		for _, p := range g.proxies {
-			requests += p.Cut()
-		}
-		parts.stop()
-		g.log.Warn("work was cut",
-			"why", why,
-			"connections", connections,
-			"tunnels", tunnels,
-			"requests", requests)
+		g.cut(end, cut.Err() != nil, parts.stop)
 	}
 	waitErr = errors.Join(g.mux.Wait(end), relay.Wait(end))
 	if waitErr != nil {
-		connections, _ := gate.Connections()
+		connections, _ := g.road.Limit.Connections()
 		waitErr = fmt.Errorf("work was cut and has not ended %v later: %d connections are left, %d of them tunnels", cutTime, connections, relay.Active())
 	}
 	for _, p := range g.proxies {
@@ -105,8 +92,31 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	return errors.Join(serveErr, waitErr, closeErr)
 }
 
+// cut ends the work that is left and logs how much that was. atOnce reports
+// whether cutting was requested before the drain time was over. stop ends the
+// work's context. cut returns when end does, even if work is still left then.
+func (g *Gateway) cut(end context.Context, atOnce bool, stop context.CancelFunc) {
+	why := "the gateway is shutting down and the drain time is over"
+	if atOnce {
+		why = "the gateway is shutting down at once, as requested"
+	}
+	connections, _ := g.road.Limit.Connections()
+	g.road.SetCutCause(why)
+	tunnels := g.road.Relay.Cut(end, why)
+	requests := 0
+	for _, p := range g.proxies {
+		requests += p.Cut()
+	}
+	stop()
+	g.log.Warn("work was cut",
+		"why", why,
+		"connections", connections,
+		"tunnels", tunnels,
+		"requests", requests)
+}
+
 // logProgress logs how much work is left until stop is called.
-func (g *Gateway) logProgress(ctx context.Context, begin time.Time) (stop func()) {
+func logProgress(ctx context.Context, log *slog.Logger, road *datapath.Road, begin time.Time) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { // ends with stop
@@ -116,10 +126,10 @@ func (g *Gateway) logProgress(ctx context.Context, begin time.Time) (stop func()
 			if ctx.Err() != nil {
 				return
 			}
-			connections, _ := g.road.Limit.Connections()
-			g.log.Info("draining",
+			connections, _ := road.Limit.Connections()
+			log.Info("draining",
 				"since", time.Since(begin).Round(time.Second).String(),
-				"tunnels", g.road.Relay.Active(),
+				"tunnels", road.Relay.Active(),
 				"connections", connections)
 		}
 	}()

@@ -5,7 +5,6 @@ import (
 
 	"github.com/pandoproxy/pando/internal/explain"
 	"github.com/pandoproxy/pando/internal/flow"
-	"github.com/pandoproxy/pando/internal/status"
 )
 
 // explainer returns what answers why a target cannot be reached from here.
@@ -15,7 +14,7 @@ func (g *Gateway) explainer() *explain.Explainer {
 		Admits:       g.admits,
 		Password:     g.users.authenticator(),
 		Resolver:     g.road.Resolver,
-		Carrier:      g.hop,
+		Carrier:      g.device.Carrier,
 		AcceptRoutes: g.cfg.Tailnet.AcceptRoutes,
 		Status:       g.status,
 	}
@@ -33,19 +32,4 @@ func (g *Gateway) admits(client netip.Addr) error {
 		}
 	}
 	return g.road.Limit.Full(client)
-}
-
-// hop returns the peer that carries a, and its route.
-func (g *Gateway) hop(a netip.Addr) (status.Hop, bool) {
-	c, ok := g.device.Carrier(a)
-	return status.NewHop(a, c.Route, peerStatus(c.Peer)), ok
-}
-
-// carrierText describes the peer that carries a; empty when there is none.
-func (g *Gateway) carrierText(a netip.Addr) string {
-	c, ok := g.device.Carrier(a)
-	if !ok {
-		return ""
-	}
-	return "carried by " + c.String()
 }

@@ -16,7 +16,8 @@ import (
 // TestFleetAddrs checks that the fleet's addresses follow its names, and that
 // the last known ones stay when a lookup fails.
 func TestFleetAddrs(t *testing.T) {
-	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	one := netip.MustParseAddr("10.0.0.1")
+	two := netip.MustParseAddr("10.0.0.2")
 	fixed := netip.MustParseAddr("10.0.0.9")
 	answer := map[string][]netip.Addr{"pando.pando.svc": {one}}
 	var lookupErr error

@@ -73,7 +73,7 @@ type Gateway struct {
 	users    users
 	fleet    *fleetAddrs
 	prober   *probe.Prober
-	watcher  *watch.Watcher // nil when the configuration never changes
+	watcher  *watch.Watcher
 	reloads  reloads
 
 	draining   atomic.Bool
@@ -104,7 +104,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	g.fleet = newFleetAddrs(cfg.DNS.Fleet, g.road.Resolver.LookupPod, g.log)
 	g.prober = g.newProber()
 	g.conditions = g.newConditions()
-	g.proxies = g.newProxies()
+	g.proxies = newProxies(cfg, g.road, g.users.authenticator())
 	g.mux = g.newMux()
 
 	ports, err := g.openPorts(ctx) // the last step, so there is nothing else to close
@@ -120,9 +120,8 @@ func (g *Gateway) newDevice() *device.Device {
 		Config:      g.cfg.Tailnet,
 		PeerTimeout: time.Duration(g.cfg.Tunnel.PeerTimeout),
 		UseDNS:      g.cfg.Resolve.Tailnet,
-		// So that the first change of the DNS configuration is seen as one.
-		Joined: func() { g.road.Resolver.Follow() },
-		Log:    g.log,
+		FollowDNS:   func() { g.road.Resolver.Follow() },
+		Log:         g.log,
 	})
 }
 
@@ -156,20 +155,21 @@ func (g *Gateway) newRoad() *datapath.Road {
 		},
 		Relay:    &relay.Relay{},
 		Limit:    gate,
-		Carrier:  g.carrierText,
+		Carrier:  g.device.CarrierText,
 		Finished: g.finished.add,
 	}
 	road.SetPolicy(g.policy(cfg.Policy))
 	return road
 }
 
-// newProxies returns the proxy of the proxy port, and the one of each web port.
-func (g *Gateway) newProxies() []*httpproxy.Proxy {
-	first := g.newProxy()
-	first.Authenticate = g.users.authenticator()
+// newProxies returns the proxy of the proxy port, and then one for each web
+// port.
+func newProxies(cfg config.Config, road *datapath.Road, authenticate func(user, password string) bool) []*httpproxy.Proxy {
+	first := newProxy(cfg, road)
+	first.Authenticate = authenticate
 	list := []*httpproxy.Proxy{first}
-	for _, p := range g.cfg.Web {
-		web := g.newProxy()
+	for _, p := range cfg.Web {
+		web := newProxy(cfg, road)
 		web.Front = flow.Web
 		web.Target = httpproxy.ByHost(orPort(p.Port, 80))
 		list = append(list, web)
@@ -177,10 +177,9 @@ func (g *Gateway) newProxies() []*httpproxy.Proxy {
 	return list
 }
 
-func (g *Gateway) newProxy() *httpproxy.Proxy {
-	cfg := g.cfg
+func newProxy(cfg config.Config, road *datapath.Road) *httpproxy.Proxy {
 	return &httpproxy.Proxy{
-		Road:           g.road,
+		Road:           road,
 		Name:           proxyName(cfg.Tailnet.Hostname),
 		HeaderTimeout:  time.Duration(cfg.HTTP.HeaderTimeout),
 		IdleTimeout:    time.Duration(cfg.HTTP.IdleTimeout),
@@ -208,6 +207,7 @@ func (g *Gateway) newProber() *probe.Prober {
 		Interval:  time.Duration(g.cfg.Probe.Interval),
 		Failures:  g.cfg.Probe.Failures,
 		Successes: g.cfg.Probe.Successes,
+		Ready:     g.device.Wait,
 		Connect:   probeBy(g.road),
 		Log:       g.log,
 	}
@@ -250,9 +250,9 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	defer stopBeforeDrain()
 	serving.Go(func() error { return g.device.Run(beforeDrain) })
 	serving.Go(func() error { return g.serveDNS(beforeDrain) })
-	for _, follow := range []func(context.Context){g.watchConfig, g.followDNS, g.fleet.follow, g.probe} {
+	for _, run := range []func(context.Context){g.watcher.Run, g.fleet.follow, g.prober.Run} {
 		serving.Go(func() error {
-			follow(beforeDrain)
+			run(beforeDrain)
 			return nil
 		})
 	}
@@ -271,33 +271,6 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 		closeAdmin:      closeAdmin,
 		failed:          failed.Err() != nil,
 	})
-}
-
-// followDNS applies changes of the tailnet's DNS configuration, until ctx ends.
-// The engine does not report them, so it looks for them.
-func (g *Gateway) followDNS(ctx context.Context) {
-	for {
-		sleep(ctx, 500*time.Millisecond)
-		if ctx.Err() != nil {
-			return
-		}
-		g.road.Resolver.Follow()
-	}
-}
-
-// probe probes the configured targets once the replica is on its tailnet, until
-// ctx ends.
-func (g *Gateway) probe(ctx context.Context) {
-	if g.device.Wait(ctx) == nil {
-		g.prober.Run(ctx)
-	}
-}
-
-// watchConfig applies changes of the configuration until ctx ends.
-func (g *Gateway) watchConfig(ctx context.Context) {
-	if g.watcher != nil {
-		g.watcher.Run(ctx)
-	}
 }
 
 // idleCheckEvery is how often idle tunnels are looked for, at most.

@@ -41,22 +41,18 @@ type frontPort struct {
 }
 
 // openPorts binds all ports of the configuration. After an error none is open.
-func (g *Gateway) openPorts(ctx context.Context) (*ports, error) {
+func (g *Gateway) openPorts(ctx context.Context) (_ *ports, err error) {
 	p := &ports{}
-	if err := g.bind(ctx, p); err != nil {
-		p.close()
-		return nil, err
-	}
-	return p, nil
-}
-
-// bind adds the ports of the configuration to p, until one cannot be bound.
-func (g *Gateway) bind(ctx context.Context, p *ports) error {
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
 	c := g.cfg.Listen
 	for _, f := range g.frontPorts() {
 		ln, err := listenAt(ctx, f.key, f.addr, c.ReusePort, time.Duration(g.cfg.Tunnel.PeerTimeout))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		p.fronts = append(p.fronts, frontListener{ln, f.role})
 	}
@@ -67,18 +63,17 @@ func (g *Gateway) bind(ctx context.Context, p *ports) error {
 		}
 		ln, err := listenAt(ctx, key, addr, false, 0)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		p.admin = append(p.admin, ln)
 	}
 	if c.DNS != "" {
-		var err error
 		p.dnsPackets, p.dnsStreams, err = dnsserver.Listen(ctx, socket.ListenConfig(c.ReusePort, 0), c.DNS)
 		if err != nil {
-			return fmt.Errorf("listen.dns: %w", err)
+			return nil, fmt.Errorf("listen.dns: %w", err)
 		}
 	}
-	return nil
+	return p, nil
 }
 
 // listenAt binds addr, which the configuration has at key. A port in use is an

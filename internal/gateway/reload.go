@@ -24,10 +24,10 @@ type reloads struct {
 }
 
 // newWatcher returns what calls reload when the configuration or the file of
-// users changes; nil when the configuration never changes.
+// users changes. Without Options.Load it watches nothing.
 func (g *Gateway) newWatcher() *watch.Watcher {
 	if g.opts.Load == nil {
-		return nil
+		return watch.New(watch.Options{})
 	}
 	files := slices.Clone(g.opts.Files)
 	if f := g.cfg.Auth.UsersFile; f != "" {
@@ -72,8 +72,8 @@ func (g *Gateway) reload() error {
 }
 
 // readConfig reads the configuration and the users. The users are nil when they
-// do not change: because nobody needs a password, or because the name of their
-// file has changed, which needs a restart.
+// do not change: because no client needs a password, or because the name of
+// their file has changed, which needs a restart.
 func (g *Gateway) readConfig() (config.Config, *auth.Users, error) {
 	cfg, err := g.opts.Load()
 	if config.OnlySecretFiles(err) {
@@ -138,8 +138,8 @@ func (r *reloads) restartNeeded() bool {
 	return len(r.restart) > 0
 }
 
-// users are the clients that must give a password. It holds nil when nobody
-// must.
+// users are the names and passwords that clients must give. It holds nil when
+// clients need no password.
 type users struct{ atomic.Pointer[auth.Users] }
 
 // read reads the users for the first time.
@@ -149,7 +149,8 @@ func (u *users) read(c config.Auth) error {
 	return err
 }
 
-// authenticator returns what checks a password; nil when nobody needs one.
+// authenticator returns what checks a password; nil when clients need
+// none.
 func (u *users) authenticator() func(user, password string) bool {
 	if u.Load() == nil {
 		return nil

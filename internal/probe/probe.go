@@ -29,6 +29,9 @@ type Prober struct {
 	// Successes is the number of consecutive successes, at least 1, after which
 	// a target is good.
 	Successes int
+	// Ready returns nil as soon as the targets can be probed, or an error when ctx
+	// ends before.
+	Ready func(ctx context.Context) error
 	// Connect connects to a target, closes the connection and returns nil, or
 	// returns why it could not connect.
 	Connect func(ctx context.Context, target string) error
@@ -46,8 +49,12 @@ type state struct {
 	err       error // of the last probe
 }
 
-// Run probes each target at once and then at every interval, until ctx ends.
+// Run waits for Ready, probes each target at once and then at every interval,
+// until ctx ends.
 func (p *Prober) Run(ctx context.Context) {
+	if len(p.Targets) == 0 || p.Ready(ctx) != nil {
+		return
+	}
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, target := range p.targets() {

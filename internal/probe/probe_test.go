@@ -128,6 +128,11 @@ func TestRun(t *testing.T) {
 			Successes: 1,
 			Log:       slog.New(slog.DiscardHandler),
 		}
+		p.Ready = func(context.Context) error {
+			time.Sleep(3 * time.Second)
+			begin = time.Now()
+			return nil
+		}
 		p.Connect = func(ctx context.Context, target string) error {
 			if target == "slow:1" { // does not delay the others
 				<-ctx.Done()
@@ -151,6 +156,10 @@ func TestRun(t *testing.T) {
 			close(ended)
 		}()
 
+		time.Sleep(2 * time.Second)
+		if got := check(t, p, "a:1"); got.Err == nil || got.Err.Error() != "not tried yet" {
+			t.Errorf("before Ready: err = %v, want not tried yet", got.Err)
+		}
 		time.Sleep(5 * time.Second)
 		if got := check(t, p, "a:1"); got.Err != nil {
 			t.Errorf("after the first probe: err = %v, want nil", got.Err)
@@ -182,6 +191,27 @@ func TestRun(t *testing.T) {
 		if got := check(t, p, "slow:1"); got.Err == nil || got.Err.Error() != "not tried yet" {
 			t.Errorf("a probe that the end of Run interrupted counts: err = %v, want not tried yet", got.Err)
 		}
+	})
+}
+
+// TestNeverReady checks that Run ends when its context ends before Ready.
+func TestNeverReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		p := &Prober{
+			Targets: []string{"a:1"},
+			Ready: func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			},
+			Connect: func(context.Context, string) error {
+				t.Error("a target was probed before Ready")
+				return nil
+			},
+			Log: slog.New(slog.DiscardHandler),
+		}
+		p.Run(ctx)
 	})
 }
 

@@ -22,7 +22,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Options say what to watch. Changed is needed.
+// Options say what to watch. The zero value watches nothing.
 type Options struct {
 	// Files are the paths of the files. A file that is missing counts as
 	// changed when it appears.
@@ -32,7 +32,8 @@ type Options struct {
 	Hangup <-chan os.Signal
 	// Changed is called after a change, or for Hangup, by one goroutine. When
 	// its error is one of Exhausted, the change was not read, and the next
-	// event calls it again. Other errors are the caller's to report.
+	// event calls it again. Other errors are the caller's to report. Nil is
+	// allowed without Files and Hangup only.
 	Changed func() error
 	// Quiet is how long the files must stay the same before a change is
 	// reported, so that a file is not read while it is being written. Zero
@@ -71,6 +72,9 @@ func New(opts Options) *Watcher {
 
 // Run reports changes until ctx ends.
 func (w *Watcher) Run(ctx context.Context) {
+	if len(w.opts.Files) == 0 && w.opts.Hangup == nil {
+		return
+	}
 	var events chan fsnotify.Event // nil, which is never ready, without notifications
 	var overflows chan error
 	if n := w.notifications(); n != nil {

@@ -125,7 +125,7 @@ func TestConfigMap(t *testing.T) {
 	version(4, "four")
 	expectCall(t, calls, "the fourth version")
 	if n := len(calls); n != 0 {
-		t.Errorf("%d more calls of Changed, want none: the same content is no change", n)
+		t.Errorf("%d more calls of Changed, want none: the same content is not a change", n)
 	}
 }
 
@@ -219,4 +219,10 @@ func TestStop(t *testing.T) {
 	if n := len(calls); n != 0 {
 		t.Errorf("Changed was called %d times after the end, want 0", n)
 	}
+}
+
+// TestNothingToWatch checks that Run returns at once when there is nothing to
+// watch.
+func TestNothingToWatch(t *testing.T) {
+	New(Options{}).Run(t.Context())
 }

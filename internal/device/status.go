@@ -1,0 +1,150 @@
+package device
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/metrics"
+	"github.com/pandoproxy/pando/internal/status"
+	"github.com/pandoproxy/pando/internal/tailnet"
+)
+
+// readingState is what a device does before its engine runs.
+const readingState = "reading the device's state"
+
+// Status returns the state of the device and of its peers, at most a second
+// old. Before the engine runs, only State is set.
+func (d *Device) Status() tailnet.Status {
+	if n := d.node.Load(); n != nil {
+		return n.Status()
+	}
+	return tailnet.Status{State: readingState}
+}
+
+// Report returns Status in the words of the status page. The peers are never
+// nil.
+func (d *Device) Report() (status.Device, []status.Peer) {
+	t := d.Status()
+	device := status.Device{
+		ID:               t.ID,
+		Name:             t.Name,
+		Addrs:            t.Addrs,
+		State:            t.State,
+		Up:               t.Up,
+		ControlConnected: t.Control,
+		HomeRelay:        t.Home,
+		Health:           t.Health,
+		SessionsMended:   d.sessionsMended(),
+	}
+	if !t.KeyExpiry.IsZero() {
+		device.KeyExpiry = &t.KeyExpiry
+	}
+	if !t.HomeHeard.IsZero() {
+		device.HomeHeard = &t.HomeHeard
+	}
+	if t.ClockAhead != nil {
+		ahead := t.ClockAhead.Seconds()
+		device.ClockAhead = &ahead
+	}
+	peers := []status.Peer{}
+	for _, p := range t.Peers {
+		peers = append(peers, peerStatus(p))
+	}
+	return device, peers
+}
+
+func peerStatus(p tailnet.Peer) status.Peer {
+	peer := status.Peer{
+		Name:     p.Name,
+		Addrs:    p.Addrs,
+		Routes:   p.Routes,
+		Online:   p.Online,
+		Path:     p.Path.String(),
+		Received: p.Rx,
+		Sent:     p.Tx,
+	}
+	if !p.LastHandshake.IsZero() {
+		peer.LastHandshake = &p.LastHandshake
+	}
+	return peer
+}
+
+// Carrier returns the peer that carries a, with its route; false when there is
+// none.
+func (d *Device) Carrier(a netip.Addr) (status.Hop, bool) {
+	c, ok := d.carrier(a)
+	return status.NewHop(a, c.Route, peerStatus(c.Peer)), ok
+}
+
+// CarrierText describes the peer that carries a in a sentence; empty when there
+// is none.
+func (d *Device) CarrierText(a netip.Addr) string {
+	c, ok := d.carrier(a)
+	if !ok {
+		return ""
+	}
+	return "carried by " + c.String()
+}
+
+func (d *Device) carrier(a netip.Addr) (tailnet.Carrier, bool) {
+	if n := d.node.Load(); n != nil {
+		return n.Carrier(a)
+	}
+	return tailnet.Carrier{}, false
+}
+
+// sessionsMended returns how many WireGuard sessions were started again because
+// a peer had lost its side.
+func (d *Device) sessionsMended() int64 {
+	if n := d.node.Load(); n != nil {
+		return n.SessionsMended()
+	}
+	return 0
+}
+
+// Metrics returns Status in the words of the metrics.
+func (d *Device) Metrics() metrics.Tailnet {
+	t := d.Status()
+	m := metrics.Tailnet{
+		Up:             t.Up,
+		Control:        t.Control,
+		KeyExpiry:      t.KeyExpiry,
+		SessionsMended: d.sessionsMended(),
+		Peers:          len(t.Peers),
+	}
+	for _, p := range t.Peers {
+		if len(p.Routes) == 0 {
+			continue
+		}
+		m.Routes += len(p.Routes)
+		switch p.Path.Kind {
+		case tailnet.Direct:
+			m.Direct++
+		case tailnet.Relay:
+			m.Relayed++
+		default:
+			m.Unused++
+		}
+		age := time.Since(p.LastHandshake)
+		if !p.LastHandshake.IsZero() && p.Online && age > m.HandshakeAge {
+			m.HandshakeAge = age
+		}
+	}
+	return m
+}
+
+// EngineMetrics returns the engine's own metrics in the text format of
+// Prometheus; empty before the engine runs.
+func (d *Device) EngineMetrics() (string, error) {
+	n := d.node.Load()
+	if n == nil {
+		return "", nil
+	}
+	var b strings.Builder
+	if err := n.WriteMetrics(&b); err != nil {
+		return "", fmt.Errorf("engine metrics: %w", err)
+	}
+	return b.String(), nil
+}
