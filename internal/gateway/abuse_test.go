@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -18,11 +17,14 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// abuse: what bad or broken clients can do costs little memory and no good
-// client its answer. The numbers are printed.
+func TestAbuse(t *testing.T) { userspaceAlone(t, ownTailnet, abuse) }
+
+// abuse checks that bad or broken clients cost little memory, and that good
+// clients are answered meanwhile. The numbers are printed.
 func abuse(t *testing.T, w *world) {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
@@ -46,7 +48,7 @@ func abuse(t *testing.T, w *world) {
 		}
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(10 * time.Second))
-		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", originHost)
+		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", w.origin.host)
 		b, err := io.ReadAll(c)
 		if err == nil && !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
 			err = fmt.Errorf("%.80q", b)
@@ -70,13 +72,13 @@ func abuse(t *testing.T, w *world) {
 			io.WriteString(c, "GET http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
 			c.Read(make([]byte, 2048))
 		}},
-		{"slow_head", 1000, 24, func(c net.Conn) { io.WriteString(c, "GET http://"+originHost+"/ HTTP/1.1\r\nHost: x\r\nX-Slow: ") }},
+		{"slow_head", 1000, 24, func(c net.Conn) { io.WriteString(c, "GET http://"+w.origin.host+"/ HTTP/1.1\r\nHost: x\r\nX-Slow: ") }},
 		{"slow_socks_greeting", 1000, 16, func(c net.Conn) { c.Write([]byte{5, 200, 0}) }},
 		{"slow_body", 300, 400, func(c net.Conn) {
-			io.WriteString(c, "POST http://"+originHost+"/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+			io.WriteString(c, "POST http://"+w.origin.host+"/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
 		}},
 		{"header_bomb", 300, 220, func(c net.Conn) {
-			io.WriteString(c, "GET http://"+originHost+"/ HTTP/1.1\r\nHost: x\r\nX-Bomb: "+strings.Repeat("b", 60<<10))
+			io.WriteString(c, "GET http://"+w.origin.host+"/ HTTP/1.1\r\nHost: x\r\nX-Bomb: "+strings.Repeat("b", 60<<10))
 		}},
 	} {
 		before := inUse()
@@ -100,7 +102,7 @@ func abuse(t *testing.T, w *world) {
 		if n := failed.Load(); n > 0 {
 			t.Errorf("%s: %d of %d could not connect", c.name, n, c.n)
 		}
-		eventually(t, c.name+" to be inside", func() bool { return value(t, r, "pando_connections") >= float64(c.n) })
+		testkit.Eventually(t, c.name+" to be inside", func() bool { return value(t, r, "pando_connections") >= float64(c.n) })
 		each := (inUse() - before) / float64(c.n)
 		var slowest time.Duration
 		for range 20 {
@@ -120,18 +122,12 @@ func abuse(t *testing.T, w *world) {
 				conn.Close()
 			}
 		}
-		eventually(t, c.name+" to be gone", func() bool { return value(t, r, "pando_connections") <= 2 })
+		testkit.Eventually(t, c.name+" to be gone", func() bool { return value(t, r, "pando_connections") <= 2 })
 	}
-	eventually(t, "the silent client to be counted", func() bool { return value(t, r, `pando_limit_refusals_total{limit="first_byte"}`) >= 1 })
-	resets(t, w, r)
+	testkit.Eventually(t, "the silent client to be counted", func() bool { return value(t, r, `pando_limit_refusals_total{limit="first_byte"}`) >= 1 })
 	if _, err := get(); err != nil {
 		t.Errorf("after it all: %v", err)
 	}
-	r.kill() // kernel mode has room for one
-	if err := r.wait(); err != nil {
-		t.Error(err)
-	}
-	hellos(t, w)
 }
 
 // inUse is the memory that is really in use, in KiB: the least of some readings,
@@ -148,15 +144,21 @@ func inUse() float64 {
 	return least
 }
 
-// resets has clients reset their connections at every state, from every front.
-func resets(t *testing.T, w *world, r *replica) {
-	target := netip.AddrPortFrom(testnet.APIAddr, 7300)
-	w.cloud.Handle(target, func(c net.Conn) { io.Copy(c, c); c.Close() })
+func TestResets(t *testing.T) { eachMode(t, sharedTailnet, resets) }
+
+// resets checks that clients which reset their connections, in every state and
+// from every front of the proxy port, leave nothing behind.
+func resets(t *testing.T, w *world) {
+	r := w.start(t, withAdmin)
+	target := w.cloud.Serve(func(c net.Conn) {
+		io.Copy(c, c)
+		c.Close()
+	})
 	scripts := []string{
-		"GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\n\r\n",
-		"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+		"GET http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
 		"CONNECT " + target.String() + " HTTP/1.1\r\nHost: x\r\n\r\nhello",
-		"\x05\x01\x00\x05\x01\x00\x01\x0a\x0c\x03\x04\x1c\x84hello",
+		"\x05\x01\x00\x05\x01\x00\x01" + string(target.Addr().AsSlice()) + string([]byte{byte(target.Port() >> 8), byte(target.Port())}) + "hello",
 	}
 	const rounds = 400
 	var wg sync.WaitGroup
@@ -180,9 +182,11 @@ func resets(t *testing.T, w *world, r *replica) {
 		})
 	}
 	wg.Wait()
-	eventually(t, "the resets to be over", func() bool { m := scrape(t, r); return m["pando_connections"] <= 1 && m["pando_tunnels"] == 0 })
+	testkit.Eventually(t, "the resets to be over", func() bool { m := scrape(t, r); return m["pando_connections"] == 0 && m["pando_tunnels"] == 0 })
 	t.Logf("MEASURED %d resets in every state: nothing is left of them", rounds)
 }
+
+func TestIncompleteHellos(t *testing.T) { userspaceAlone(t, ownTailnet, hellos) }
 
 // hellos has TLS clients whose ClientHello is never complete, all at the same
 // time: they end when its time is over, whatever they do, and meanwhile others are
@@ -244,7 +248,7 @@ func hellos(t *testing.T, w *world) {
 			})
 		}
 		inside += n
-		eventually(t, c.name+" to be inside", func() bool { return value(t, r, "pando_connections") >= float64(inside) })
+		testkit.Eventually(t, c.name+" to be inside", func() bool { return value(t, r, "pando_connections") >= float64(inside) })
 		each := (inUse() - before) / n
 		t.Logf("MEASURED %s: %d connections, %.1f KiB each, clients included", c.name, n, each)
 		if each > c.most {
@@ -262,7 +266,7 @@ func hellos(t *testing.T, w *world) {
 	if took := time.Duration(slowest.Load()); took > patience+4*time.Second {
 		t.Errorf("one lasted %v, want %v", took, patience)
 	}
-	eventually(t, "all to be counted", func() bool {
+	testkit.Eventually(t, "all to be counted", func() bool {
 		m := scrape(t, r)
 		return m["pando_connections"] == 0 && m[`pando_flows_total{class="timeout",front="sni"}`] == float64(inside) && m[`pando_flows_total{class="ok",front="sni"}`] == 21
 	})

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,30 +13,31 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
+func TestDrain(t *testing.T) { eachMode(t, sharedTailnet, drain) }
+
 func drain(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
-		c.Drain.Settle = config.Duration(time.Second)
-		c.Drain.Timeout = config.Duration(10 * time.Second)
+		c.Drain.Settle = config.Duration(100 * time.Millisecond)
+		c.Drain.Timeout = config.Duration(time.Minute)
 	})
-	countBytes(w, 7120)
-	tunnel, br := r.connectTo(t, testnet.APIName+":7120", "")
+	target := w.countBytes()
+	tunnel, br := r.connectTo(t, target, "")
 	busy := r.raw(t)
-	fmt.Fprintf(busy, "GET http://%s/hold HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	fmt.Fprintf(busy, "GET http://%s/hold HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)
 	<-w.origin.held
 	silent := r.raw(t)
 	idle := r.raw(t) // accepted in order: once it has its answer, silent is in too
-	fmt.Fprintf(idle, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	fmt.Fprintf(idle, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)
 	if resp, err := http.ReadResponse(bufio.NewReader(idle), nil); err != nil || resp.Close {
 		t.Fatalf("%v, %v", resp, err)
 	}
 
 	r.drain()
-	late, _ := r.connectTo(t, testnet.APIName+":7120", "") // still served while it settles
-	late.Close()
-	eventually(t, "the port to close", func() bool {
+	testkit.Eventually(t, "the port to close", func() bool {
 		c, err := net.Dial("tcp", r.addr)
 		if err == nil {
 			c.Close()
@@ -45,14 +45,13 @@ func drain(t *testing.T, w *world) {
 		return err != nil
 	})
 	for what, c := range map[string]net.Conn{"idle": idle, "silent": silent} {
-		c.SetReadDeadline(time.Now().Add(3 * time.Second)) // long before its own timeout
 		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
 			t.Errorf("the %s connection: %q, %v; want it closed", what, b, err)
 		}
 	}
 	select {
 	case err := <-r.ended:
-		t.Fatalf("the gateway left its work: %v", err)
+		t.Fatalf("Run returned %v, with work left", err)
 	case <-time.After(200 * time.Millisecond):
 	}
 	close(w.origin.hold)
@@ -60,33 +59,52 @@ func drain(t *testing.T, w *world) {
 	if err != nil || resp.StatusCode != 200 || !resp.Close {
 		t.Errorf("the busy request: %v, %v; want 200 and Connection: close", resp, err)
 	}
-	tunnel.Write(make([]byte, half))
+	tunnel.Write(make([]byte, someBytes))
 	tunnel.CloseWrite()
-	if b, err := io.ReadAll(br); err != nil || string(b) != fmt.Sprint("got ", half) {
-		t.Errorf("the tunnel: %q, %v", b, err)
+	if b, err := io.ReadAll(br); err != nil || string(b) != fmt.Sprint("got ", someBytes) {
+		t.Errorf("the tunnel: the target answered %q, %v; want got %d", b, err, someBytes)
 	}
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
 }
 
+func TestDrainSettles(t *testing.T) { eachMode(t, sharedTailnet, drainSettles) }
+
+// drainSettles checks that new connections are served while a drain settles: a
+// client may not know yet that the replica is leaving.
+func drainSettles(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) { c.Drain.Settle = config.Duration(time.Hour) })
+	target := w.countBytes()
+	r.drain()
+	r.flows.says(t, `"msg":"draining`)
+	c, br := r.connectTo(t, target, "late")
+	c.CloseWrite()
+	if b, err := io.ReadAll(br); err != nil || string(b) != "got 4" {
+		t.Errorf("a late tunnel: the target answered %q, %v; want got 4", b, err)
+	}
+	// A second signal ends the drain. The test's cleanup sends it.
+}
+
+func TestDrainCutsLateWork(t *testing.T) { eachMode(t, sharedTailnet, drainCuts) }
+
 func drainCuts(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) { c.Drain.Timeout = config.Duration(200 * time.Millisecond) })
-	countBytes(w, 7121)
-	_, br := r.connectTo(t, testnet.APIName+":7121", "x")
+	target := w.countBytes()
+	_, br := r.connectTo(t, target, "x")
 	// A request that its origin does not answer, half a head, and a client that goes
 	// silent in its handshake, are cut too.
 	head := r.raw(t)
 	io.WriteString(head, "GET http://half.example.com/ HTTP/1.1\r\nHo")
 	asked := make(chan bool)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7122), func(c net.Conn) {
+	silent := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		http.ReadRequest(bufio.NewReader(c))
 		asked <- true
 		io.Copy(io.Discard, c)
 		c.Close()
-	})
+	}))
 	request := r.raw(t)
-	fmt.Fprintf(request, "GET http://%s:7122/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+	fmt.Fprintf(request, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", silent)
 	<-asked
 	socks := r.raw(t)
 	socks.Write([]byte{5, 1, 0})
@@ -113,40 +131,43 @@ func drainCuts(t *testing.T, w *world) {
 		t.Errorf("%d flows were cut, of 4: %s", n, r.flows.all.String())
 	}
 	r.flows.mu.Unlock()
-	if f := r.flows.find(t, ":7122"); f["class"] != "cut" {
+	if f := r.flows.find(t, silent); f["class"] != "cut" {
 		t.Errorf("flow line %v", f)
 	}
-	if f := r.flows.find(t, ":7121"); f["class"] != "cut" || !strings.Contains(f["err"].(string), "drain time is over") {
+	if f := r.flows.find(t, target); f["class"] != "cut" || !strings.Contains(f["err"].(string), "drain time is over") {
 		t.Errorf("flow line %v", f)
 	}
 }
 
-// drainMany holds 500 transfers through a drain: those that end within its time
-// end well, and then the others are cut and counted. So they are when a second
-// signal comes first, which fewer show as well.
+func TestDrain500Transfers(t *testing.T) { eachMode(t, sharedTailnet, drainMany) }
+
+// drainMany checks transfers that are open when a drain begins: those that end
+// before its end are whole, and then the others are cut and counted. 500 of them
+// show it with a second signal, which comes when the first have ended, however
+// long that takes. A few show it with a drain time, which no machine may miss.
 func drainMany(t *testing.T, w *world) {
 	for _, c := range []transfers{
-		{name: "time_ends", good: 400, late: 100, patience: 15 * time.Second, why: "the drain time is over"},
-		{name: "second_signal", good: 40, late: 10, patience: 5 * time.Minute, signal: true, why: "shutting down at once"},
+		{name: "time_ends", good: 20, late: 10, timeout: 6 * time.Second, why: "the drain time is over"},
+		{name: "second_signal", good: 400, late: 100, timeout: 5 * time.Minute, signal: true, why: "shutting down at once"},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.drain(t, w) })
 	}
 }
 
-// transfers are those that go on when a drain begins.
+// transfers are those that are open when a drain begins.
 type transfers struct {
-	name       string
-	good, late int // that end within the patience, and that don't
-	patience   time.Duration
-	signal     bool   // a second one ends the patience
-	why        string // the late ones are cut
+	name    string
+	good    int // transfers that end before the drain does
+	late    int // transfers that would never end
+	timeout time.Duration
+	signal  bool   // a second signal ends the drain
+	why     string // why the late ones are cut, as their flow lines say
 }
 
 func (c transfers) drain(t *testing.T, w *world) {
 	const size = 16 << 10
-	port := uint16(7270)
 	release := make(chan struct{})
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, port), func(conn net.Conn) {
+	target := w.cloud.Serve(func(conn net.Conn) {
 		defer conn.Close()
 		b := make([]byte, 4)
 		if _, err := io.ReadFull(conn, b); err != nil {
@@ -161,7 +182,7 @@ func (c transfers) drain(t *testing.T, w *world) {
 	})
 	r := w.start(t, func(cfg *config.Config) {
 		withAdmin(cfg)
-		cfg.Drain.Settle, cfg.Drain.Timeout = config.Duration(100*time.Millisecond), config.Duration(c.patience)
+		cfg.Drain.Settle, cfg.Drain.Timeout = config.Duration(100*time.Millisecond), config.Duration(c.timeout)
 		cfg.Dial.Timeout = config.Duration(30 * time.Second)
 	})
 	var ok, cut atomic.Int32
@@ -184,7 +205,7 @@ func (c transfers) drain(t *testing.T, w *world) {
 			conn, br := func() (*net.TCPConn, *bufio.Reader) {
 				defer started.Done() // a failed one, too, or the test would hang
 				defer func() { <-opening }()
-				return r.connectTo(t, netip.AddrPortFrom(testnet.APIAddr, port).String(), what)
+				return r.connectTo(t, target.String(), what)
 			}()
 			conn.SetDeadline(time.Now().Add(2 * time.Minute))
 			b, err := io.ReadAll(br)
@@ -202,7 +223,7 @@ func (c transfers) drain(t *testing.T, w *world) {
 	started.Wait()
 	begin := time.Now()
 	r.drain()
-	eventually(t, "the port to close", func() bool {
+	testkit.Eventually(t, "the port to close", func() bool {
 		conn, err := net.Dial("tcp", r.addr)
 		if err == nil {
 			conn.Close()
@@ -213,7 +234,7 @@ func (c transfers) drain(t *testing.T, w *world) {
 	ended.Wait()
 	took := time.Since(begin)
 	if c.signal {
-		eventually(t, "the good ones to be booked", func() bool { return value(t, r, "pando_tunnels") == float64(c.late) })
+		testkit.Eventually(t, "the good ones to be booked", func() bool { return value(t, r, "pando_tunnels") == float64(c.late) })
 		r.kill()
 	}
 	all.Wait()
@@ -221,7 +242,7 @@ func (c transfers) drain(t *testing.T, w *world) {
 		t.Error(err)
 	}
 	lines := map[string]int{}
-	for _, f := range r.flows.matching(fmt.Sprint(":", port)) {
+	for _, f := range r.flows.matching(target.String()) {
 		lines[f["class"].(string)]++
 		if f["class"] == "cut" && !strings.Contains(fmt.Sprint(f["err"]), c.why) {
 			t.Errorf("flow line %v, want %q", f, c.why)
@@ -236,8 +257,10 @@ func (c transfers) drain(t *testing.T, w *world) {
 	}
 }
 
-// cloudGone runs last: it takes the cloud away, and with it the name and the
-// API, which exist nowhere else.
+func TestCloudGone(t *testing.T) { eachMode(t, ownTailnet, cloudGone) }
+
+// cloudGone takes the cloud away, and with it the names and the API, which exist
+// nowhere else: connections and lookups time out.
 func cloudGone(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		c.Dial.Timeout = config.Duration(2 * time.Second)
@@ -253,13 +276,15 @@ func cloudGone(t *testing.T, w *world) {
 	}
 }
 
-// adminPort: a replica is ready once its tunnels are warm, and no longer when
-// it begins to leave, while it still serves.
+func TestAdminPort(t *testing.T) { userspace(t, sharedTailnet, adminPort) }
+
+// adminPort checks that a replica is ready once its tunnels are warm, and that
+// it is not ready when a drain begins, while it still serves.
 func adminPort(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		c.Listen.Admin = "127.0.0.1:0"
 		c.Listen.Also = []string{"127.0.0.1:0"}
-		c.Drain.Settle = config.Duration(time.Second)
+		c.Drain.Settle = config.Duration(time.Hour) // until the test has looked at it
 	})
 	base := "http://" + r.gw.AdminAddr().String()
 	get := func(path string) (int, string) {
@@ -286,11 +311,12 @@ func adminPort(t *testing.T, w *world) {
 		t.Errorf("the admin port through the proxy:\n%s", out)
 	}
 	r.drain()
-	eventually(t, "not ready", func() bool { code, _ := get("/readyz"); return code == 503 })
+	testkit.Eventually(t, "not ready", func() bool { code, _ := get("/readyz"); return code == 503 })
 	if code, body := get("/readyz?verbose"); code != 503 || !strings.Contains(body, "[-]not-draining failed") || !strings.Contains(body, "[+]tunnels ok") {
 		t.Errorf("while it settles: %d %s", code, body)
 	}
 	w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/") // still served
+	r.kill()
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}

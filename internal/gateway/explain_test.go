@@ -20,6 +20,7 @@ import (
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
 	"github.com/pandoproxy/pando/internal/nstest"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -29,7 +30,7 @@ func (r *replica) explain(t *testing.T, args ...string) (string, int) {
 	t.Helper()
 	var out bytes.Buffer
 	args = append([]string{"explain", "--admin", r.gw.AdminAddr().String()}, args...)
-	ctx := within(t, 90*time.Second)
+	ctx := testkit.Within(t, 90*time.Second)
 	err := cli.Run(ctx, ctx, cli.Env{Args: args, Stdout: &out, Stderr: &out})
 	if err == nil {
 		return out.String(), 0
@@ -57,33 +58,32 @@ func (r *replica) wants(t *testing.T, args []string, code int, words ...string) 
 	}
 }
 
+func TestExplain(t *testing.T) { eachMode(t, ownTailnet, explained) }
+
 // explained: a fault of each class that a target can have is injected, and named.
 func explained(t *testing.T, w *world) {
-	port := func(n uint16, h func(net.Conn)) {
-		addr := netip.AddrPortFrom(testnet.APIAddr, n)
-		w.cloud.Handle(addr, h)
-		t.Cleanup(func() { w.cloud.Handle(addr, nil) })
-	}
+	// serve returns the port of a target, with its colon.
+	serve := func(h func(net.Conn)) string { return fmt.Sprint(":", w.cloud.Serve(h).Port()) }
 	wrong, _, err := testnet.Certificate("other." + testnet.Zone)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port(7300, func(c net.Conn) { // a certificate for somebody else
+	otherName := serve(func(c net.Conn) { // a certificate for somebody else
 		defer c.Close()
 		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}}).Handshake()
 		io.Copy(io.Discard, c)
 	})
-	port(7301, func(c net.Conn) { c.Close() })
-	port(7303, func(c net.Conn) { // wants a client's certificate
+	closes := serve(func(c net.Conn) { c.Close() })
+	wantsCertificate := serve(func(c net.Conn) { // wants a client's certificate
 		defer c.Close()
 		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
 	})
-	port(7304, func(c net.Conn) { // an answer before the answer, and one without an end
+	busy := serve(func(c net.Conn) { // an answer before the answer, and one without an end
 		defer c.Close()
 		io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 		io.Copy(io.Discard, c)
 	})
-	port(7305, func(c net.Conn) { // a head without an end
+	endlessHead := serve(func(c net.Conn) { // a head without an end
 		defer c.Close()
 		for {
 			if _, err := c.Write(bytes.Repeat([]byte("x"), 32<<10)); err != nil {
@@ -91,11 +91,13 @@ func explained(t *testing.T, w *world) {
 			}
 		}
 	})
-	port(7302, func(c net.Conn) { defer c.Close(); io.WriteString(c, "220 mail\r\n"); io.Copy(io.Discard, c) })
+	mail := serve(func(c net.Conn) {
+		defer c.Close()
+		io.WriteString(c, "220 mail\r\n")
+		io.Copy(io.Discard, c)
+	})
 	w.cloud.SetRecord("both."+testnet.Zone, testnet.APIAddr, testnet.APIAddr6)
-	defer w.cloud.SetRecord("both." + testnet.Zone)
 	w.cloud.SetRecord("other."+testnet.Zone, testnet.APIAddr)
-	defer w.cloud.SetRecord("other." + testnet.Zone)
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Policy.Direct = "any"
@@ -114,7 +116,7 @@ func explained(t *testing.T, w *world) {
 		"the name has an owner", "cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct ", "last handshake", testnet.APIAddr.String()+":443 answered",
 		"TLS 1.3, for "+testnet.APIName, "expires 20", ", verified", "HTTP/1.1 200 OK", "No failure.")
 	r.wants(t, []string{api}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
-	eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, ", cached") })
+	testkit.Eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, ", cached") })
 	r.wants(t, []string{"http://typed.example/"}, 0, "from hosts", "hosts: "+testnet.APIAddr.String())
 	r.wants(t, []string{testnet.APIAddr6.String() + ":80"}, 11, "too many colons")
 	r.wants(t, []string{"https:/" + testnet.APIName}, 11, "write a URL such as")
@@ -131,13 +133,13 @@ func explained(t *testing.T, w *world) {
 	r.wants(t, []string{"both." + testnet.Zone + ":80"}, 0, "WARN  policy (address)", testnet.APIAddr.String()+":80 answered")
 	r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "from magicdns", ", peer, direct")
 
-	r.wants(t, []string{"--ca", w.ca(), "https://" + testnet.APIName + ":7300/"}, 21, "class: bad_response", "not verified", "for other."+testnet.Zone)
-	r.wants(t, []string{"https://" + testnet.APIName + ":7301/"}, 20, "class: reset", "FAIL  tls", "load balancer")
-	r.wants(t, []string{"--tls", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  tls", "speaks another protocol")
-	r.wants(t, []string{"--http", testnet.APIName + ":7302"}, 21, "class: bad_response", "FAIL  http")
-	r.wants(t, []string{"--http", testnet.APIName + ":7305"}, 21, "class: bad_response", "head of the answer is larger than 1 MiB")
-	r.wants(t, []string{"https://other." + testnet.Zone + ":7303/"}, 21, "class: bad_response", "the target asks for a client certificate")
-	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + ":7304/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "look at what is marked WARN")
+	r.wants(t, []string{"--ca", w.ca(), "https://" + testnet.APIName + otherName + "/"}, 21, "class: bad_response", "not verified", "for other."+testnet.Zone)
+	r.wants(t, []string{"https://" + testnet.APIName + closes + "/"}, 20, "class: reset", "FAIL  tls", "load balancer")
+	r.wants(t, []string{"--tls", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  tls", "speaks another protocol")
+	r.wants(t, []string{"--http", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  http")
+	r.wants(t, []string{"--http", testnet.APIName + endlessHead}, 21, "class: bad_response", "head of the answer is larger than 1 MiB")
+	r.wants(t, []string{"https://other." + testnet.Zone + wantsCertificate + "/"}, 21, "class: bad_response", "the target asks for a client certificate")
+	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + busy + "/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "look at what is marked WARN")
 	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")
 	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `unknown scheme "ftp"`)
 	r.wants(t, []string{"--client", "me", api}, 11, "write the client's address")
@@ -151,14 +153,14 @@ func explained(t *testing.T, w *world) {
 		r.wants(t, []string{broadcast + ":80"}, 18, "class: unreachable", "is dialled directly", "FAIL  connect")
 	}
 	gone := netip.MustParsePrefix("10.78.0.0/16")
-	node, err := w.net.StartCloud(within(t, 20*time.Second), "vanished", nil)
+	node, err := w.net.StartCloud(testkit.Within(t, 20*time.Second), "vanished", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := w.net.ApproveRoutes("vanished", gone); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the route", func() bool { return r.gw.Node().Routes(netip.MustParseAddr("10.78.0.1")) })
+	testkit.Eventually(t, "the route", func() bool { return r.gw.Node().Routes(netip.MustParseAddr("10.78.0.1")) })
 	node.Close()
 	r.wants(t, []string{"10.78.0.1:80"}, 19, "class: timeout", "FAIL  connect", "subnet router of 10.78.0.0/16", "no handshake yet")
 	if err := w.net.ApproveRoutes("vanished"); err != nil {
@@ -205,6 +207,8 @@ func explainGuards(t *testing.T, r *replica) {
 	}
 }
 
+func TestExplainTheReplica(t *testing.T) { userspace(t, ownTailnet, explainedReplica) }
+
 // explainedReplica: faults of the replica itself, and a replica without any.
 func explainedReplica(t *testing.T, w *world) {
 	target := testnet.APIName + ":80"
@@ -218,17 +222,17 @@ func explainedReplica(t *testing.T, w *world) {
 		if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the key's expiry", func() bool { return !r.gw.Node().Status().KeyExpiry.IsZero() })
+		testkit.Eventually(t, "the key's expiry", func() bool { return !r.gw.Node().Status().KeyExpiry.IsZero() })
 		r.wants(t, nil, 0, "WARN  key", "in 48h")
 		if err := w.net.SendClock("explained", time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the clock", func() bool { return r.gw.Node().Status().ClockAhead != nil })
+		testkit.Eventually(t, "the clock", func() bool { return r.gw.Node().Status().ClockAhead != nil })
 		r.wants(t, nil, 0, "ok    clock", "s of the control server's")
 		if err := w.net.SendClock("explained", time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
+		testkit.Eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
 		r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s behind the control server's")
 	})
 	t.Run("routes_off", func(t *testing.T) {
@@ -267,7 +271,7 @@ func explainedReplica(t *testing.T, w *world) {
 		r.wants(t, []string{"--user", "alice:horse", target}, 0, "is let in")
 		r.wants(t, []string{target}, 0, "WARN  port", "must send a user")
 		r.raw(t)
-		eventually(t, "the only place to be taken", func() bool { return value(t, r, "pando_connections") == 1 })
+		testkit.Eventually(t, "the only place to be taken", func() bool { return value(t, r, "pando_connections") == 1 })
 		r.wants(t, []string{target}, 23, "class: overloaded", "limits.connections")
 		if n := value(t, r, `pando_limit_refusals_total{limit="connections"}`); n != 0 {
 			t.Errorf("explaining counts as %v refusals", n)
@@ -279,7 +283,7 @@ func explainedReplica(t *testing.T, w *world) {
 			c.Drain.Settle = config.Duration(30 * time.Second)
 		})
 		r.drain()
-		eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
+		testkit.Eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
 		r.wants(t, []string{target}, 25, "class: cut", "the replica is shutting down")
 		r.wants(t, nil, 25, "class: cut", "FAIL  not-draining")
 		r.kill()
@@ -287,7 +291,7 @@ func explainedReplica(t *testing.T, w *world) {
 	t.Run("not_on_the_tailnet", func(t *testing.T) {
 		cfg := config.Default()
 		cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
-		cfg.Tailnet.Mode, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = w.mode, w.net.URL(), "tskey-auth-wrong"
+		cfg.Tailnet.Mode, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = string(w.mode), w.net.URL(), "tskey-auth-wrong"
 		cfg.Tailnet.StartTimeout, cfg.Policy.Direct = config.Duration(200*time.Millisecond), "any"
 		gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
 		if err != nil {
@@ -298,7 +302,7 @@ func explainedReplica(t *testing.T, w *world) {
 		go func() { ended <- gw.Run(ctx, ctx) }()
 		r := &replica{gw: gw}
 		r.wants(t, []string{target}, 24, "class: not_ready", "FAIL  tailnet")
-		eventually(t, "the reason", func() bool { out, _ := r.explain(t); return strings.Contains(out, "invalid") })
+		testkit.Eventually(t, "the reason", func() bool { out, _ := r.explain(t); return strings.Contains(out, "invalid") })
 		r.wants(t, nil, 24, "class: not_ready", "FAIL  login", "check the auth key")
 		cancel()
 		if err := <-ended; err != nil {

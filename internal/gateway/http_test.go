@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,8 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
+func TestCurlAbsoluteForm(t *testing.T) { userspace(t, sharedGateway, curlAbsoluteForm) }
+
 func curlAbsoluteForm(t *testing.T, w *world) {
 	out := w.curl(t, "-x", "http://"+w.addr, "http://"+testnet.APIName+"/v1?a=b%20c")
 	if !strings.Contains(out, `"path":"/v1"`) || !strings.Contains(out, `"host":"`+testnet.APIName+`"`) {
@@ -25,15 +26,18 @@ func curlAbsoluteForm(t *testing.T, w *world) {
 	}
 }
 
-// bigFile is larger than all the buffers on its way.
+// bigFile is several times what the buffers on its way hold before they grow, so
+// it has to be streamed.
 func bigFile(t *testing.T, w *world) (path string, data []byte) {
-	data = bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
+	data = bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
 	path = filepath.Join(w.dir, "big")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return path, data
 }
+
+func TestCurlUpload(t *testing.T) { eachMode(t, sharedGateway, curlUpload) }
 
 func curlUpload(t *testing.T, w *world) {
 	path, data := bigFile(t, w)
@@ -43,30 +47,34 @@ func curlUpload(t *testing.T, w *world) {
 		{"-x", "http://" + w.addr, "-p", "-T", path},
 		{"-x", "socks5h://" + w.addr, "-T", path},
 	} {
-		out := w.curl(t, append(args, "http://"+originHost+"/echo")...)
+		out := w.curl(t, append(args, "http://"+w.origin.host+"/echo")...)
 		if out != string(data) {
 			t.Errorf("curl %v: %d bytes came back, want %d", args, len(out), len(data))
 		}
 	}
 }
 
+func TestCurlContinue(t *testing.T) { userspace(t, sharedGateway, curlContinue) }
+
 func curlContinue(t *testing.T, w *world) {
 	path, data := bigFile(t, w)
-	out := w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@"+path, "http://"+originHost+"/echo")
+	out := w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@"+path, "http://"+w.origin.host+"/echo")
 	if !strings.Contains(out, "< HTTP/1.1 100 Continue") || !strings.Contains(out, "< HTTP/1.1 200") {
 		t.Errorf("curl saw no 100 and 200 (%d bytes were to be sent):\n%s", len(data), out)
 	}
 	// And an origin that refuses is heard before the body is sent.
 	start := time.Now()
-	out = w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@"+path, "http://"+originHost+"/early")
+	out = w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@"+path, "http://"+w.origin.host+"/early")
 	if !strings.Contains(out, "< HTTP/1.1 413") || time.Since(start) > 10*time.Second {
 		t.Errorf("after %v:\n%s", time.Since(start), out)
 	}
 }
 
+func TestCurlHead204And304(t *testing.T) { userspace(t, sharedGateway, curlBodiless) }
+
 func curlBodiless(t *testing.T, w *world) {
 	for path, want := range map[string]string{"/echo": "200", "/status/204": "204", "/status/304": "304"} {
-		args := []string{"-i", "-x", "http://" + w.addr, "http://" + originHost + path}
+		args := []string{"-i", "-x", "http://" + w.addr, "http://" + w.origin.host + path}
 		if path == "/echo" {
 			args = append([]string{"-I"}, args...)
 		}
@@ -76,14 +84,16 @@ func curlBodiless(t *testing.T, w *world) {
 	}
 }
 
+func TestCurlHTTP10(t *testing.T) { userspace(t, sharedGateway, curlHTTP10) }
+
 func curlHTTP10(t *testing.T, w *world) {
-	out := w.curl(t, "-0", "-i", "-x", "http://"+w.addr, "http://"+originHost+"/stream")
+	out := w.curl(t, "-0", "-i", "-x", "http://"+w.addr, "http://"+w.origin.host+"/stream")
 	if !strings.HasSuffix(out, "tick 0\ntick 1\ntick 2\n") || strings.Contains(out, "Transfer-Encoding") {
 		t.Errorf("an HTTP/1.0 client got:\n%s", out)
 	}
 	c := w.raw(t)
 	for range 2 { // kept alive on request
-		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", originHost)
+		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", w.origin.host)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil || resp.StatusCode != 200 || resp.Header.Get("Connection") != "keep-alive" {
 			t.Fatalf("%v, %v", resp, err)
@@ -106,6 +116,8 @@ var errorTargets = []struct {
 	{"bad_request", "1.2.3.4.5", "80", 400, "http_request_error", 1},
 }
 
+func TestErrorClassesHTTP(t *testing.T) { userspace(t, sharedGateway, errorClassesHTTP) }
+
 func errorClassesHTTP(t *testing.T, w *world) {
 	for _, e := range errorTargets {
 		if strings.Contains(e.host, " ") {
@@ -127,10 +139,12 @@ func errorClassesHTTP(t *testing.T, w *world) {
 	}
 }
 
+func TestHalfClosePlainHTTP(t *testing.T) { userspace(t, sharedGateway, halfClosePlain) }
+
 // halfClosePlain is what `nc -N` does: the client's end comes with its request.
 func halfClosePlain(t *testing.T, w *world) {
 	c := w.raw(t)
-	fmt.Fprintf(c, "GET http://%s/stream HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	fmt.Fprintf(c, "GET http://%s/stream HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)
 	c.CloseWrite()
 	b, err := io.ReadAll(c)
 	if err != nil || !strings.Contains(string(b), "tick 2") {
@@ -138,17 +152,19 @@ func halfClosePlain(t *testing.T, w *world) {
 	}
 }
 
+func TestHopByHop(t *testing.T) { userspace(t, sharedGateway, hopByHop) }
+
 func hopByHop(t *testing.T, w *world) {
 	c := w.raw(t)
 	fmt.Fprintf(c, "GET http://%s/headers HTTP/1.1\r\nHost: other.example\r\nConnection: close, X-Drop, keep-alive\r\nX-Drop: 1\r\nX-Keep: 2\r\n"+
-		"Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nKeep-Alive: 5\r\nTE: trailers, gzip\r\nUpgrade: foo\r\nVia: 1.0 before\r\n\r\n", originHost)
+		"Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nKeep-Alive: 5\r\nTE: trailers, gzip\r\nUpgrade: foo\r\nVia: 1.0 before\r\n\r\n", w.origin.host)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b, _ := io.ReadAll(resp.Body)
 	got := string(b)
-	for _, want := range []string{"Host: " + originHost + "\n", "X-Keep: 2\r\n", "Via: 1.0 before, 1.1 gateway\r\n", "Te: trailers\r\n"} {
+	for _, want := range []string{"Host: " + w.origin.host + "\n", "X-Keep: 2\r\n", "Via: 1.0 before, 1.1 gateway\r\n", "Te: trailers\r\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the origin did not see %q", want)
 		}
@@ -166,13 +182,15 @@ func hopByHop(t *testing.T, w *world) {
 	}
 }
 
+func TestKeepAliveAndOriginPool(t *testing.T) { userspace(t, sharedGateway, keepAlive) }
+
 func keepAlive(t *testing.T, w *world) {
 	c := w.raw(t)
 	br := bufio.NewReader(c)
 	before := w.origin.connections()
 	for i := range 20 {
 		body := strings.Repeat("b", i*1000)
-		fmt.Fprintf(c, "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", originHost, len(body), body)
+		fmt.Fprintf(c, "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", w.origin.host, len(body), body)
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -186,7 +204,7 @@ func keepAlive(t *testing.T, w *world) {
 	}
 	// Pipelined requests are answered in order.
 	for i := range 5 {
-		fmt.Fprintf(c, "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%d", originHost, i)
+		fmt.Fprintf(c, "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%d", w.origin.host, i)
 	}
 	for i := range 5 {
 		resp, err := http.ReadResponse(br, nil)
@@ -199,21 +217,23 @@ func keepAlive(t *testing.T, w *world) {
 	}
 }
 
+func TestStaleOriginConnection(t *testing.T) { userspace(t, sharedGateway, staleOrigin) }
+
 // staleOrigin: an origin closes a pooled connection; the next request must not
 // notice.
 func staleOrigin(t *testing.T, w *world) {
 	var served int
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7107), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		served++
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") // keeps alive, and then doesn't
 		}
-	})
+	}))
 	c := w.raw(t)
 	br := bufio.NewReader(c)
 	for i := range 3 {
-		fmt.Fprintf(c, "POST http://%s:7107/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", testnet.APIName)
+		fmt.Fprintf(c, "POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", target)
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil || resp.StatusCode != 200 {
 			t.Fatalf("request %d: %v, %v", i, resp, err)
@@ -223,10 +243,12 @@ func staleOrigin(t *testing.T, w *world) {
 	}
 }
 
+func TestChunkedAndTrailers(t *testing.T) { userspace(t, sharedGateway, trailers) }
+
 func trailers(t *testing.T, w *world) {
 	c := w.raw(t)
 	fmt.Fprintf(c, "POST http://%s/trailers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Request-Sum\r\n\r\n"+
-		"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Request-Sum: eleven\r\n\r\n", originHost)
+		"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Request-Sum: eleven\r\n\r\n", w.origin.host)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -239,10 +261,12 @@ func trailers(t *testing.T, w *world) {
 	}
 }
 
+func TestEarlyResponse(t *testing.T) { userspace(t, sharedGateway, earlyResponse) }
+
 // earlyResponse: the origin answers while the body is still coming.
 func earlyResponse(t *testing.T, w *world) {
 	c := w.raw(t)
-	fmt.Fprintf(c, "POST http://%s/early HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nsome", originHost)
+	fmt.Fprintf(c, "POST http://%s/early HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nsome", w.origin.host)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Fatalf("%v, %v", resp, err)
@@ -255,10 +279,12 @@ func earlyResponse(t *testing.T, w *world) {
 	}
 }
 
+func TestStreamsAsItComes(t *testing.T) { userspace(t, sharedGateway, streams) }
+
 // streams: the origin goes on only when the client has its first line.
 func streams(t *testing.T, w *world) {
 	c := w.raw(t)
-	fmt.Fprintf(c, "GET http://%s/gated HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	fmt.Fprintf(c, "GET http://%s/gated HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -274,32 +300,34 @@ func streams(t *testing.T, w *world) {
 	}
 }
 
+func TestTruncatedResponse(t *testing.T) { userspace(t, sharedGateway, truncatedResponse) }
+
 func truncatedResponse(t *testing.T, w *world) {
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7108), func(c net.Conn) {
-		defer c.Close()
-		http.ReadRequest(bufio.NewReader(c))
-		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this")
-	})
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7109), func(c net.Conn) {
-		defer c.Close()
-		http.ReadRequest(bufio.NewReader(c))
-		io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n")
-	})
-	for _, port := range []int{7108, 7109} {
+	for framing, response := range map[string]string{
+		"length": "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this",
+		"chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n",
+	} {
+		target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
+			defer c.Close()
+			http.ReadRequest(bufio.NewReader(c))
+			io.WriteString(c, response)
+		}))
 		c := w.raw(t)
-		fmt.Fprintf(c, "GET http://%s:%d/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName, port)
+		fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", target)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err == nil {
 			_, err = io.ReadAll(resp.Body)
 		}
 		if err == nil {
-			t.Errorf("port %d: a truncated response came through as a whole one", port)
+			t.Errorf("%s: a truncated response came through as a whole one", framing)
 		}
-		if f := w.flows.find(t, fmt.Sprint(":", port)); f["class"] != "reset" {
-			t.Errorf("flow line %v", f)
+		if f := w.flows.find(t, target); f["class"] != "reset" {
+			t.Errorf("%s: flow line %v, want class reset", framing, f)
 		}
 	}
 }
+
+func TestBadRequests(t *testing.T) { userspace(t, sharedGateway, badRequests) }
 
 func badRequests(t *testing.T, w *world) {
 	for name, c := range map[string]struct {
@@ -307,25 +335,25 @@ func badRequests(t *testing.T, w *world) {
 		status        int
 	}{
 		"origin_form":    {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "this port is a proxy", 400},
-		"https":          {"GET https://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "use CONNECT", 400},
-		"ftp":            {"GET ftp://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "only http", 400},
+		"https":          {"GET https://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "need CONNECT", 400},
+		"ftp":            {"GET ftp://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "must begin with http://", 400},
 		"userinfo":       {"GET http://a:b@" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "user name", 400},
 		"connect_noport": {"CONNECT " + testnet.APIName + " HTTP/1.1\r\nHost: x\r\n\r\n", "host:port", 400},
 		"port_0":         {"CONNECT " + testnet.APIName + ":0 HTTP/1.1\r\nHost: x\r\n\r\n", "host:port", 400},
 		"port_99999":     {"GET http://" + testnet.APIName + ":99999/ HTTP/1.1\r\nHost: x\r\n\r\n", "1 to 65535", 400},
 		"garbage":        {"HELLO\r\n\r\n", "could not be understood", 400},
-		"header":         {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n", "well-formed", 400},
-		"no_host":        {"GET http://" + originHost + "/ HTTP/1.1\r\n\r\n", "needs a Host", 400},
-		"two_hosts":      {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n", "could not be understood", 400},
-		"both_framings":  {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "not both", 400},
-		"chunked_http10": {"POST http://" + originHost + "/echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0", 400},
-		"bad_escape":     {"GET http://" + originHost + "/%zz HTTP/1.1\r\nHost: x\r\n\r\n", "could not be understood", 400},
+		"header":         {"GET http://" + w.origin.host + "/ HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n", "well-formed", 400},
+		"no_host":        {"GET http://" + w.origin.host + "/ HTTP/1.1\r\n\r\n", "needs a Host", 400},
+		"two_hosts":      {"GET http://" + w.origin.host + "/ HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n", "could not be understood", 400},
+		"both_framings":  {"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "not both", 400},
+		"chunked_http10": {"POST http://" + w.origin.host + "/echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0", 400},
+		"bad_escape":     {"GET http://" + w.origin.host + "/%zz HTTP/1.1\r\nHost: x\r\n\r\n", "could not be understood", 400},
 		"bad_port":       {"GET http://" + testnet.APIName + ":abc/ HTTP/1.1\r\nHost: x\r\n\r\n", "could not be understood", 400},
 		"bad_connect":    {"CONNECT foo:bar HTTP/1.1\r\nHost: x\r\n\r\n", "could not be understood", 400},
-		"space_length":   {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length : 60\r\n\r\n", "without a space", 400},
-		"space_encoding": {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n", "without a space", 400},
-		"two_lengths":    {"POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "could not be understood", 400},
-		"huge_header":    {"GET http://" + originHost + "/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "larger than this gateway accepts", 431},
+		"space_length":   {"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length : 60\r\n\r\n", "without a space", 400},
+		"space_encoding": {"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n", "without a space", 400},
+		"two_lengths":    {"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "could not be understood", 400},
+		"huge_header":    {"GET http://" + w.origin.host + "/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "larger than this gateway accepts", 431},
 	} {
 		conn := w.raw(t)
 		io.WriteString(conn, c.request)
@@ -343,7 +371,7 @@ func badRequests(t *testing.T, w *world) {
 	conn := w.raw(t)
 	br := bufio.NewReader(conn)
 	for range 2 {
-		fmt.Fprintf(conn, "\r\nPOST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok", originHost)
+		fmt.Fprintf(conn, "\r\nPOST http://%s/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok", w.origin.host)
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -354,18 +382,21 @@ func badRequests(t *testing.T, w *world) {
 	}
 }
 
-// replay: an origin that closes a pooled connection just as the next request
-// arrives has not seen it. What may be sent again is, once.
+func TestReplayAfterALostRace(t *testing.T) { userspace(t, sharedGateway, replay) }
+
+// replay checks an origin that closes a pooled connection just as the next
+// request arrives. It has not seen that request, which is sent again, once, if
+// its method allows that.
 func replay(t *testing.T, w *world) {
-	for port, c := range map[uint16]struct {
+	for _, c := range []struct {
 		request string
 		status  int
 	}{
-		7141: {"GET http://%s:7141/ HTTP/1.1\r\nHost: x\r\n\r\n", 200},
-		7143: {"POST http://%s:7143/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 502},
+		{"GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+		{"POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 502},
 	} {
 		var conns atomic.Int32
-		w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, port), func(c net.Conn) {
+		target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 			defer c.Close()
 			br := bufio.NewReader(c)
 			first := conns.Add(1) == 1
@@ -377,11 +408,11 @@ func replay(t *testing.T, w *world) {
 				io.Copy(io.Discard, req.Body)
 				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			}
-		})
+		}))
 		conn := w.raw(t)
 		br := bufio.NewReader(conn)
 		for i, want := range []int{200, c.status} {
-			fmt.Fprintf(conn, c.request, testnet.APIName)
+			fmt.Fprintf(conn, c.request, target)
 			resp, err := http.ReadResponse(br, nil)
 			if err != nil || resp.StatusCode != want {
 				t.Fatalf("%.4s request %d: %v, %v; want %d", c.request, i, resp, err, want)
@@ -391,14 +422,17 @@ func replay(t *testing.T, w *world) {
 	}
 }
 
-// badResponses: what is no HTTP is said to be none, and not to be a close.
+func TestBadResponses(t *testing.T) { userspace(t, sharedGateway, badResponses) }
+
+// badResponses checks that an answer which is not HTTP has class bad_response,
+// and a connection that ends too early has class reset.
 func badResponses(t *testing.T, w *world) {
 	answer := make(chan string, 1)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7142), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		http.ReadRequest(bufio.NewReader(c))
 		io.WriteString(c, <-answer)
-	})
+	}))
 	for text, class := range map[string]string{
 		"HELLO\r\n\r\n": "bad_response",
 		"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n": "bad_response",
@@ -407,7 +441,7 @@ func badResponses(t *testing.T, w *world) {
 	} {
 		c := w.raw(t)
 		answer <- text
-		fmt.Fprintf(c, "POST http://%s:7142/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", testnet.APIName)
+		fmt.Fprintf(c, "POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", target)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil || resp.StatusCode != 502 || !strings.Contains(resp.Header.Get("Proxy-Status"), class) {
 			t.Errorf("%q: %v, %v; want 502 and %s", text, resp, err, class)
@@ -415,14 +449,17 @@ func badResponses(t *testing.T, w *world) {
 	}
 }
 
-// A request body that breaks off is the client's mistake, and says so.
+func TestBrokenRequestBody(t *testing.T) { userspace(t, sharedGateway, brokenBody) }
+
+// brokenBody checks that a request body which breaks off is the client's
+// mistake.
 func brokenBody(t *testing.T, w *world) {
 	for name, request := range map[string]string{
 		"chunk":  "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nxx",
 		"length": "POST http://%s/trailers HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc",
 	} {
 		c := w.raw(t)
-		fmt.Fprintf(c, request, originHost)
+		fmt.Fprintf(c, request, w.origin.host)
 		c.CloseWrite()
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil || resp.StatusCode != 400 || !resp.Close {
@@ -431,9 +468,12 @@ func brokenBody(t *testing.T, w *world) {
 	}
 }
 
-// A response head without end must not fill the memory.
+func TestHugeResponseHead(t *testing.T) { userspace(t, sharedGateway, hugeResponseHead) }
+
+// hugeResponseHead checks that a response head without an end does not fill the
+// memory.
 func hugeResponseHead(t *testing.T, w *world) {
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7111), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		http.ReadRequest(bufio.NewReader(c))
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n")
@@ -443,20 +483,24 @@ func hugeResponseHead(t *testing.T, w *world) {
 				return
 			}
 		}
-	})
+	}))
 	c := w.raw(t)
-	fmt.Fprintf(c, "GET http://%s:7111/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", target)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != 502 {
 		t.Errorf("%v, %v; want 502", resp, err)
 	}
 }
 
-// connectionAuth: an origin that authenticates connections (NTLM) must not see
-// a second client on the first one's.
+func TestConnectionAuthenticationIsNotShared(t *testing.T) {
+	userspace(t, sharedGateway, connectionAuth)
+}
+
+// connectionAuth checks that an origin which authenticates connections (NTLM)
+// sees each client on a connection of its own.
 func connectionAuth(t *testing.T, w *world) {
 	conns := make(chan net.Conn, 4)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7112), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		conns <- c
 		defer c.Close()
 		br := bufio.NewReader(c)
@@ -466,10 +510,10 @@ func connectionAuth(t *testing.T, w *world) {
 			}
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
-	})
+	}))
 	for _, authorization := range []string{"Authorization: NTLM TlRMTVNTUAAB\r\n", ""} {
 		c := w.raw(t)
-		fmt.Fprintf(c, "GET http://%s:7112/ HTTP/1.1\r\nHost: x\r\n%s\r\n", testnet.APIName, authorization)
+		fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n%s\r\n", target, authorization)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil || resp.StatusCode != 200 {
 			t.Fatalf("%v, %v", resp, err)
@@ -477,6 +521,6 @@ func connectionAuth(t *testing.T, w *world) {
 		io.ReadAll(resp.Body)
 	}
 	if n := len(conns); n != 2 {
-		t.Errorf("two clients shared %d connection to the origin", n)
+		t.Errorf("two clients had %d connections to the origin, want 2", n)
 	}
 }

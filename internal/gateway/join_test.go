@@ -19,6 +19,7 @@ import (
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
 	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -26,9 +27,9 @@ import (
 // mode.
 func newTailnet(t *testing.T) *world {
 	t.Helper()
-	w := &world{mode: "userspace", dir: t.TempDir()}
+	w := &world{mode: tailnet.Userspace, dir: t.TempDir()}
 	var err error
-	if w.net, err = testnet.Start(within(t, 60*time.Second), nil); err != nil {
+	if w.net, err = testnet.Start(testkit.Within(t, 60*time.Second), nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.net.Close() })
@@ -155,7 +156,7 @@ func TestEarlyConnection(t *testing.T) {
 	if err := w.net.StartControl(); err != nil {
 		t.Fatal(err)
 	}
-	cloud, err := w.net.StartCloud(within(t, 30*time.Second), "cloud", nil)
+	cloud, err := w.net.StartCloud(testkit.Within(t, 30*time.Second), "cloud", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +175,8 @@ func TestEarlyConnection(t *testing.T) {
 	if resp, err = http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
 		t.Errorf("through the tunnel: %v, %v", resp, err)
 	}
-	eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
-	eventually(t, "the metrics to say so", func() bool { // the state of the tailnet may be a second old
+	testkit.Eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
+	testkit.Eventually(t, "the metrics to say so", func() bool { // the state of the tailnet may be a second old
 		m := scrape(t, r)
 		return m["pando_tailnet_up"] == 1 && m["pando_ready"] == 1
 	})
@@ -210,7 +211,7 @@ func TestAdvertisedRoute(t *testing.T) {
 	w.start(t, func(c *config.Config) {
 		c.Tailnet.Hostname, c.Tailnet.AdvertiseRoutes = "router", stock.Tailnet.AdvertiseRoutes
 	})
-	eventually(t, "the route on the control server", func() bool {
+	testkit.Eventually(t, "the route on the control server", func() bool {
 		return slices.Equal(w.device(t, "router").Routes, []netip.Prefix{route})
 	})
 	if err := w.net.ApproveRoutes("router", route); err != nil {
@@ -221,11 +222,11 @@ func TestAdvertisedRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer peer.Close()
-	if err := peer.Wait(within(t, 30*time.Second)); err != nil {
+	if err := peer.Wait(testkit.Within(t, 30*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the route at the peer", func() bool { return peer.Routes(addr) })
-	c, err := peer.DialTCP(within(t, 20*time.Second), ln.Addr().(*net.TCPAddr).AddrPort())
+	testkit.Eventually(t, "the route at the peer", func() bool { return peer.Routes(addr) })
+	c, err := peer.DialTCP(testkit.Within(t, 20*time.Second), ln.Addr().(*net.TCPAddr).AddrPort())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
+func TestIPv6OnlyName(t *testing.T) { eachMode(t, sharedGateway, ipv6Only) }
+
 func ipv6Only(t *testing.T, w *world) {
 	out := w.curl(t, "-x", "http://"+w.addr, "http://v6only."+testnet.Zone+"/six")
 	if !strings.Contains(out, `"path":"/six"`) {
@@ -25,6 +27,8 @@ func ipv6Only(t *testing.T, w *world) {
 		t.Errorf("flow line %v", f)
 	}
 }
+
+func TestMagicDNSName(t *testing.T) { eachMode(t, sharedGateway, magicDNSName) }
 
 // magicDNSName reaches the cloud node itself, by its short and its whole name.
 func magicDNSName(t *testing.T, w *world) {
@@ -44,6 +48,8 @@ func magicDNSName(t *testing.T, w *world) {
 		}
 	}
 }
+
+func TestForbiddenSpellings(t *testing.T) { userspace(t, sharedGateway, forbiddenSpellings) }
 
 func forbiddenSpellings(t *testing.T, w *world) {
 	w.cloud.SetRecord("evil."+testnet.Zone, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("169.254.169.254"))
@@ -66,14 +72,18 @@ func forbiddenSpellings(t *testing.T, w *world) {
 	}
 }
 
+func TestLoop(t *testing.T) { userspace(t, sharedGateway, loop) }
+
 func loop(t *testing.T, w *world) {
 	c := w.raw(t)
-	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\nVia: 1.1 a, 1.1 gateway\r\n\r\n", originHost)
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\nVia: 1.1 a, 1.1 gateway\r\n\r\n", w.origin.host)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != 502 || !strings.Contains(resp.Header.Get("Proxy-Status"), "proxy_loop_detected") {
 		t.Errorf("%v, %v", resp, err)
 	}
 }
+
+func TestOtherProtocols(t *testing.T) { userspace(t, sharedGateway, otherProtocols) }
 
 func otherProtocols(t *testing.T, w *world) {
 	c := w.raw(t)
@@ -84,12 +94,14 @@ func otherProtocols(t *testing.T, w *world) {
 	expect(t, c, []byte{0, 0x5b}) // SOCKS4: rejected
 }
 
+func TestOneLinePerFlow(t *testing.T) { userspace(t, sharedTailnet, oneLinePerFlow) }
+
 func oneLinePerFlow(t *testing.T, w *world) {
 	r := w.start(t, nil)
 	c := r.raw(t)
 	br := bufio.NewReader(c)
 	for range 3 {
-		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -107,6 +119,8 @@ func oneLinePerFlow(t *testing.T, w *world) {
 		t.Errorf("3 requests and 2 tunnels made %d lines, want 5", n)
 	}
 }
+
+func TestPolicyRules(t *testing.T) { userspace(t, sharedTailnet, policyRules) }
 
 func policyRules(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
@@ -134,6 +148,8 @@ func policyRules(t *testing.T, w *world) {
 	}
 }
 
+func TestPolicyShortName(t *testing.T) { userspace(t, sharedTailnet, policyShortName) }
+
 // A short name is judged by the whole name, too, that a search domain makes of it.
 func policyShortName(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
@@ -145,6 +161,8 @@ func policyShortName(t *testing.T, w *world) {
 		}
 	}
 }
+
+func TestPolicyReport(t *testing.T) { userspace(t, sharedTailnet, policyReport) }
 
 func policyReport(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
@@ -159,6 +177,8 @@ func policyReport(t *testing.T, w *world) {
 		t.Errorf("report mode lets through what is never allowed:\n%s", out)
 	}
 }
+
+func TestPolicyDirectAndOwnListener(t *testing.T) { eachMode(t, sharedTailnet, policyDirect) }
 
 // policyDirect reaches a listener of this host through the host's own network,
 // and never the gateway itself.
@@ -210,6 +230,8 @@ func policyDirect(t *testing.T, w *world) {
 	}
 }
 
+func TestHostTable(t *testing.T) { userspace(t, sharedTailnet, hostTable) }
+
 func hostTable(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		c.Resolve.Hosts = map[string][]string{"api.example.com": {testnet.APIAddr.String()}, "*.apps.example.com": {testnet.APIAddr.String()}}
@@ -223,6 +245,8 @@ func hostTable(t *testing.T, w *world) {
 		t.Errorf("flow line %v", f)
 	}
 }
+
+func TestAuthentication(t *testing.T) { userspace(t, sharedTailnet, authentication) }
 
 func authentication(t *testing.T, w *world) {
 	users := filepath.Join(w.dir, "users")

@@ -6,19 +6,22 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// clientLeaves: a client resets its connection while the origin thinks. The
-// origin hears of it, gets the request no second time, and the flow ends.
+func TestClientThatLeaves(t *testing.T) { userspace(t, sharedGateway, clientLeaves) }
+
+// clientLeaves checks what happens when a client resets its connection before
+// the origin has answered: the origin's connection ends, the request is not sent
+// again, and the flow ends.
 func clientLeaves(t *testing.T, w *world) {
 	asked, left := make(chan string, 9), make(chan error, 9)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7140), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		for br := bufio.NewReader(c); ; {
 			req, err := http.ReadRequest(br)
@@ -34,23 +37,23 @@ func clientLeaves(t *testing.T, w *world) {
 			}
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
-	})
+	}))
 	for _, request := range []string{
-		"POST http://%s:7140/think1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
-		"GET http://%s:7140/think2 HTTP/1.1\r\nHost: x\r\n\r\n",
-		"DELETE http://%s:7140/think3 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST http://%s/think1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+		"GET http://%s/think2 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"DELETE http://%s/think3 HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		c := w.raw(t)
 		br := bufio.NewReader(c)
 		// First one that is answered, so that the second finds a pooled connection.
-		fmt.Fprintf(c, "GET http://%s:7140/ HTTP/1.1\r\nHost: x\r\n\r\n", testnet.APIName)
+		fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", target)
 		if resp, err := http.ReadResponse(br, nil); err != nil {
 			t.Fatal(err)
 		} else {
 			io.ReadAll(resp.Body)
 		}
 		<-asked
-		fmt.Fprintf(c, request, testnet.APIName)
+		fmt.Fprintf(c, request, target)
 		path := <-asked
 		c.SetLinger(0)
 		c.Close()
@@ -59,30 +62,33 @@ func clientLeaves(t *testing.T, w *world) {
 			if err == nil {
 				t.Errorf("%s: the origin got more bytes, want an end", path)
 			}
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%s: the origin was left waiting", path)
+		case <-time.After(patience):
+			t.Fatalf("%s: the origin's connection did not end", path)
 		}
 	}
 	canceled := func() (n int) {
-		for _, f := range w.flows.matching(":7140") {
+		for _, f := range w.flows.matching(target) {
 			if f["class"] == "canceled" && f["status"] == nil {
 				n++
 			}
 		}
 		return n
 	}
-	eventually(t, "three flows that were canceled", func() bool { return canceled() == 3 })
+	testkit.Eventually(t, "three flows that were canceled", func() bool { return canceled() == 3 })
 	if len(asked) > 0 {
 		t.Errorf("the origin was asked once more: %s", <-asked)
 	}
 }
 
-// clientLeavesAtOnce: clients that reset before they are watched, in whatever
-// state. Each gets a line that says so, and nothing stays behind.
+func TestClientThatLeavesAtOnce(t *testing.T) { userspace(t, sharedTailnet, clientLeavesAtOnce) }
+
+// clientLeavesAtOnce checks clients that reset before the gateway watches them,
+// in every state: each has a flow line of class canceled, and nothing is left of
+// it.
 func clientLeavesAtOnce(t *testing.T, w *world) {
 	r := w.start(t, withAdmin)
 	asked, left := make(chan bool), make(chan bool)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7141), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		req, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
@@ -99,30 +105,30 @@ func clientLeavesAtOnce(t *testing.T, w *world) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
 		io.Copy(io.Discard, c)
-	})
+	}))
 	requests := []string{
-		"GET http://%s:7141/upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
-		"GET http://%s:7141/early HTTP/1.1\r\nHost: x\r\n\r\n",
-		"GET http://%s:7141/ HTTP/1.1\r\nHost: x\r\n\r\n",
-		"POST http://%s:7141/body HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
-		"GET http://%s:7141/ HTT",
-		"GET http://%s:7141/ HTTP/1.1\r\nHo",
+		"GET http://%s/upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+		"GET http://%s/early HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST http://%s/body HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+		"GET http://%s/ HTT",
+		"GET http://%s/ HTTP/1.1\r\nHo",
 	}
 	for _, request := range requests {
 		c := r.raw(t)
-		fmt.Fprintf(c, request, testnet.APIName)
+		fmt.Fprintf(c, request, target)
 		whole := strings.Contains(request, "\r\n\r\n")
 		if whole {
 			<-asked
 		} else {
-			eventually(t, "half a head to be read", func() bool { return value(t, r, "pando_connections") == 1 })
+			testkit.Eventually(t, "half a head to be read", func() bool { return value(t, r, "pando_connections") == 1 })
 		}
 		c.SetLinger(0)
 		c.Close()
 		if whole {
 			left <- true
 		}
-		eventually(t, "an end of it", func() bool {
+		testkit.Eventually(t, "an end of it", func() bool {
 			m := scrape(t, r)
 			return m["pando_connections"] == 0 && m[`pando_flows_active{front="http"}`] == 0
 		})

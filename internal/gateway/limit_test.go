@@ -15,21 +15,27 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
+func TestLimits(t *testing.T) { eachMode(t, ownTailnet, limits) }
+
 func limits(t *testing.T, w *world) {
-	silentAddr := netip.AddrPortFrom(testnet.APIAddr, 7210)
-	w.cloud.Handle(silentAddr, func(c net.Conn) { io.Copy(io.Discard, c); c.Close() })
+	silent := w.cloud.Serve(func(c net.Conn) {
+		io.Copy(io.Discard, c)
+		c.Close()
+	})
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Limits = config.Limits{Connections: 3, PerClient: 2, Dials: 1}
 	})
-	open := func() net.Conn { c, _ := r.connectTo(t, silentAddr.String(), ""); return c }
+	open := func() net.Conn { c, _ := r.connectTo(t, silent.String(), ""); return c }
 	first, second := open(), open()
 	// The third of this client: in HTTP, whatever it asks, and in SOCKS5.
 	c := r.raw(t)
-	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", silentAddr)
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", silent)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(resp.Header.Get("Proxy-Status"), "error=connection_limit_reached") {
 		t.Errorf("the third connection: %v, %v", resp, err)
@@ -37,10 +43,9 @@ func limits(t *testing.T, w *world) {
 	c = r.raw(t)
 	c.Write([]byte{5, 1, 0})
 	expect(t, c, []byte{5, 0, 5, 1, 0, 1, 0, 0, 0, 0, 0, 0})
-	if c.CloseWrite(); true {
-		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
-			t.Errorf("SOCKS5, after the reply: %q, %v", b, err)
-		}
+	c.CloseWrite()
+	if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+		t.Errorf("SOCKS5, after the reply: %q, %v; want the end", b, err)
 	}
 	// Another client is not concerned, until there is no room at all.
 	other := func() net.Conn {
@@ -50,11 +55,11 @@ func limits(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		return c
 	}
 	ask := func(c net.Conn) int {
-		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", silentAddr)
+		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", silent)
 		resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "CONNECT"})
 		if err != nil {
 			t.Fatal(err)
@@ -70,29 +75,31 @@ func limits(t *testing.T, w *world) {
 	}
 	// Who leaves makes room.
 	first.Close()
-	eventually(t, "room for one", func() bool { return value(t, r, "pando_connections") == 2 })
+	testkit.Eventually(t, "room for one", func() bool { return value(t, r, "pando_connections") == 2 })
 	first = open()
 	first.Close()
 	second.Close()
-	eventually(t, "room for two", func() bool { return value(t, r, "pando_connections") == 1 })
+	testkit.Eventually(t, "room for two", func() bool { return value(t, r, "pando_connections") == 1 })
 
 	// One dial at a time: a second one is told to come again.
 	fmt.Fprintf(r.raw(t), "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", w.nobody(t, r))
-	eventually(t, "a dial", func() bool { return value(t, r, "pando_dials") == 1 })
+	testkit.Eventually(t, "a dial", func() bool { return value(t, r, "pando_dials") == 1 })
 	if code := ask(other()); code != 503 {
 		t.Errorf("a second dial: %d", code)
 	}
-	if f := r.flows.find(t, silentAddr.String()); f["class"] != "ok" && f["class"] != "canceled" {
+	if f := r.flows.find(t, silent.String()); f["class"] != "ok" && f["class"] != "canceled" {
 		t.Errorf("flow line %v", f)
 	}
 }
 
+func TestTransparentLimits(t *testing.T) { userspace(t, sharedTailnet, transparentLimits) }
+
 // transparentLimits: clients that know of no proxy are counted and turned away,
 // each in its own protocol.
 func transparentLimits(t *testing.T, w *world) {
-	o := newOrigin(t, w.cloud.Listen(netip.AddrPortFrom(testnet.APIAddr, 7211)))
-	const host = testnet.APIName + ":7211"
-	f, pipe := newFronts(t), countBytes(w, 7212)
+	o, host := w.origin, w.origin.host
+	f := newFronts(t)
+	pipe := w.countBytes()
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		f.serve(c, pipe)
@@ -107,7 +114,7 @@ func transparentLimits(t *testing.T, w *world) {
 	tunnel := dialPort(t, f.forward)
 	moves := func(what string, want map[string]float64) {
 		t.Helper()
-		eventually(t, what, func() bool {
+		testkit.Eventually(t, what, func() bool {
 			m := scrape(t, r)
 			for name, v := range want {
 				if m[name] != v {
@@ -163,11 +170,12 @@ func transparentLimits(t *testing.T, w *world) {
 	again.answer(t, 200)
 }
 
-// nobody returns an address that a peer carries and where nothing answers.
+// nobody returns an address that a peer carries and where nothing answers. It
+// needs a tailnet of the test's own.
 func (w *world) nobody(t *testing.T, r *replica) netip.AddrPort {
 	t.Helper()
-	name := fmt.Sprintf("gone-%d", len(w.net.Devices())) // devices are never forgotten here
-	gone, err := w.net.StartCloud(within(t, 20*time.Second), name, nil)
+	const name = "gone"
+	gone, err := w.net.StartCloud(testkit.Within(t, 20*time.Second), name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,11 +183,13 @@ func (w *world) nobody(t *testing.T, r *replica) netip.AddrPort {
 	if err := w.net.ApproveRoutes(name, netip.MustParsePrefix("10.77.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the route to nobody", func() bool { return r.gw.Node().Routes(dead.Addr()) })
+	testkit.Eventually(t, "the route to nobody", func() bool { return r.gw.Node().Routes(dead.Addr()) })
 	gone.Close()
 	t.Cleanup(func() { w.net.ApproveRoutes(name) }) // it must not be waited for
 	return dead
 }
+
+func TestSlowAndHeavyRequests(t *testing.T) { userspace(t, sharedTailnet, slowAndHeavy) }
 
 // slowAndHeavy: heads and bodies that do not come, or come too big.
 func slowAndHeavy(t *testing.T, w *world) {
@@ -190,12 +200,12 @@ func slowAndHeavy(t *testing.T, w *world) {
 		c.HTTP.MaxHeaderBytes = 4096
 	})
 	for _, c := range []struct{ name, send, want string }{
-		{"head_that_stops", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost", "HTTP/1.1 408 "},
-		{"body_that_stops", "POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc", "HTTP/1.1 408 "},
-		{"chunk_that_stops", "POST http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "HTTP/1.1 408 "},
-		{"many_fields", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 20) + "\r\n", "HTTP/1.1 431 "},
-		{"as_many_as_may", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 18) + "Connection: close\r\n\r\n", "HTTP/1.1 200 "},
-		{"large_fields", "GET http://" + originHost + "/echo HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("b", 5000) + "\r\n\r\n", "HTTP/1.1 431 "},
+		{"head_that_stops", "GET http://" + w.origin.host + "/echo HTTP/1.1\r\nHost", "HTTP/1.1 408 "},
+		{"body_that_stops", "POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc", "HTTP/1.1 408 "},
+		{"chunk_that_stops", "POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "HTTP/1.1 408 "},
+		{"many_fields", "GET http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 20) + "\r\n", "HTTP/1.1 431 "},
+		{"as_many_as_may", "GET http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 18) + "Connection: close\r\n\r\n", "HTTP/1.1 200 "},
+		{"large_fields", "GET http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("b", 5000) + "\r\n\r\n", "HTTP/1.1 431 "},
 	} {
 		begin := time.Now()
 		conn := r.raw(t)
@@ -209,17 +219,21 @@ func slowAndHeavy(t *testing.T, w *world) {
 			t.Errorf("%s took %v", c.name, took)
 		}
 	}
-	if f := r.flows.matching(originHost); len(f) != 3 { // the others asked for nothing that could be read
+	if f := r.flows.matching(w.origin.host); len(f) != 3 { // the others asked for nothing that could be read
 		t.Errorf("flow lines %v", f)
 	}
 }
 
+func TestIdleTunnel(t *testing.T) { userspace(t, sharedTailnet, idleTunnel) }
+
 func idleTunnel(t *testing.T, w *world) {
-	countBytes(w, 7220)
-	r := w.start(t, func(c *config.Config) { c.Tunnel.IdleTimeout = config.Duration(400 * time.Millisecond) })
+	target := w.countBytes()
+	// A busy machine may stop a client that is at work, for less than this.
+	const idleTimeout = 2 * time.Second
+	r := w.start(t, func(c *config.Config) { c.Tunnel.IdleTimeout = config.Duration(idleTimeout) })
 	begin := time.Now()
-	busy, br := r.connectTo(t, testnet.APIName+":7220", "")
-	_, idle := r.connectTo(t, testnet.APIName+":7220", "x")
+	busy, br := r.connectTo(t, target, "")
+	_, idle := r.connectTo(t, target, "x")
 	gone := make(chan error, 1)
 	go func() { _, err := io.ReadAll(idle); gone <- err }()
 	for len(gone) == 0 {
@@ -227,81 +241,79 @@ func idleTunnel(t *testing.T, w *world) {
 			t.Fatalf("the busy one: %v", err)
 		}
 		time.Sleep(20 * time.Millisecond) // the pace of what is busy
-		if time.Since(begin) > 15*time.Second {
-			t.Fatal("the idle tunnel lives")
+		if time.Since(begin) > patience {
+			t.Fatal("the idle tunnel did not end")
 		}
 	}
 	if err := <-gone; err == nil {
 		t.Error("the idle one ended cleanly")
 	}
-	if f := r.flows.find(t, ":7220"); f["class"] != "idle" || !strings.Contains(f["hint"].(string), "tunnel.idleTimeout") {
+	if f := r.flows.find(t, target); f["class"] != "idle" || !strings.Contains(f["hint"].(string), "tunnel.idleTimeout") {
 		t.Errorf("flow line %v", f)
 	}
 	busy.CloseWrite()
 	if _, err := io.ReadAll(br); err != nil {
 		t.Errorf("the busy one: %v", err)
 	}
-	// An upload that goes on is not idle, though its origin says nothing.
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7221), func(c net.Conn) {
+	// A slow upload is not idle, though its origin sends nothing.
+	origin := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		if req, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			n, _ := io.Copy(io.Discard, req.Body)
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%d", n)
 		}
-	})
+	}))
 	upload := r.raw(t)
-	fmt.Fprintf(upload, "POST http://%s:7221/ HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nConnection: close\r\n\r\n", testnet.APIName)
+	fmt.Fprintf(upload, "POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nConnection: close\r\n\r\n", origin)
 	for range 20 {
 		io.WriteString(upload, "x")
-		time.Sleep(50 * time.Millisecond) // the pace of a slow upload
+		time.Sleep(idleTimeout * 3 / 2 / 20) // the pace of a slow upload
 	}
 	if b, err := io.ReadAll(upload); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200 ") || !strings.Contains(string(b), "\r\n20\r\n") {
-		t.Errorf("a slow upload: %q, %v", b, err)
+		t.Errorf("a slow upload got %q, %v; want 200 and 20 bytes counted", b, err)
 	}
 }
 
+func TestIdleTunnelInADrain(t *testing.T) { userspace(t, sharedTailnet, idleInDrain) }
+
 // idleInDrain: a drain waits for no tunnel that has gone idle.
 func idleInDrain(t *testing.T, w *world) {
-	countBytes(w, 7222)
+	target := w.countBytes()
 	r := w.start(t, func(c *config.Config) {
 		c.Tunnel.IdleTimeout = config.Duration(400 * time.Millisecond)
 		c.Drain.Timeout = config.Duration(time.Minute)
 	})
-	r.connectTo(t, testnet.APIName+":7222", "x")
+	r.connectTo(t, target, "x")
 	r.drain()
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
-	if f := r.flows.find(t, ":7222"); f["class"] != "idle" {
+	if f := r.flows.find(t, target); f["class"] != "idle" {
 		t.Errorf("flow line %v", f)
 	}
 }
 
+func TestRouteThatGoesAway(t *testing.T) { eachMode(t, ownTailnet, routeGone) }
+
 // routeGone: a tunnel whose router carries its target no more ends in seconds,
 // and says why.
 func routeGone(t *testing.T, w *world) {
-	countBytes(w, 7230)
+	target := w.countBytes()
 	r := w.start(t, func(c *config.Config) { c.Tunnel.PeerTimeout = config.Duration(4 * time.Second) })
-	tunnel, br := r.connectTo(t, testnet.APIName+":7230", "")
+	tunnel, br := r.connectTo(t, target, "")
 	if err := w.net.ApproveRoutes("cloud"); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := w.net.ApproveRoutes("cloud", testnet.Network, testnet.Network6); err != nil {
-			t.Error(err)
-		}
-		eventually(t, "the route to be back", func() bool { return r.gw.Node().Routes(testnet.APIAddr) })
-	}()
-	eventually(t, "the route to go", func() bool { return !r.gw.Node().Routes(testnet.APIAddr) })
+	testkit.Eventually(t, "the route to go", func() bool { return !r.gw.Node().Routes(testnet.APIAddr) })
 	begin := time.Now()
 	io.WriteString(tunnel, "lost")
 	if _, err := io.ReadAll(br); err == nil {
 		t.Error("it ended cleanly")
 	}
-	f := r.flows.find(t, ":7230")
+	f := r.flows.find(t, target)
 	t.Logf("ended %v after the route went: %v; %v", time.Since(begin).Round(100*time.Millisecond), f["err"], f["hint"])
 	// The kernel remembers, sometimes, that its route went.
-	if f["class"] != "timeout" && !(w.mode == "kernel" && f["class"] == "unreachable") || !strings.Contains(f["hint"].(string), "no peer routes it any more") || time.Since(begin) > 15*time.Second {
+	if f["class"] != "timeout" && !(w.mode == tailnet.Kernel && f["class"] == "unreachable") || !strings.Contains(f["hint"].(string), "no peer routes it any more") || time.Since(begin) > 15*time.Second {
 		t.Errorf("flow line %v", f)
 	}
 }

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +17,8 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/nstest"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -35,11 +37,11 @@ func TestPostgreSQL(t *testing.T) {
 		t.Skip("SKIPPED, NOT TESTED: PostgreSQL is not installed; make deps, as root on Debian, does it")
 	}
 	bin := filepath.Dir(found[len(found)-1])
-	w := newWorld(t, "userspace", nil)
+	w := ownTailnet(t, tailnet.Userspace)
 	const host = "db." + testnet.Zone
 	w.cloud.SetRecord(host, testnet.APIAddr)
 	server, ca := startPostgres(t, bin, host)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 5432), func(c net.Conn) { // the site's own network
+	target := w.cloud.Serve(func(c net.Conn) { // the site's own network
 		defer c.Close()
 		db, err := net.Dial("tcp", server)
 		if err != nil {
@@ -50,10 +52,12 @@ func TestPostgreSQL(t *testing.T) {
 		io.Copy(c, db)
 	})
 	port := freePorts(t, 1)[0]
-	r := w.start(t, func(c *config.Config) { c.Forward = []config.Pipe{{Listen: port, Target: host + ":5432"}} })
+	r := w.start(t, func(c *config.Config) {
+		c.Forward = []config.Pipe{{Listen: port, Target: fmt.Sprintf("%s:%d", host, target.Port())}}
+	})
 	_, portNumber, _ := net.SplitHostPort(port)
 	psql := func(sslmode string) (string, error) {
-		cmd := exec.CommandContext(within(t, time.Minute), filepath.Join(bin, "psql"), "-X", "-A", "-t", "-c",
+		cmd := exec.CommandContext(testkit.Within(t, time.Minute), filepath.Join(bin, "psql"), "-X", "-A", "-t", "-c",
 			"select count(*), pg_size_pretty(sum(length(repeat('x', 1000)))) from generate_series(1, 100000); select ssl, version from pg_stat_ssl where pid = pg_backend_pid()",
 			"host="+host+" hostaddr=127.0.0.1 port="+portNumber+" user=pando dbname=postgres sslmode="+sslmode+" sslrootcert="+ca)
 		out, err := cmd.CombinedOutput()
@@ -66,14 +70,14 @@ func TestPostgreSQL(t *testing.T) {
 	if out, err := psql("disable"); err == nil || !strings.Contains(out, "no encryption") {
 		t.Errorf("psql without TLS: %v\n%s", err, out)
 	}
-	if f := r.flows.find(t, host+":5432"); f["front"] != "forward" || f["class"] != "ok" || f["source"] != "zone "+testnet.Zone {
+	if f := r.flows.find(t, host); f["front"] != "forward" || f["class"] != "ok" || f["source"] != "zone "+testnet.Zone {
 		t.Errorf("flow line %v", f)
 	}
 }
 
-// startPostgres runs a server on loopback that takes TLS connections alone, with
-// a certificate for host, until the test ends. It returns the server's address
-// and the file of the authority's certificate.
+// startPostgres runs a server on loopback until the test ends. It accepts only
+// TLS connections, and has a certificate for host. startPostgres returns the
+// server's address and the file of the authority's certificate.
 func startPostgres(t *testing.T, bin, host string) (addr, ca string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pando-postgres-") // t.TempDir is closed to others
@@ -139,7 +143,7 @@ func startPostgres(t *testing.T, bin, host string) (addr, ca string) {
 			t.Logf("PostgreSQL's log:\n%s", log.String())
 		}
 	})
-	eventually(t, "PostgreSQL to listen", func() bool {
+	testkit.Eventually(t, "PostgreSQL to listen", func() bool {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			c.Close()

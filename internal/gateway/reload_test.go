@@ -14,6 +14,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -44,6 +45,8 @@ func (m *configMap) write(t *testing.T, text string) {
 	os.Symlink("..data/pando.yaml", m.file()) // it is there but for the first time
 }
 
+func TestReload(t *testing.T) { userspace(t, sharedTailnet, reload) }
+
 func reload(t *testing.T, w *world) {
 	m := &configMap{dir: t.TempDir()}
 	m.write(t, "log: {level: info}\n")
@@ -60,8 +63,7 @@ func reload(t *testing.T, w *world) {
 			return cfg, err
 		}
 	})
-	countBytes(w, 7200)
-	tunnel, br := r.connectTo(t, testnet.APIName+":7200", "")
+	tunnel, br := r.connectTo(t, w.countBytes(), "")
 	get := func(host string) string {
 		return w.curl(t, "-o", "/dev/null", "-w", "%{http_code}", "-x", "http://"+r.addr, "http://"+host+"/")
 	}
@@ -74,7 +76,7 @@ func reload(t *testing.T, w *world) {
 
 	// A host, a rule, limits and the log level, without touching the tunnel.
 	m.write(t, "resolve: {hosts: {new.example.com: [\""+testnet.APIAddr.String()+"\"]}}\npolicy: {rules: [{names: [old.example.com], action: deny}]}\nlimits: {dials: 77}\nlog: {level: debug}\n")
-	eventually(t, "the new host", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 1 })
+	testkit.Eventually(t, "the new host", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 1 })
 	if a, b := get("new.example.com"), get("old.example.com"); a != "200" || b != "403" {
 		t.Errorf("after the change: %s, %s; want 200, 403", a, b)
 	}
@@ -86,14 +88,14 @@ func reload(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	hangup <- nil
-	eventually(t, "the empty file to be refused", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 1 })
+	testkit.Eventually(t, "the empty file to be refused", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 1 })
 	if b := get("old.example.com"); b != "403" {
 		t.Errorf("an empty file took the rules away: %s", b)
 	}
 
 	// A mistake changes nothing, and is to be seen everywhere.
 	m.write(t, "policy: {rules: [{names: [new.example.com], action: perhaps}]}\n")
-	eventually(t, "the mistake", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 2 })
+	testkit.Eventually(t, "the mistake", func() bool { return metric(`pando_config_reloads_total{outcome="failed"}`) == 2 })
 	if a, b := get("new.example.com"), get("old.example.com"); a != "200" || b != "403" {
 		t.Errorf("after a mistake: %s, %s; want 200, 403", a, b)
 	}
@@ -110,7 +112,7 @@ func reload(t *testing.T, w *world) {
 
 	// What wants a restart is named; the rest applies.
 	m.write(t, "drain: {timeout: 99s}\n")
-	eventually(t, "the good file", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 2 })
+	testkit.Eventually(t, "the good file", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 2 })
 	if got := get("new.example.com"); got != "502" {
 		t.Errorf("a host that was taken out: %s", got)
 	}
@@ -121,12 +123,12 @@ func reload(t *testing.T, w *world) {
 		t.Errorf("readyz: %s", body)
 	}
 	hangup <- nil // SIGHUP has the file read even when it did not change
-	eventually(t, "the hangup", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 3 })
+	testkit.Eventually(t, "the hangup", func() bool { return metric(`pando_config_reloads_total{outcome="ok"}`) == 3 })
 
-	tunnel.Write(make([]byte, half))
+	tunnel.Write(make([]byte, someBytes))
 	tunnel.CloseWrite()
-	if b, err := io.ReadAll(br); err != nil || string(b) != fmt.Sprint("got ", half) {
-		t.Errorf("the tunnel: %q, %v", b, err)
+	if b, err := io.ReadAll(br); err != nil || string(b) != fmt.Sprint("got ", someBytes) {
+		t.Errorf("the tunnel: the target answered %q, %v; want got %d", b, err, someBytes)
 	}
 	r.flows.mu.Lock()
 	defer r.flows.mu.Unlock()
@@ -136,6 +138,8 @@ func reload(t *testing.T, w *world) {
 		}
 	}
 }
+
+func TestReloadUsersSamplingAndZones(t *testing.T) { userspace(t, sharedTailnet, reloadMore) }
 
 // reloadMore: the rest of what applies without a restart.
 func reloadMore(t *testing.T, w *world) {
@@ -177,7 +181,7 @@ func reloadMore(t *testing.T, w *world) {
 		return func() bool { return value(t, r, `pando_config_reloads_total{outcome="ok"}`) == n }
 	}
 	write(users, "bob:two\n")
-	eventually(t, "the new users", applied(1))
+	testkit.Eventually(t, "the new users", applied(1))
 	if a, b := get("ann:one", testnet.APIName), get("bob:two", testnet.APIName); a != "407" || b != "200" {
 		t.Errorf("after the change: %s, %s; want 407, 200", a, b)
 	}
@@ -185,10 +189,10 @@ func reloadMore(t *testing.T, w *world) {
 	// whatever happens next has it read again.
 	noFiles.Store(true)
 	write(users, "ann:one\nbob:two\n")
-	eventually(t, "the change that can't be read", func() bool { return value(t, r, `pando_config_reloads_total{outcome="failed"}`) == 1 })
+	testkit.Eventually(t, "the change that can't be read", func() bool { return value(t, r, `pando_config_reloads_total{outcome="failed"}`) == 1 })
 	noFiles.Store(false)
 	write(filepath.Join(dir, "another"), "")
-	eventually(t, "the change to be read again", applied(2))
+	testkit.Eventually(t, "the change to be read again", applied(2))
 	if got := get("ann:one", testnet.APIName); got != "200" {
 		t.Errorf("after the change that could not be read at first: %s", got)
 	}
@@ -199,7 +203,7 @@ func reloadMore(t *testing.T, w *world) {
 		t.Errorf("before its zone: %s", got)
 	}
 	write(file, "log: {sample: 1000}\nresolve: {zones: [{suffix: other.example, servers: ["+testnet.DNSAddr.String()+"]}]}\n")
-	eventually(t, "the zone", applied(3))
+	testkit.Eventually(t, "the zone", applied(3))
 	if got := get("bob:two", other); got != "200" { // what was known of it is forgotten
 		t.Errorf("with its zone: %s", got)
 	}

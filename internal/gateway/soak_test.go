@@ -26,6 +26,8 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -36,18 +38,21 @@ var soakTime = flag.Duration("soak", 5*time.Minute, "how long TestSoak loads the
 // has as many goroutines, files and bytes as at the start, and every failure
 // is explained by a router that was away.
 func TestSoak(t *testing.T) {
-	ctx := within(t, time.Minute)
-	w := &world{mode: "userspace", dir: t.TempDir()}
+	ctx := testkit.Within(t, time.Minute)
+	w := &world{mode: tailnet.Userspace, dir: t.TempDir()}
 	var err error
 	if w.net, err = testnet.Start(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.net.Close() })
 	w.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}})
-	target := netip.AddrPortFrom(testnet.APIAddr, 7777)
+	var target netip.AddrPort // the same for each router
 	startRouter := func() {
-		if w.cloud, err = w.net.StartCloud(within(t, time.Minute), "cloud", nil); err != nil {
+		if w.cloud, err = w.net.StartCloud(testkit.Within(t, time.Minute), "cloud", nil); err != nil {
 			t.Fatal(err)
+		}
+		if !target.IsValid() {
+			target = w.cloud.NewAddr()
 		}
 		w.cloud.Handle(target, func(c net.Conn) {
 			io.Copy(c, c)
@@ -140,7 +145,7 @@ func TestSoak(t *testing.T) {
 			away.Store(true)
 			w.cloud.Close()
 			startRouter()
-			eventually(t, "traffic after a restart of the router", func() bool { return soakHTTP(t.Context(), r.addr) == nil })
+			testkit.Eventually(t, "traffic after a restart of the router", func() bool { return soakHTTP(t.Context(), r.addr) == nil })
 			time.Sleep(time.Second) // for what began while it was away
 			away.Store(false)
 		}
@@ -215,7 +220,7 @@ type state struct {
 func settled(t *testing.T, r *replica) state {
 	t.Helper()
 	http.DefaultClient.CloseIdleConnections()
-	eventually(t, "the gateway to be at rest", func() bool {
+	testkit.Eventually(t, "the gateway to be at rest", func() bool {
 		m := scrape(t, r)
 		return m["pando_connections"] <= 1 && m["pando_tunnels"] == 0
 	})

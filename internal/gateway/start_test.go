@@ -20,6 +20,8 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -98,7 +100,8 @@ func TestSilentAPIServer(t *testing.T) {
 // A resolver of the tailnet that nobody routes (yet) keeps the replica from being
 // ready, but from nothing else.
 func TestRoutesThatComeLate(t *testing.T) {
-	w := newWorld(t, "userspace", map[string][]string{"late.example": {"10.50.0.2"}})
+	t.Parallel()
+	w := tailnetWith(t, tailnet.Userspace, map[string][]string{"late.example": {"10.50.0.2"}})
 	begin := time.Now()
 	r := w.start(t, withAdmin)
 	if out := w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/"); !strings.Contains(out, "private-api") {
@@ -111,5 +114,5 @@ func TestRoutesThatComeLate(t *testing.T) {
 	if err := w.net.ApproveRoutes("cloud", testnet.Network, testnet.Network6, netip.MustParsePrefix("10.50.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
+	testkit.Eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
 }

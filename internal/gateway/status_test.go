@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -59,16 +59,19 @@ func scrape(t *testing.T, r *replica) map[string]float64 {
 	return m
 }
 
+func TestProbeTargets(t *testing.T) { userspace(t, sharedTailnet, probeTargets) }
+
 func probeTargets(t *testing.T, w *world) {
-	target := netip.AddrPortFrom(testnet.APIAddr, 7240)
+	addr := w.cloud.NewAddr()
+	target := testnet.NamePort(addr)
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
-		c.Probe.Targets = []string{testnet.APIName + ":7240"}
+		c.Probe.Targets = []string{target}
 		c.Probe.Interval, c.Probe.Failures = config.Duration(50*time.Millisecond), 3
 		c.Dial.Timeout = config.Duration(time.Second)
 	})
 	ready := func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 }
-	eventually(t, "the log to say that the target never answered", func() bool {
+	testkit.Eventually(t, "the log to say that the target never answered", func() bool {
 		r.flows.mu.Lock()
 		defer r.flows.mu.Unlock()
 		return strings.Contains(r.flows.all.String(), "probe target does not answer")
@@ -76,27 +79,29 @@ func probeTargets(t *testing.T, w *world) {
 	if ready() {
 		t.Error("ready, and its target does not answer")
 	}
-	w.cloud.Handle(target, func(c net.Conn) { c.Close() })
-	eventually(t, "the target to answer", ready)
-	w.cloud.Handle(target, nil) // refused from now on
-	eventually(t, "the target's failure", func() bool { return !ready() })
-	if _, body := r.admin(t, "/readyz?verbose"); !strings.Contains(body, "[-]probe "+testnet.APIName+":7240 failed: dial") || value(t, r, "pando_probes_failing") != 1 {
+	w.cloud.Handle(addr, func(c net.Conn) { c.Close() })
+	testkit.Eventually(t, "the target to answer", ready)
+	w.cloud.Handle(addr, nil) // refused from now on
+	testkit.Eventually(t, "the target's failure", func() bool { return !ready() })
+	if _, body := r.admin(t, "/readyz?verbose"); !strings.Contains(body, "[-]probe "+target+" failed: dial") || value(t, r, "pando_probes_failing") != 1 {
 		t.Errorf("readyz: %s", body)
 	}
-	w.cloud.Handle(target, func(c net.Conn) { c.Close() })
-	eventually(t, "the target to be back", ready)
+	w.cloud.Handle(addr, func(c net.Conn) { c.Close() })
+	testkit.Eventually(t, "the target to be back", ready)
 	if n := r.flows.count(); n != 0 {
 		t.Errorf("%d probes were logged as flows", n)
 	}
 }
+
+func TestStatus(t *testing.T) { eachMode(t, sharedTailnet, status) }
 
 func status(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Listen.Pprof = true
 	})
-	countBytes(w, 7250)
-	tunnel, _ := r.connectTo(t, testnet.APIName+":7250", "hello")
+	target := w.countBytes()
+	tunnel, _ := r.connectTo(t, target, "hello")
 	var st struct {
 		Mode    string
 		Ready   bool
@@ -124,14 +129,14 @@ func status(t *testing.T, w *world) {
 		}
 	}
 	var body string
-	eventually(t, "the tunnel's bytes", func() bool {
+	testkit.Eventually(t, "the tunnel's bytes", func() bool {
 		_, body = r.admin(t, "/status")
 		if err := json.Unmarshal([]byte(body), &st); err != nil {
 			t.Fatal(err)
 		}
 		return len(st.Flows) == 1 && st.Flows[0].Up == 5
 	})
-	if st.Mode != w.mode || !st.Ready || !st.Tailnet.Up || !st.Tailnet.ControlConnected || !strings.HasPrefix(st.Tailnet.Name, "gateway") || len(st.Tailnet.Addrs) != 2 {
+	if st.Mode != string(w.mode) || !st.Ready || !st.Tailnet.Up || !st.Tailnet.ControlConnected || !strings.HasPrefix(st.Tailnet.Name, "gateway") || len(st.Tailnet.Addrs) != 2 {
 		t.Errorf("the device: %s", body)
 	}
 	i := slices.IndexFunc(st.Peers, func(p struct {
@@ -148,7 +153,7 @@ func status(t *testing.T, w *world) {
 	if len(st.Zones) != 1 || st.Zones[0].Suffix != testnet.Zone || len(st.Resolvers) != 1 || st.Resolvers[0].Answered == nil {
 		t.Errorf("names: %+v %+v", st.Zones, st.Resolvers)
 	}
-	if f := st.Flows[0]; f.Target != testnet.APIName+":7250" || f.Client != tunnel.LocalAddr().String() || f.Path != "tailnet" || f.Source != "zone "+testnet.Zone || st.FlowsTotal != 1 {
+	if f := st.Flows[0]; f.Target != target || f.Client != tunnel.LocalAddr().String() || f.Path != "tailnet" || f.Source != "zone "+testnet.Zone || st.FlowsTotal != 1 {
 		t.Errorf("flows: %+v", st.Flows)
 	}
 	if strings.Contains(body, testnet.AuthKey) {
@@ -162,9 +167,18 @@ func status(t *testing.T, w *world) {
 			t.Errorf("%s tells too much", profile)
 		}
 	}
-	// Without the control server it stays ready, and says so.
+	tunnel.Close()
+	testkit.Eventually(t, "no flow", func() bool { return value(t, r, `pando_flows_active{front="connect"}`) == 0 })
+}
+
+func TestControlServerAway(t *testing.T) { userspace(t, ownTailnet, controlAway) }
+
+// controlAway checks that a replica stays ready without the control server, and
+// says that it is away.
+func controlAway(t *testing.T, w *world) {
+	r := w.start(t, withAdmin)
 	w.net.StopControl()
-	eventually(t, "the control server to be missed", func() bool {
+	testkit.Eventually(t, "the control server to be missed", func() bool {
 		code, body := r.admin(t, "/readyz?verbose")
 		return code == 200 && strings.Contains(body, "[+]tailnet ok: control server unreachable") && value(t, r, "pando_tailnet_control_connected") == 0
 	})
@@ -176,9 +190,9 @@ func status(t *testing.T, w *world) {
 			t.Fatal("the nodes did not find the control server again")
 		}
 	}
-	tunnel.Close()
-	eventually(t, "no flow", func() bool { return value(t, r, `pando_flows_active{front="connect"}`) == 0 })
 }
+
+func TestLogSample(t *testing.T) { userspace(t, sharedTailnet, logSample) }
 
 func logSample(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
@@ -187,7 +201,7 @@ func logSample(t *testing.T, w *world) {
 	})
 	for i := range 30 {
 		c := r.raw(t)
-		fmt.Fprintf(c, "GET http://%s/status/204 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", originHost)
+		fmt.Fprintf(c, "GET http://%s/status/204 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", w.origin.host)
 		io.Copy(io.Discard, c)
 		if i%10 == 0 {
 			c := r.raw(t)
@@ -195,38 +209,40 @@ func logSample(t *testing.T, w *world) {
 			io.Copy(io.Discard, c)
 		}
 	}
-	eventually(t, "all flows to be counted", func() bool {
+	testkit.Eventually(t, "all flows to be counted", func() bool {
 		m := scrape(t, r)
 		return m[`pando_flows_total{class="ok",front="http"}`] == 30 && m[`pando_flows_total{class="denied",front="http"}`] == 3
 	})
-	if ok, denied := len(r.flows.matching(originHost)), len(r.flows.matching("127.0.0.1")); ok != 3 || denied != 3 {
+	if ok, denied := len(r.flows.matching(w.origin.host)), len(r.flows.matching("127.0.0.1")); ok != 3 || denied != 3 {
 		t.Errorf("%d good flows were logged and %d bad ones; want 3 and 3", ok, denied)
 	}
 }
 
+func TestEveryMetricMoves(t *testing.T) { eachMode(t, ownTailnet, metricsMove) }
+
 // metricsMove: a scrape at work differs from one at rest in every metric of
 // ours, but for those that other cases move, or that must not move here.
 func metricsMove(t *testing.T, w *world) {
-	countBytes(w, 7260)
+	target := w.countBytes()
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Limits.PerClient = 3
 		c.Dial.Timeout = config.Duration(10 * time.Second)
-		c.Drain.Settle = config.Duration(2 * time.Second)
+		c.Drain.Settle = config.Duration(time.Hour) // until the test has looked at it
 	})
 	before := scrape(t, r)
-	tunnel, _ := r.connectTo(t, testnet.APIName+":7260", "x")
+	tunnel, _ := r.connectTo(t, target, "x")
 	w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/")
 	w.curl(t, "-x", "socks5h://"+r.addr, "http://"+testnet.APIName+"/")
-	eventually(t, "curl to be gone", func() bool { return value(t, r, "pando_connections") == 1 })
-	mended(t, w, r)
-	r.connectTo(t, testnet.APIName+":7260", "x")
-	r.connectTo(t, testnet.APIName+":7260", "x")
+	testkit.Eventually(t, "curl to be gone", func() bool { return value(t, r, "pando_connections") == 1 })
+	mended(t, w, r, w.cloud.Serve(func(c net.Conn) { c.Close() }).String())
+	r.connectTo(t, target, "x")
+	r.connectTo(t, target, "x")
 	refused := r.raw(t)
 	io.WriteString(refused, "GET")
 	io.Copy(io.Discard, refused)
 	r.drain()
-	eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
+	testkit.Eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
 	after := scrape(t, r)
 	family := regexp.MustCompile(`^pando_[a-z_]+`)
 	moved := map[string]bool{}
@@ -267,7 +283,7 @@ func metricsMove(t *testing.T, w *world) {
 
 // mended has the router lose its side of the session until the loss is found out
 // before the router has begun a new one by itself.
-func mended(t *testing.T, w *world, r *replica) {
+func mended(t *testing.T, w *world, r *replica, addr string) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); value(t, r, "pando_tailnet_sessions_mended_total") == 0; {
 		if time.Now().After(end) {
@@ -275,10 +291,12 @@ func mended(t *testing.T, w *world, r *replica) {
 			return
 		}
 		w.cloud.ResetSession(r.gw.Node().Addrs()[0])
-		c, _ := r.connectTo(t, testnet.APIAddr.String()+":7260", "x") // its dial has to wait
+		c, _ := r.connectTo(t, addr, "x") // its dial has to wait
 		c.Close()
 	}
 }
+
+func TestKeyExpiryPeersAndRoutes(t *testing.T) { userspace(t, ownTailnet, keyExpiry) }
 
 // keyExpiry: a key that ends soon is shown and warned of, and peers and routes
 // are counted as they come.
@@ -310,13 +328,13 @@ func keyExpiry(t *testing.T, w *world) {
 	if _, st := r.admin(t, "/status"); !strings.Contains(st, `"keyExpiry": "`+ends.UTC().Format("2006-01-02T15:04:05")) {
 		t.Errorf("the status does not show the end of the key: %s", st)
 	}
-	eventually(t, "the warning", func() bool {
+	testkit.Eventually(t, "the warning", func() bool {
 		r.flows.mu.Lock()
 		defer r.flows.mu.Unlock()
 		return strings.Contains(r.flows.all.String(), "device key expires soon")
 	})
 	w.nobody(t, r) // a router with one route
-	eventually(t, "one router more", func() bool {
+	testkit.Eventually(t, "one router more", func() bool {
 		after := scrape(t, r)
 		routers := func(m map[string]float64) (n float64) {
 			for name, v := range m {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -16,17 +15,21 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
+func TestCurlConnect(t *testing.T) { eachMode(t, sharedGateway, curlConnect) }
+
 func curlConnect(t *testing.T, w *world) {
 	out := w.curl(t, "-x", "http://"+w.addr, "https://"+testnet.APIName+"/v1")
 	if !strings.Contains(out, `"tls":true`) || !strings.Contains(out, w.gw.Node().Addrs()[0].String()) {
 		t.Errorf("the API said %s", out)
 	}
-	f := w.flows.find(t, testnet.APIName+":443")
+	f := w.flows.findFront(t, "connect", testnet.APIName+":443")
 	// curl may close with a session ticket unread, which resets the connection.
 	if f["front"] != "connect" || f["class"] != "ok" && f["class"] != "canceled" || f["source"] != "zone "+testnet.Zone || f["path"] != "tailnet" || f["addr"] != testnet.APIAddr.String()+":443" {
 		t.Errorf("flow line %v", f)
 	}
 }
+
+func TestCurlSOCKS5h(t *testing.T) { userspace(t, sharedGateway, curlSOCKS5h) }
 
 func curlSOCKS5h(t *testing.T, w *world) {
 	out := w.curl(t, "-x", "socks5h://"+w.addr, "https://"+testnet.APIName+"/socks")
@@ -34,6 +37,8 @@ func curlSOCKS5h(t *testing.T, w *world) {
 		t.Errorf("the API said %s", out)
 	}
 }
+
+func TestCurlSOCKS5IPv4AndIPv6(t *testing.T) { eachMode(t, sharedGateway, curlSOCKS5Address) }
 
 func curlSOCKS5Address(t *testing.T, w *world) {
 	for _, a := range []string{testnet.APIAddr.String(), "[" + testnet.APIAddr6.String() + "]"} {
@@ -43,6 +48,8 @@ func curlSOCKS5Address(t *testing.T, w *world) {
 		}
 	}
 }
+
+func TestErrorClassesSOCKS5(t *testing.T) { eachMode(t, sharedGateway, errorClassesSOCKS5) }
 
 func errorClassesSOCKS5(t *testing.T, w *world) {
 	for _, e := range errorTargets {
@@ -72,98 +79,111 @@ func errorClassesSOCKS5(t *testing.T, w *world) {
 	}
 }
 
-// countBytes serves connections that say how much they got at its end.
-func countBytes(w *world, port uint16) string {
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, port), func(c net.Conn) {
+// countBytes serves a target that reads to the end, and answers "got " and the
+// number of bytes. It returns the target's name and port.
+func (w *world) countBytes() string {
+	return testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		b, _ := io.ReadAll(c)
 		fmt.Fprintf(c, "got %d", len(b))
-	})
-	return fmt.Sprintf("%s:%d", testnet.APIName, port)
+	}))
 }
 
-const half = 300_000
+// someBytes is more than a few segments hold.
+const someBytes = 300_000
+
+func TestHalfCloseConnect(t *testing.T) { eachMode(t, sharedGateway, halfCloseConnect) }
 
 func halfCloseConnect(t *testing.T, w *world) {
-	c, br := w.connectTo(t, countBytes(w, 7101), "")
-	c.Write(make([]byte, half))
+	target := w.countBytes()
+	c, br := w.connectTo(t, target, "")
+	c.Write(make([]byte, someBytes))
 	c.CloseWrite()
-	if b, err := io.ReadAll(br); err != nil || string(b) != fmt.Sprint("got ", half) {
-		t.Errorf("%q, %v", b, err)
+	want := fmt.Sprint("got ", someBytes)
+	if b, err := io.ReadAll(br); err != nil || string(b) != want {
+		t.Errorf("the target answered %q, %v; want %q", b, err, want)
 	}
-	if f := w.flows.find(t, ":7101"); f["up"] != float64(half) || f["down"] != float64(len(fmt.Sprint("got ", half))) || f["class"] != "ok" {
-		t.Errorf("flow line %v", f)
+	if f := w.flows.find(t, target); f["up"] != float64(someBytes) || f["down"] != float64(len(want)) || f["class"] != "ok" {
+		t.Errorf("flow line %v, want class ok, up %d and down %d", f, someBytes, len(want))
 	}
 }
 
+func TestHalfCloseSOCKS5(t *testing.T) { eachMode(t, sharedGateway, halfCloseSOCKS5) }
+
 func halfCloseSOCKS5(t *testing.T, w *world) {
-	countBytes(w, 7102)
-	c := w.socksTo(t, testnet.APIName, 7102, "")
-	c.Write(make([]byte, half))
+	c := w.socksTo(t, w.countBytes(), "")
+	c.Write(make([]byte, someBytes))
 	c.CloseWrite()
-	if b, err := io.ReadAll(c); err != nil || string(b) != fmt.Sprint("got ", half) {
-		t.Errorf("%q, %v", b, err)
+	if b, err := io.ReadAll(c); err != nil || string(b) != fmt.Sprint("got ", someBytes) {
+		t.Errorf("the target answered %q, %v; want got %d", b, err, someBytes)
 	}
 }
+
+func TestHalfCloseTargetFirst(t *testing.T) { eachMode(t, sharedGateway, halfCloseTargetFirst) }
 
 func halfCloseTargetFirst(t *testing.T, w *world) {
 	got := make(chan int, 2)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7103), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		io.WriteString(c, "bye")
 		c.(interface{ CloseWrite() error }).CloseWrite()
 		b, _ := io.ReadAll(c)
 		got <- len(b)
-	})
+	}))
 	check := func(front string, c *net.TCPConn, r io.Reader) {
 		if b, err := io.ReadAll(r); err != nil || string(b) != "bye" {
-			t.Errorf("%s: %q, %v", front, b, err)
+			t.Errorf("%s: the target sent %q, %v; want bye", front, b, err)
 		}
-		c.Write(make([]byte, half))
+		c.Write(make([]byte, someBytes))
 		c.CloseWrite()
 		select {
 		case n := <-got:
-			if n != half {
-				t.Errorf("%s: the target got %d bytes after its own end, want %d", front, n, half)
+			if n != someBytes {
+				t.Errorf("%s: the target got %d bytes after its own end, want %d", front, n, someBytes)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Errorf("%s: the target never saw the client's end", front)
 		}
 	}
-	c, br := w.connectTo(t, testnet.APIName+":7103", "")
+	c, br := w.connectTo(t, target, "")
 	check("connect", c, br)
-	c = w.socksTo(t, testnet.APIName, 7103, "")
+	c = w.socksTo(t, target, "")
 	check("socks5", c, c)
 }
 
-// earlyBytes come in one packet with the request, before the tunnel is open.
+func TestEarlyBytes(t *testing.T) { eachMode(t, sharedGateway, earlyBytes) }
+
+// earlyBytes checks that bytes which come in one packet with the request,
+// before the tunnel is open, reach the target.
 func earlyBytes(t *testing.T, w *world) {
-	target := countBytes(w, 7104)
+	target := w.countBytes()
 	c, br := w.connectTo(t, target, strings.Repeat("e", 9000))
 	c.CloseWrite()
 	if b, _ := io.ReadAll(br); string(b) != "got 9000" {
-		t.Errorf("connect: %q", b)
+		t.Errorf("connect: the target answered %q, want got 9000", b)
 	}
-	c = w.socksTo(t, testnet.APIName, 7104, strings.Repeat("e", 9000))
+	c = w.socksTo(t, target, strings.Repeat("e", 9000))
 	c.CloseWrite()
 	if b, _ := io.ReadAll(c); string(b) != "got 9000" {
-		t.Errorf("socks5: %q", b)
+		t.Errorf("socks5: the target answered %q, want got 9000", b)
 	}
 }
 
-// resetPassedOn: a broken stream must not look like a whole one.
+func TestResetIsPassedOn(t *testing.T) { eachMode(t, sharedGateway, resetPassedOn) }
+
+// resetPassedOn checks that a broken stream does not look like a whole one.
 func resetPassedOn(t *testing.T, w *world) {
 	heard := make(chan error, 1)
 	failed := make(chan error, 1)
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7106), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		_, err := c.Read(make([]byte, 1))
 		heard <- err
 		_, err = io.ReadAll(c)
 		failed <- err
-	})
+	}))
 	// The client resets: the target sees an error, not an end.
-	c, _ := w.connectTo(t, testnet.APIName+":7106", "x")
+	c, _ := w.connectTo(t, target, "x")
 	if err := <-heard; err != nil {
 		t.Fatal(err)
 	}
@@ -174,19 +194,21 @@ func resetPassedOn(t *testing.T, w *world) {
 		if err == nil {
 			t.Error("the target took a reset for a clean end")
 		}
-	case <-time.After(10 * time.Second):
-		t.Error("the target never heard of the client's reset")
+	case <-time.After(30 * time.Second):
+		t.Error("the target never saw the client's reset")
 	}
-	if f := w.flows.find(t, ":7106"); f["class"] != "canceled" {
-		t.Errorf("flow line %v", f)
+	if f := w.flows.find(t, target); f["class"] != "canceled" {
+		t.Errorf("flow line %v, want class canceled", f)
 	}
 }
 
-// webSocket speaks RFC 6455's opening handshake through the plain front, and
-// then bytes of its own.
+func TestWebSocket(t *testing.T) { eachMode(t, sharedGateway, webSocket) }
+
+// webSocket checks that RFC 6455's opening handshake works through the plain
+// HTTP front, and that the connection is a tunnel then.
 func webSocket(t *testing.T, w *world) {
 	const key, guid = "dGhlIHNhbXBsZSBub25jZQ==", "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-	w.cloud.Handle(netip.AddrPortFrom(testnet.APIAddr, 7110), func(c net.Conn) {
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		br := bufio.NewReader(c)
 		req, err := http.ReadRequest(br)
@@ -197,32 +219,34 @@ func webSocket(t *testing.T, w *world) {
 		sum := sha1.Sum([]byte(req.Header.Get("Sec-WebSocket-Key") + guid))
 		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\nhello", base64.StdEncoding.EncodeToString(sum[:]))
 		io.Copy(c, br)
-	})
+	}))
 	c := w.raw(t)
-	fmt.Fprintf(c, "GET http://%s:7110/ws HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\nearly", testnet.APIName, key)
+	fmt.Fprintf(c, "GET http://%s/ws HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\nearly", target, key)
 	br := bufio.NewReader(c)
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
-		t.Fatalf("%v, %v", resp, err)
+		t.Fatalf("the handshake got %v, %v; want 101 and the accepted key", resp, err)
 	}
 	expect(t, br, []byte("helloearly"))
 	io.WriteString(c, "frame")
 	expect(t, br, []byte("frame"))
 	c.CloseWrite()
 	if b, err := io.ReadAll(br); err != nil || len(b) != 0 {
-		t.Errorf("after the end: %q, %v", b, err)
+		t.Errorf("after the client's end: %q, %v; want a clean end", b, err)
 	}
-	if f := w.flows.find(t, ":7110"); f["status"] != float64(101) || f["up"] != float64(10) || f["down"] != float64(15) {
-		t.Errorf("flow line %v", f)
+	if f := w.flows.find(t, target); f["status"] != float64(101) || f["up"] != float64(10) || f["down"] != float64(15) {
+		t.Errorf("flow line %v, want status 101, up 10 and down 15", f)
 	}
 }
+
+func TestRefusedConnect(t *testing.T) { userspace(t, sharedGateway, refusedConnect) }
 
 // What follows a refused CONNECT was meant for the tunnel, and is no request.
 func refusedConnect(t *testing.T, w *world) {
 	c := w.raw(t)
-	fmt.Fprintf(c, "CONNECT 169.254.169.254:443 HTTP/1.1\r\nHost: x\r\n\r\nGET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", originHost)
+	fmt.Fprintf(c, "CONNECT 169.254.169.254:443 HTTP/1.1\r\nHost: x\r\n\r\nGET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)
 	b, err := io.ReadAll(c)
 	if err != nil || strings.Count(string(b), "HTTP/1.1 ") != 1 || !strings.HasPrefix(string(b), "HTTP/1.1 403") {
-		t.Errorf("%v\n%s", err, b)
+		t.Errorf("got %v and\n%s\nwant one response, with status 403", err, b)
 	}
 }

@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,32 +22,19 @@ import (
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
 	"github.com/pandoproxy/pando/internal/nstest"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m) }
-
-// Each list of cases runs in both modes, over a real tailnet.
-func TestUserspace(t *testing.T) { bothModes(t, "userspace") }
-
-func TestKernel(t *testing.T) {
-	if nstest.Inside(t) {
-		bothModes(t, "kernel")
-	}
-}
-
-// originAddr is where the cloud's HTTP server for these tests listens.
-var originAddr = netip.AddrPortFrom(testnet.APIAddr, 8080)
-
-const originHost = testnet.APIName + ":8080"
-
-// world is a tailnet whose cloud node has an HTTP origin, and a gateway on it.
+// world is what a test has: a tailnet whose cloud node has an HTTP origin, and
+// often a gateway on it.
 type world struct {
-	mode   string
+	mode   tailnet.Mode // of its gateways
 	net    *testnet.Net
 	cloud  *testnet.Cloud
-	origin *origin
-	dir    string // holds ca.pem
+	origin *origin // the test's own
+	dir    string  // the test's own; holds ca.pem
 	*replica
 }
 
@@ -62,65 +48,40 @@ type replica struct {
 	ended chan error // gets Run's error
 }
 
-// newWorld starts a tailnet with a cloud node, without an origin or a gateway, that
-// ends with the test. more are split-DNS routes beside that of the private zone.
-func newWorld(t *testing.T, mode string, more map[string][]string) *world {
-	t.Helper()
-	ctx := within(t, 60*time.Second)
-	w := &world{mode: mode, dir: t.TempDir()}
-	var err error
-	if w.net, err = testnet.Start(ctx, nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.net.Close() })
-	routes := map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}}
-	maps.Copy(routes, more)
-	w.net.SetDNSRoutes(routes)
-	if w.cloud, err = w.net.StartCloud(ctx, "cloud", nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.cloud.Close() })
-	if err := os.WriteFile(w.ca(), w.cloud.CA, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return w
-}
-
-func bothModes(t *testing.T, mode string) {
-	w := newWorld(t, mode, nil)
-	w.origin = newOrigin(t, w.cloud.Listen(originAddr))
-	t.Run("one_gateway", func(t *testing.T) {
-		w.replica = w.start(t, nil)
-		for _, c := range oneGateway {
-			t.Run(c.name, func(t *testing.T) { c.run(t, w) })
-		}
-	})
-	for _, c := range ownGateway {
-		t.Run(c.name, func(t *testing.T) { c.run(t, w) })
-	}
-}
-
-type testCase struct {
-	name string
-	run  func(*testing.T, *world)
-}
-
 func (w *world) ca() string { return filepath.Join(w.dir, "ca.pem") }
 
-// start runs a gateway with a configuration that edit may change, until the
-// test ends.
+// start runs a gateway until the test ends. edit may change its configuration;
+// nil leaves it as it is.
 func (w *world) start(t *testing.T, edit func(*config.Config)) *replica {
 	t.Helper()
 	return w.startWith(t, edit, nil)
 }
 
-// startWith is start with options that opts may change; it gets the
+// startWith is start with options that opts may change. It gets the
 // configuration, too.
 func (w *world) startWith(t *testing.T, edit func(*config.Config), opts func(config.Config, *gateway.Options)) *replica {
 	t.Helper()
+	r := w.launch(t, t.Context(), edit, opts)
+	t.Cleanup(func() {
+		r.kill()
+		if err := r.wait(); err != nil {
+			t.Errorf("gateway: %v", err)
+		}
+	})
+	if err := r.gw.Wait(testkit.Within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// launch starts a gateway that runs until its kill is called. ctx lends it
+// values alone.
+func (w *world) launch(t *testing.T, ctx context.Context, edit func(*config.Config), opts func(config.Config, *gateway.Options)) *replica {
+	t.Helper()
 	cfg := config.Default()
-	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", ""
-	cfg.Tailnet.Mode = w.mode
+	cfg.Listen.Proxy = "127.0.0.1:0"
+	cfg.Listen.Admin = ""
+	cfg.Tailnet.Mode = string(w.mode)
 	cfg.Tailnet.Hostname = "gateway"
 	cfg.Tailnet.ControlURL = w.net.URL()
 	cfg.Tailnet.AuthKey = testnet.AuthKey
@@ -138,25 +99,18 @@ func (w *world) startWith(t *testing.T, edit func(*config.Config), opts func(con
 	if opts != nil {
 		opts(cfg, &o)
 	}
-	gw, err := gateway.New(t.Context(), cfg, o)
+	base := context.WithoutCancel(ctx)
+	gw, err := gateway.New(base, cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.gw, r.addr = gw, gw.Addr().String()
-	base := context.WithoutCancel(t.Context())
 	run, drain := context.WithCancel(base)
 	cut, kill := context.WithCancel(base)
-	r.drain, r.kill = drain, kill
+	r.gw = gw
+	r.addr = gw.Addr().String()
+	r.drain = drain
+	r.kill = kill
 	go func() { r.ended <- gw.Run(run, cut) }()
-	t.Cleanup(func() {
-		kill()
-		if err := r.wait(); err != nil {
-			t.Errorf("gateway: %v", err)
-		}
-	})
-	if err := gw.Wait(within(t, 30*time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 
@@ -166,8 +120,8 @@ func (r *replica) wait() error {
 	case err := <-r.ended:
 		r.ended <- err // for those who ask again
 		return err
-	case <-time.After(20 * time.Second):
-		return fmt.Errorf("Run did not return")
+	case <-time.After(time.Minute):
+		return fmt.Errorf("Run did not return within a minute")
 	}
 }
 
@@ -204,12 +158,16 @@ func (w lineWriter) Write(b []byte) (int, error) {
 // find waits for the first flow whose target holds what, and returns it.
 func (l *flowLog) find(t *testing.T, what string) map[string]any {
 	t.Helper()
+	return l.findFront(t, "", what)
+}
+
+// findFront is find for flows of one front; empty means any.
+func (l *flowLog) findFront(t *testing.T, front, what string) map[string]any {
+	t.Helper()
 	var got map[string]any
-	eventually(t, "the flow line of "+what, func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, f := range l.lines {
-			if strings.Contains(f["target"].(string), what) {
+	testkit.Eventually(t, fmt.Sprintf("the %s flow line of %s", front, what), func() bool {
+		for _, f := range l.matching(what) {
+			if front == "" || f["front"] == front {
 				got = f
 				return true
 			}
@@ -217,6 +175,19 @@ func (l *flowLog) find(t *testing.T, what string) map[string]any {
 		return false
 	})
 	return got
+}
+
+// says waits until the log holds what.
+func (l *flowLog) says(t *testing.T, what string) {
+	t.Helper()
+	testkit.Eventually(t, fmt.Sprintf("the log to say %q", what), func() bool { return strings.Contains(l.text(), what) })
+}
+
+// text is the whole log so far.
+func (l *flowLog) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
 }
 
 // matching returns the flows so far whose target holds what.
@@ -237,8 +208,9 @@ func (l *flowLog) count() int {
 	return len(l.lines)
 }
 
-// origin is an HTTP server that tells what it was sent.
+// origin is an HTTP server whose answers show what it was sent.
 type origin struct {
+	host  string // name and port
 	mu    sync.Mutex
 	conns int
 	hold  chan struct{} // /hold answers when it is closed
@@ -246,11 +218,19 @@ type origin struct {
 	gate  chan struct{}
 }
 
-func newOrigin(t *testing.T, ln net.Listener) *origin {
-	o := &origin{hold: make(chan struct{}), held: make(chan struct{}, 9), gate: make(chan struct{})}
+// newOrigin serves an origin at a new address of the private site, until the
+// test ends.
+func newOrigin(t *testing.T, cloud *testnet.Cloud) *origin {
+	addr := cloud.NewAddr()
+	o := &origin{
+		host: testnet.NamePort(addr),
+		hold: make(chan struct{}),
+		held: make(chan struct{}, 9),
+		gate: make(chan struct{}),
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(w).EnableFullDuplex() // else net/http drops what the answer overtakes
+		http.NewResponseController(w).EnableFullDuplex() // without it, net/http drops the rest of a request that is answered early
 		io.Copy(w, r.Body)
 	})
 	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
@@ -297,7 +277,7 @@ func newOrigin(t *testing.T, ln net.Listener) *origin {
 			o.mu.Unlock()
 		}
 	}}
-	go s.Serve(ln)
+	go s.Serve(cloud.Listen(addr)) // ends with Close
 	t.Cleanup(func() { s.Close() })
 	return o
 }
@@ -327,7 +307,7 @@ func (w *world) tryCurl(t *testing.T, args ...string) (string, error) {
 			t.Fatal("curl is not installed: apt-get install curl")
 		}
 	}
-	cmd := exec.CommandContext(within(t, 2*time.Minute), path, append([]string{"-sS", "--max-time", "100", "--cacert", w.ca()}, args...)...)
+	cmd := exec.CommandContext(testkit.Within(t, 2*time.Minute), path, append([]string{"-sS", "--max-time", "100", "--cacert", w.ca()}, args...)...)
 	cmd.Env = []string{"HOME=" + w.dir}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -341,11 +321,14 @@ func (r *replica) raw(t *testing.T) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	return c.(*net.TCPConn)
 }
 
-// connectTo opens a tunnel by CONNECT, with what follows in the same packet.
+// patience is how long a client waits for a byte that has to come.
+const patience = 45 * time.Second
+
+// connectTo opens a tunnel to target by CONNECT. follow goes in the same packet.
 func (r *replica) connectTo(t *testing.T, target, follow string) (*net.TCPConn, *bufio.Reader) {
 	t.Helper()
 	c := r.raw(t)
@@ -362,10 +345,18 @@ func (r *replica) connectTo(t *testing.T, target, follow string) (*net.TCPConn, 
 	return c, br
 }
 
-// socksTo opens a tunnel by SOCKS5 and name, with what follows in the packet
-// of the request.
-func (r *replica) socksTo(t *testing.T, host string, port uint16, follow string) *net.TCPConn {
+// socksTo opens a tunnel to target, a name and a port, by SOCKS5. follow goes
+// in the packet of the request.
+func (r *replica) socksTo(t *testing.T, target, follow string) *net.TCPConn {
 	t.Helper()
+	host, number, err := net.SplitHostPort(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := r.raw(t)
 	c.Write([]byte{5, 1, 0})
 	expect(t, c, []byte{5, 0})
@@ -381,21 +372,6 @@ func expect(t *testing.T, r io.Reader, want []byte) {
 	got := make([]byte, len(want))
 	if n, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("got % x (%v), want % x", got[:n], err, want)
-	}
-}
-
-func within(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func eventually(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long for %s", what)
-		}
 	}
 }
 

@@ -78,8 +78,9 @@ func userspace(t *testing.T, run func(*testing.T, tailnet.Mode)) {
 	t.Run(string(tailnet.Userspace), func(t *testing.T) { run(t, tailnet.Userspace) })
 }
 
-// Inside reports true where there is kernel mode, and skips the test elsewhere:
-// see NeedKernelMode.
+// Inside reports true where there is kernel mode, and skips the test elsewhere.
+//
+// Deprecated: use EachMode or NeedKernelMode.
 func Inside(t *testing.T) bool {
 	t.Helper()
 	NeedKernelMode(t)
@@ -87,15 +88,20 @@ func Inside(t *testing.T) bool {
 }
 
 // runTests runs the tests in this process and returns its exit code.
-func runTests(m *testing.M) int {
+func runTests(m *testing.M, after []func()) int {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
 		flag.Set("test.parallel", parallel)
 	}
-	return m.Run()
+	code := m.Run()
+	for _, f := range after {
+		f()
+	}
+	return code
 }
 
-// Main is the TestMain of packages that use this one.
-func Main(m *testing.M) { os.Exit(start(m)) }
+// Main is the TestMain of packages that use this one. The functions in after
+// run when the tests have ended, in the process that ran them.
+func Main(m *testing.M, after ...func()) { os.Exit(start(m, after)) }

@@ -31,7 +31,7 @@ const (
 	stageNobody = "nobody" // one test, for AsNobody
 )
 
-func start(m *testing.M) int {
+func start(m *testing.M, after []func()) int {
 	stage := os.Getenv(envStage)
 	var err error
 	switch {
@@ -45,7 +45,7 @@ func start(m *testing.M) int {
 			return code
 		}
 	default:
-		return runTests(m)
+		return runTests(m, after)
 	}
 	fmt.Fprintln(os.Stderr, "nstest:", err)
 	return 1

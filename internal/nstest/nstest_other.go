@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func start(m *testing.M) int { return runTests(m) }
+func start(m *testing.M, after []func()) int { return runTests(m, after) }
 
 // InNamespace reports false: network namespaces need Linux.
 func InNamespace() bool { return false }
