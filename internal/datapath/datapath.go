@@ -59,7 +59,12 @@ type Road struct {
 // SetCutCause makes why the cause of all flows that fail from now on: the
 // gateway ends them.
 func (r *Road) SetCutCause(why string) {
-	r.cutCause.Store(&flow.Error{Class: flow.Cut, Op: "drain", Err: errors.New(why), Hint: "the gateway was shutting down"})
+	r.cutCause.Store(&flow.Error{
+		Class: flow.Cut,
+		Op:    "drain",
+		Hint:  "the gateway was shutting down",
+		Err:   errors.New(why),
+	})
 }
 
 // Policy returns the policy in force.

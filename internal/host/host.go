@@ -80,7 +80,13 @@ func EndsInNumber(s string) bool {
 }
 
 func invalid(s, hint string, err error) error {
-	return &flow.Error{Class: flow.BadRequest, Op: "host", Target: s, Hint: hint, Err: err}
+	return &flow.Error{
+		Class:  flow.BadRequest,
+		Op:     "host",
+		Target: s,
+		Hint:   hint,
+		Err:    err,
+	}
 }
 
 // parseAddress reads s as an address. In addition to the forms of

@@ -1,6 +1,7 @@
-// Package dial turns judged addresses into one connection. It races the
-// candidates (RFC 8305, "happy eyeballs") within one time budget and says why
-// when none answers. It does not resolve and does not judge.
+// Package dial turns judged addresses into one connection. It starts the
+// candidates one after the other and keeps the first that connects (RFC 8305,
+// "happy eyeballs"), within one time limit. If none connects, its error says why.
+// It does not resolve and does not judge.
 package dial
 
 import (
@@ -14,11 +15,12 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// Func opens a TCP connection to one address. Its errors wrap the errno.
+// Func opens a TCP connection to one address. Its errors wrap the errno, if there
+// is one.
 type Func func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 
-// stagger is how long a candidate has before the next one starts beside it:
-// the Connection Attempt Delay of RFC 8305 section 5.
+// stagger is the time between the starts of two candidates: the Connection Attempt
+// Delay of RFC 8305 section 5.
 const stagger = 250 * time.Millisecond
 
 // Defaults, used where a field of Dialer is zero.
@@ -33,15 +35,15 @@ const retryPause = 100 * time.Millisecond
 // Dialer dials. Its fields must not change once it is in use.
 type Dialer struct {
 	Tailnet Func // required for targets of the tailnet
-	Direct  Func // nil means the host's own network
+	Direct  Func // nil means the pod's own network
 
 	// Timeout bounds one Dial, all candidates and attempts included. Zero means
 	// DefaultTimeout.
 	Timeout time.Duration
 
-	// Attempts is how often the candidates are tried when what failed may pass:
-	// a network or a target that is changing over. A refusal is an answer and
-	// is not tried again. Zero means DefaultAttempts.
+	// Attempts is how often the candidates are tried if the failure may be
+	// temporary, such as a network or a target that changes over. A refusal is an
+	// answer and is not tried again. Zero means DefaultAttempts.
 	Attempts int
 }
 
@@ -52,10 +54,10 @@ type outcome struct {
 	err    error
 }
 
-// Dial returns the first connection that any target gives, and that target; or
-// the first failure, and the target that it is of.
-// The caller closes the connection. The error is a *flow.Error of class
-// Refused, Unreachable, Timeout, NoRoute, Reset, Canceled or Internal.
+// Dial returns the first connection to any of targets, and its target. The caller
+// closes the connection. If all targets fail, Dial returns the first failure and
+// its target. The error is a *flow.Error of class Refused, Unreachable, Timeout,
+// NoRoute, Reset, Overloaded, Canceled or Internal.
 func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
 	if len(targets) == 0 {
 		return nil, flow.Target{}, &flow.Error{Class: flow.Internal, Op: "dial", Err: errors.New("no address to dial")}
@@ -67,25 +69,35 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	parent := ctx
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
+	attempts := orDefault(d.Attempts, DefaultAttempts)
+	pause := retryPause
 	conn, target, err := d.once(ctx, targets)
-	for n, pause := 1, retryPause; passing(err) && n < orDefault(d.Attempts, DefaultAttempts); n, pause = n+1, 2*pause {
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-			conn, target, err = d.once(ctx, targets)
-			continue
-		case <-ctx.Done(): // what failed says more than that there is no time left
+	for n := 1; n < attempts && isTemporary(err); n++ {
+		if !sleep(ctx, pause) {
+			break // the failure says more than the end of the time limit
 		}
-		t.Stop()
-		break
+		pause *= 2
+		conn, target, err = d.once(ctx, targets)
 	}
 	if err != nil {
-		return nil, target, d.explain(parent, target, err)
+		return nil, target, explain(parent, target, err)
 	}
 	return conn, target, nil
 }
 
-// once tries every candidate.
+// sleep waits for d. It returns false if ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// once tries every candidate once.
 func (d *Dialer) once(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
 	if len(targets) > 1 {
 		return d.race(ctx, interleave(targets))
@@ -94,8 +106,8 @@ func (d *Dialer) once(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	return conn, targets[0], err
 }
 
-// passing reports whether another attempt may fare better.
-func passing(err error) bool {
+// isTemporary reports whether another attempt may succeed.
+func isTemporary(err error) bool {
 	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ECONNRESET)
 }
 
@@ -106,8 +118,9 @@ func orDefault(n, def int) int {
 	return n
 }
 
-// race starts the candidates one after the other and keeps the first winner.
-// It waits for the losers, which end as soon as ctx does, in the background.
+// race starts the candidates one after the other and returns the first connection.
+// It cancels the others. A goroutine waits for them and closes connections that
+// come too late.
 func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	results := make(chan outcome)
@@ -155,7 +168,7 @@ func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	}
 }
 
-// reap closes what the losers of a race still bring home.
+// reap waits for the candidates that lost a race, and closes their connections.
 func reap(results <-chan outcome, pending int) {
 	for range pending {
 		if o := <-results; o.conn != nil {
@@ -175,21 +188,21 @@ func (d *Dialer) one(ctx context.Context, t flow.Target) (net.Conn, error) {
 	return nd.DialContext(ctx, "tcp", t.Addr.String())
 }
 
-// interleave alternates the families, the first target's first (RFC 8305
-// section 4).
+// interleave alternates the address families, that of the first target first
+// (RFC 8305 section 4).
 func interleave(targets []flow.Target) []flow.Target {
-	var mine, other []flow.Target
+	var first, other []flow.Target // by family
 	for _, t := range targets {
 		if t.Addr.Addr().Is4() == targets[0].Addr.Addr().Is4() {
-			mine = append(mine, t)
+			first = append(first, t)
 		} else {
 			other = append(other, t)
 		}
 	}
 	out := make([]flow.Target, 0, len(targets))
-	for i := range max(len(mine), len(other)) {
-		if i < len(mine) {
-			out = append(out, mine[i])
+	for i := range max(len(first), len(other)) {
+		if i < len(first) {
+			out = append(out, first[i])
 		}
 		if i < len(other) {
 			out = append(out, other[i])
@@ -198,31 +211,47 @@ func interleave(targets []flow.Target) []flow.Target {
 	return out
 }
 
-// explain gives err its class and its hint.
-func (d *Dialer) explain(parent context.Context, t flow.Target, err error) error {
-	fe := &flow.Error{Class: flow.Internal, Op: "dial", Target: t.Addr.String(), Err: err}
-	if had, ok := errors.AsType[*flow.Error](err); ok {
-		fe.Class, fe.Hint = had.Class, had.Hint
-		return fe
+// explain returns the *flow.Error for the failure of t. parent is the caller's
+// context.
+func explain(parent context.Context, t flow.Target, err error) error {
+	class, hint := classify(parent, t, err)
+	return &flow.Error{
+		Class:  class,
+		Op:     "dial",
+		Target: t.Addr.String(),
+		Hint:   hint,
+		Err:    err,
 	}
-	var ne net.Error
+}
+
+// classify returns the class and the hint for the failure of t.
+func classify(parent context.Context, t flow.Target, err error) (flow.Class, string) {
+	if fe, ok := errors.AsType[*flow.Error](err); ok {
+		return fe.Class, fe.Hint
+	}
 	switch {
 	case errors.Is(parent.Err(), context.Canceled):
-		fe.Class = flow.Canceled
+		return flow.Canceled, ""
 	case errors.Is(err, syscall.ECONNREFUSED):
-		fe.Class, fe.Hint = flow.Refused, "the target is up, but nothing listens on this port"
+		return flow.Refused, "the target is up, but nothing listens on this port"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		fe.Class, fe.Hint = flow.Unreachable, "the network says that the target can't be reached from where it is routed"
+		return flow.Unreachable, "the network reports that the target cannot be reached: check the routes behind the peer that carries it"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		fe.Class, fe.Hint = flow.Overloaded, "no file descriptor is left: raise the limit of open files, or run more replicas"
+		return flow.Overloaded, "no file descriptor is left: raise the limit of open files, or run more replicas"
 	case errors.Is(err, syscall.EADDRNOTAVAIL) && t.Path == flow.Tailnet:
-		fe.Class, fe.Hint = flow.Overloaded, "every source port is taken for this target, by connections that are open or ended a moment ago: keep them open for longer, or run more replicas"
+		return flow.Overloaded, "every source port for this target is in use, by open connections or by connections that ended a moment ago: reuse connections, or run more replicas"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		fe.Class, fe.Hint = flow.Unreachable, "this host has no address of its family, or no source port left for it"
+		return flow.Unreachable, "the pod has no address of the target's family, or no source port left for it"
 	case errors.Is(err, syscall.ECONNRESET):
-		fe.Class, fe.Hint = flow.Reset, "the target cut the connection while it was being opened"
-	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
-		fe.Class, fe.Hint = flow.Timeout, "nothing answered: is the target up, and the subnet router that carries it?"
+		return flow.Reset, "the target reset the connection while it was being opened"
+	case errors.Is(err, syscall.ETIMEDOUT), timedOut(err):
+		return flow.Timeout, "the target did not answer: check that the target and its subnet router are up"
 	}
-	return fe
+	return flow.Internal, ""
+}
+
+// timedOut reports whether err is of a deadline.
+func timedOut(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && ne.Timeout()
 }

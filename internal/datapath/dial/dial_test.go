@@ -253,8 +253,8 @@ func TestErrors(t *testing.T) {
 		path  flow.Path
 	}{
 		{"refused", wrap(syscall.ECONNREFUSED), flow.Refused, "nothing listens", flow.Direct},
-		{"host_unreachable", wrap(syscall.EHOSTUNREACH), flow.Unreachable, "can't be reached", flow.Direct},
-		{"net_unreachable", wrap(syscall.ENETUNREACH), flow.Unreachable, "can't be reached", flow.Direct},
+		{"host_unreachable", wrap(syscall.EHOSTUNREACH), flow.Unreachable, "cannot be reached", flow.Direct},
+		{"net_unreachable", wrap(syscall.ENETUNREACH), flow.Unreachable, "cannot be reached", flow.Direct},
 		{"no_address", wrap(syscall.EADDRNOTAVAIL), flow.Unreachable, "no address", flow.Direct},
 		{"no_ports", wrap(syscall.EADDRNOTAVAIL), flow.Overloaded, "source port", flow.Tailnet},
 		{"no_files", wrap(syscall.EMFILE), flow.Overloaded, "limit of open files", flow.Direct},

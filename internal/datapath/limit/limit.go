@@ -37,8 +37,8 @@ func All() []Kind { return []Kind{Connections, PerClient, Dials, Queries, FirstB
 // Gate counts connections and dials and refuses those over a limit. The zero
 // value has no limits.
 type Gate struct {
-	// Refused is called for each refusal. Nil means that nobody counts them. It
-	// must not change once the gate is in use.
+	// Refused is called for each refusal, unless it is nil. It must not change once
+	// the gate is in use.
 	Refused func(Kind)
 
 	limits atomic.Pointer[Limits]
@@ -164,5 +164,10 @@ var hints = map[Kind]string{
 // overLimit returns a new error each time, because others add to the hints of
 // errors.
 func overLimit(k Kind) error {
-	return &flow.Error{Class: flow.Overloaded, Op: "limit", Hint: hints[k], Err: errors.New("limit of " + string(k) + " reached")}
+	return &flow.Error{
+		Class: flow.Overloaded,
+		Op:    "limit",
+		Hint:  hints[k],
+		Err:   errors.New("limit of " + string(k) + " reached"),
+	}
 }

@@ -2,9 +2,9 @@ package policy
 
 import "net/netip"
 
-// neverAllowed are the addresses that a proxy must not be talked into: this
-// host, its links, cloud metadata services, and what is no single host. IANA's
-// special-purpose registries (RFC 6890) name each.
+// neverAllowed are the addresses that no client may reach through a proxy: this
+// host, its links, metadata services of clouds, and addresses of many hosts. IANA's
+// special-purpose registries (RFC 6890) list them, except those of clouds.
 var neverAllowed = prefixes(
 	"0.0.0.0/8",              // this host on this network, RFC 791
 	"127.0.0.0/8",            // loopback, RFC 1122
@@ -25,8 +25,8 @@ var neverAllowed = prefixes(
 	"fd7a:115c:a1e0::53/128", // the same over IPv6
 )
 
-// notPublic are the addresses that are not on the public internet, beside
-// those never allowed.
+// notPublic are the IPv4 addresses that are not on the public internet, in
+// addition to neverAllowed.
 var notPublic = prefixes(
 	"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", // private, RFC 1918
 	"100.64.0.0/10",                                     // shared, RFC 6598; the tailnet's own
@@ -39,7 +39,7 @@ var notPublic = prefixes(
 
 var globalUnicast6 = netip.MustParsePrefix("2000::/3") // RFC 4291 section 2.4
 
-// notPublic6 are parts of 2000::/3 that are no hosts of the internet.
+// notPublic6 are the parts of 2000::/3 that are not on the public internet.
 var notPublic6 = prefixes(
 	"2001::/23",     // protocol assignments, Teredo among them, RFC 2928
 	"2001:db8::/32", // documentation, RFC 3849
@@ -47,8 +47,8 @@ var notPublic6 = prefixes(
 	"2002::/16",     // 6to4, RFC 3056
 )
 
-// embedding is an IPv6 prefix whose addresses carry an IPv4 address that some
-// translator on the way will dial.
+// embedding is an IPv6 prefix whose addresses carry an IPv4 address. A translator
+// on the way connects to that address.
 type embedding struct {
 	prefix netip.Prefix
 	at     [4]int // the bytes that hold the IPv4 address
@@ -60,23 +60,24 @@ var (
 )
 
 var embeddings = []embedding{
-	{netip.MustParsePrefix("64:ff9b::/96"), last32},            // NAT64, RFC 6052
-	{localNAT64, last32},                                       // a site's own NAT64, whose
-	{localNAT64, [4]int{6, 7, 9, 10}},                          // prefix may have any of the
-	{localNAT64, [4]int{7, 9, 10, 11}},                         // lengths of RFC 6052
-	{localNAT64, [4]int{9, 10, 11, 12}},                        // section 2.2
+	{netip.MustParsePrefix("64:ff9b::/96"), last32}, // NAT64, RFC 6052
+	{localNAT64, last32},                            // NAT64 of a site: its prefix
+	{localNAT64, [4]int{6, 7, 9, 10}},               // may have any length of
+	{localNAT64, [4]int{7, 9, 10, 11}},              // RFC 6052 section 2.2
+	{localNAT64, [4]int{9, 10, 11, 12}},
 	{netip.MustParsePrefix("2002::/16"), [4]int{2, 3, 4, 5}},   // 6to4, RFC 3056
 	{netip.MustParsePrefix("::/96"), last32},                   // IPv4-compatible, RFC 4291
 	{netip.MustParsePrefix("::ffff:0:0:0/96"), last32},         // IPv4-translated, RFC 2765 and 7915
 	{netip.MustParsePrefix("fd7a:115c:a1e0:b1a::/64"), last32}, // Tailscale's 4via6
 }
 
+// inside returns the IPv4 address that a carries.
 func (e embedding) inside(a netip.Addr) netip.Addr {
 	b := a.As16()
 	return netip.AddrFrom4([4]byte{b[e.at[0]], b[e.at[1]], b[e.at[2]], b[e.at[3]]})
 }
 
-// spellings returns a, first, and the IPv4 addresses that it carries inside.
+// spellings returns a, followed by the IPv4 addresses that a carries inside.
 func spellings(a netip.Addr) []netip.Addr {
 	a = a.Unmap().WithZone("")
 	list := []netip.Addr{a}
@@ -86,7 +87,7 @@ func spellings(a netip.Addr) []netip.Addr {
 		}
 		in := e.inside(a)
 		if e.prefix == localNAT64 && e.at != last32 && in.As4()[0] == 0 {
-			continue // the zeros of a longer prefix
+			continue // these bytes are the zeros of a longer prefix
 		}
 		list = append(list, in)
 	}
@@ -94,7 +95,7 @@ func spellings(a netip.Addr) []netip.Addr {
 }
 
 // forbidden reports whether an address, given by its spellings, is never
-// allowed: in itself, or as one of the gateway's own listeners.
+// allowed, or is one of the gateway's own listeners.
 func (p *Policy) forbidden(all []netip.Addr, port uint16) bool {
 	if !all[0].IsValid() {
 		return true
@@ -113,7 +114,7 @@ func Public(a netip.Addr) bool {
 	if a.Is4() {
 		return !matchAny(notPublic, a)
 	}
-	if e := embeddings[0]; e.prefix.Contains(a) { // NAT64: as public as what is inside
+	if e := embeddings[0]; e.prefix.Contains(a) { // NAT64: as public as the address inside
 		return Public(e.inside(a))
 	}
 	return globalUnicast6.Contains(a) && !matchAny(notPublic6, a)

@@ -1,13 +1,12 @@
 // Package policy answers one question: may this client reach that target? It
-// is pure: no clock, no network, no log. It knows two passes. Name judges
-// before the name is looked up, and denies only what no address could save.
-// Address judges one address of the target; the address that passed is the one
-// that is dialled.
+// is pure: it uses no clock, no network and no log. There are two passes. Name
+// judges before the name is looked up. It denies only if every address would be
+// denied too. Address judges one address of the target. The address that passes
+// is the one that is dialled.
 //
-// An address passes when it is not forbidden for everyone (Forbidden), when
-// something may carry it (a peer of the tailnet, or the host's own network as
-// far as Direct goes), and when the first rule that matches allows it. With no
-// matching rule it is allowed.
+// An address passes if three conditions hold. It is not forbidden for all clients
+// (Forbidden). A peer of the tailnet carries it, or Direct allows the pod's own
+// network for it. The first rule that matches allows it, or no rule matches.
 package policy
 
 import (
@@ -17,33 +16,33 @@ import (
 	"strings"
 )
 
-// Direct says which addresses that no peer routes may be dialled through the
-// host's own network.
+// Direct says which addresses may be dialled through the pod's own network if no
+// peer of the tailnet routes them.
 type Direct string
 
 const (
 	DirectNone   Direct = "none"   // none of them
 	DirectPublic Direct = "public" // those on the public internet
-	DirectAny    Direct = "any"    // all but the forbidden ones
+	DirectAny    Direct = "any"    // all except the forbidden ones
 )
 
-// Mode says what becomes of a denial.
+// Mode says what a denial does.
 type Mode string
 
 const (
-	Enforce Mode = "enforce" // it is final
+	Enforce Mode = "enforce" // it ends the flow
 	Report  Mode = "report"  // it is logged, and the flow passes
 )
 
-// Rule is one line of the list. An empty field matches everything; a rule
-// matches when all of its fields do.
+// Rule is one entry of the list of rules. A rule matches if all of its fields
+// match. An empty field matches everything.
 //
-// A rule that denies looks inside IPv6 addresses that carry an IPv4 address
-// (NAT64, 6to4, 4via6 and the like): it matches when its Prefixes have either.
-// One that allows goes by the address itself, for what is inside may be a
-// different host on the other side of a translator.
+// Some IPv6 addresses carry an IPv4 address inside (NAT64, 6to4, 4via6 and
+// others). A rule that denies matches if its Prefixes contain either of the two. A
+// rule that allows uses only the address itself: behind a translator, the address
+// inside may be a different host.
 type Rule struct {
-	Name     string         // for the log; empty means its number
+	Name     string         // for the log; empty means "#" and its number, from 1
 	From     []netip.Prefix // the client's address
 	Names    []string       // the target's name: exact, or "*.suffix" for every name below suffix
 	Prefixes []netip.Prefix // the target's address
@@ -51,26 +50,26 @@ type Rule struct {
 	Allow    bool
 }
 
-// PortRange is First to Last, both included.
+// PortRange is the ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
-// Policy is the whole of it. The zero value enforces no rules and lets through
-// only what the tailnet routes.
+// Policy is a list of rules and the settings around it. The zero value has no
+// rules, and allows only addresses that a peer of the tailnet routes.
 type Policy struct {
 	Direct Direct // empty means DirectNone
 	Mode   Mode   // empty means Enforce
 	Rules  []Rule
 
 	// Own reports whether the gateway itself listens on an address. Nil means
-	// that it never does.
+	// no address.
 	Own func(netip.AddrPort) bool
 }
 
-// Query is what is judged.
+// Query is the request that is judged.
 type Query struct {
 	Client netip.Addr
 	Name   string // lower case, no trailing dot; empty when the client gave an address
-	Also   string // the name that search domains made of it; empty when it is the same, and until it is known
+	Also   string // the name that a search domain made of Name; empty if none did, and before the lookup
 	Port   uint16
 }
 
@@ -78,18 +77,18 @@ type Query struct {
 type Verdict struct {
 	Deny    bool
 	Reason  Reason
-	Rule    string // the rule that decided; empty when none matched
-	Tailnet bool   // of Address: it goes through the tailnet, else directly
+	Rule    string // the rule that decided; empty if none matched
+	Tailnet bool   // set by Address: the address is dialled through the tailnet, otherwise directly
 }
 
-// Reason says what denied.
+// Reason says why a verdict denies.
 type Reason uint8
 
 const (
 	NoReason  Reason = iota
 	ByRule           // a rule denies it
-	Forbidden        // nobody may reach this address through a proxy
-	NotRouted        // no peer routes it, and Direct doesn't let it go directly
+	Forbidden        // no client may reach this address through a proxy
+	NotRouted        // no peer routes the address, and Direct does not allow it
 )
 
 func (r Reason) String() string {
@@ -104,12 +103,13 @@ func (r Reason) String() string {
 	return ""
 }
 
-// Final reports whether a denial stands even in report mode.
+// Final reports whether v denies the flow in mode m. A forbidden address is denied
+// in report mode too.
 func (v Verdict) Final(m Mode) bool { return v.Deny && (m != Report || v.Reason == Forbidden) }
 
-// Name judges before the name is resolved. It denies only when the first rule
-// that could match denies whatever the address turns out to be; everything
-// else is left to Address.
+// Name judges a request before its name is looked up. It denies if the first rule
+// that can match denies every address. In all other cases it leaves the decision
+// to Address.
 func (p *Policy) Name(q Query) Verdict {
 	for i := range p.Rules {
 		r := &p.Rules[i]
@@ -124,8 +124,8 @@ func (p *Policy) Name(q Query) Verdict {
 	return Verdict{}
 }
 
-// NobodyMay reports whether the policy denies name to every client on every
-// port, whatever its address.
+// NobodyMay reports whether the policy denies name to every client, on every port
+// and for every address.
 func (p *Policy) NobodyMay(name string) bool {
 	if p.Mode == Report {
 		return false
@@ -135,7 +135,7 @@ func (p *Policy) NobodyMay(name string) bool {
 		switch {
 		case !matchName(r.Names, name):
 		case r.Allow:
-			return false // to somebody, somewhere
+			return false // to some client, for some address
 		case len(r.From) == 0 && len(r.Ports) == 0 && coversAll(r.Prefixes):
 			return true
 		}
@@ -143,14 +143,15 @@ func (p *Policy) NobodyMay(name string) bool {
 	return false
 }
 
-// Address judges one address of the target by the whole list. routed says
-// whether a peer of the tailnet carries it.
+// Address judges one address of the target. routed says whether a peer of the
+// tailnet carries it.
 func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 	v := Verdict{Tailnet: routed}
 	addr = addr.Unmap().WithZone("") // no prefix contains an address with a zone
 	all := spellings(addr)
 	if p.forbidden(all, q.Port) {
-		v.Deny, v.Reason = true, Forbidden
+		v.Deny = true
+		v.Reason = Forbidden
 		return v
 	}
 	for i := range p.Rules {
@@ -160,13 +161,15 @@ func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 		}
 		v.Rule = p.label(i)
 		if !r.Allow {
-			v.Deny, v.Reason = true, ByRule
+			v.Deny = true
+			v.Reason = ByRule
 			return v
 		}
 		break
 	}
 	if !routed && !p.mayDirect(addr) {
-		v.Deny, v.Reason = true, NotRouted
+		v.Deny = true
+		v.Reason = NotRouted
 	}
 	return v
 }
@@ -188,14 +191,13 @@ func (p *Policy) label(i int) string {
 	return "#" + strconv.Itoa(i+1)
 }
 
-// matchesRequest reports whether the rule fits all that is known before the
-// target's address is.
+// matchesRequest reports whether the rule matches q in all fields but Prefixes.
 func (r *Rule) matchesRequest(q Query) bool {
 	return matchPrefix(r.From, q.Client.Unmap().WithZone("")) && (matchName(r.Names, q.Name) || matchName(r.Names, q.Also)) && matchPort(r.Ports, q.Port)
 }
 
-// matchesAddress reports whether the rule fits an address, given by its
-// spellings.
+// matchesAddress reports whether the rule's Prefixes match an address, given by
+// its spellings.
 func (r *Rule) matchesAddress(all []netip.Addr) bool {
 	if r.Allow {
 		all = all[:1]
@@ -243,7 +245,7 @@ func matchName(list []string, name string) bool {
 	return false
 }
 
-// coversAll reports whether the prefixes leave no address out.
+// coversAll reports whether list contains every address.
 func coversAll(list []netip.Prefix) bool {
 	if len(list) == 0 {
 		return true

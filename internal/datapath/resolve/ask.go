@@ -102,7 +102,7 @@ func (r *Resolver) ask(ctx context.Context, v *view, s step) dnsclient.Result {
 	})
 }
 
-// askMagic asks MagicDNS, which is no server on a network: it has no queries.
+// askMagic asks MagicDNS. There are no queries, because MagicDNS is in this process.
 func (r *Resolver) askMagic(ctx context.Context, q *dns.Msg) (*dns.Msg, []dnsclient.Query, error) {
 	wire, err := q.Pack()
 	if err != nil {

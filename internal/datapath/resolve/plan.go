@@ -121,11 +121,11 @@ func under(name, suffix string) bool {
 // step is one source's part in a plan.
 type step struct {
 	source  string
-	name    string // what the source is asked for
-	skip    string // why the source gives no answer; empty if it is used
-	known   *dnsclient.Result
-	servers []string // if known is nil: who is asked
-	via     network  // and how they are reached
+	name    string            // what the source is asked for
+	skip    string            // why the source gives no answer; empty if it is used
+	known   *dnsclient.Result // its answer, if no server is asked
+	servers []string          // the servers that are asked, if known is nil
+	via     network           // how servers are reached
 	ends    ending
 	last    string // why no later source is asked if this step ends the plan
 }
@@ -228,7 +228,12 @@ func (p *plan) table(source, name string, addrs []netip.Addr) (complete bool) {
 	if len(addrs) == 0 {
 		return p.add(step{source: source, name: name, skip: "no entry"})
 	}
-	return p.add(step{source: source, name: name, known: &dnsclient.Result{Addrs: addrs, TTL: tableTTL}, last: "the name is in a table"})
+	return p.add(step{
+		source: source,
+		name:   name,
+		known:  &dnsclient.Result{Addrs: addrs, TTL: tableTTL},
+		last:   "the name is in a table",
+	})
 }
 
 // tables adds the host table, and the pod's /etc/hosts.
@@ -262,19 +267,26 @@ func used(steps []step) bool {
 // owned adds the sources that own parts of the name space. One of them is used
 // at most.
 func (p *plan) owned(name string, ends ending, last string) (complete bool) {
+	s := step{name: name, ends: ends, last: last}
 	if addrs := p.Records[name]; len(addrs) > 0 {
-		return p.add(step{source: SourceRecord, name: name, known: &dnsclient.Result{Addrs: addrs, TTL: recordTTL}, ends: ends, last: last})
+		s.source = SourceRecord
+		s.known = &dnsclient.Result{Addrs: addrs, TTL: recordTTL}
+		return p.add(s)
 	}
 	p.add(step{source: SourceRecord, name: name, skip: "no entry"})
 	suffix, zone, zoned := p.zone(name)
 	if p.magic(name, suffix) {
-		return p.add(step{source: SourceMagicDNS, name: name, via: magicDNS, ends: ends, last: last})
+		s.source = SourceMagicDNS
+		s.via = magicDNS
+		return p.add(s)
 	}
 	p.add(step{source: SourceMagicDNS, name: name, skip: "not asked: " + p.notMagic(name)})
 	if !zoned {
 		return p.add(step{source: "zone", name: name, skip: "no zone contains the name"})
 	}
-	s := step{source: SourceZone + suffix, name: name, servers: zone.Servers, via: zone.network(), ends: ends, last: last}
+	s.source = SourceZone + suffix
+	s.servers = zone.Servers
+	s.via = zone.network()
 	if len(zone.Servers) == 0 { // only the tailnet itself knows this zone
 		s.known = &dnsclient.Result{NX: true, TTL: negativeTTL}
 	}
@@ -287,7 +299,13 @@ func (p *plan) servedHere(name string) (complete bool) {
 	if !slices.ContainsFunc(p.served, func(suffix string) bool { return under(name, suffix) }) {
 		return false
 	}
-	return p.add(step{source: SourceServed, name: name, known: &dnsclient.Result{Err: errUnknownZone}, ends: onAnything, last: "it would forward the query back to this gateway"})
+	return p.add(step{
+		source: SourceServed,
+		name:   name,
+		known:  &dnsclient.Result{Err: errUnknownZone},
+		ends:   onAnything,
+		last:   "it would forward the query back to this gateway",
+	})
 }
 
 // global adds the tailnet's global resolvers.
@@ -300,7 +318,14 @@ func (p *plan) global(name string, ends ending, last string) (complete bool) {
 		}
 		usable = append(usable, s)
 	}
-	s := step{source: SourceGlobal, name: name, servers: usable, via: globalNetwork, ends: ends, last: last}
+	s := step{
+		source:  SourceGlobal,
+		name:    name,
+		servers: usable,
+		via:     globalNetwork,
+		ends:    ends,
+		last:    last,
+	}
 	switch {
 	case len(usable) == 0 || !p.askGlobal:
 		s.skip = "not asked: the tailnet has no usable global resolver"
@@ -316,7 +341,12 @@ func (p *plan) global(name string, ends ending, last string) (complete bool) {
 // resolvers are asked then.
 func (p *plan) pod(name string) {
 	if p.files.confErr != nil {
-		p.add(step{source: SourceBase, name: name, known: &dnsclient.Result{Err: p.files.confErr}, ends: onAnything})
+		p.add(step{
+			source: SourceBase,
+			name:   name,
+			known:  &dnsclient.Result{Err: p.files.confErr},
+			ends:   onAnything,
+		})
 		return
 	}
 	var servers []string
@@ -335,7 +365,13 @@ func (p *plan) pod(name string) {
 		if used(p.steps[before:]) {
 			continue
 		}
-		p.add(step{source: SourceBase, name: c, servers: servers, via: podNetwork, ends: onAnswerOrTimeout})
+		p.add(step{
+			source:  SourceBase,
+			name:    c,
+			servers: servers,
+			via:     podNetwork,
+			ends:    onAnswerOrTimeout,
+		})
 	}
 }
 

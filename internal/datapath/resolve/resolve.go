@@ -269,5 +269,11 @@ func notFound(name string, end outcome) error {
 }
 
 func fail(class flow.Class, name, hint string, err error) error {
-	return &flow.Error{Class: class, Op: "resolve", Target: name, Hint: hint, Err: err}
+	return &flow.Error{
+		Class:  class,
+		Op:     "resolve",
+		Target: name,
+		Hint:   hint,
+		Err:    err,
+	}
 }

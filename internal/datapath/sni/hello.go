@@ -12,53 +12,74 @@ import (
 	"github.com/pandoproxy/pando/internal/host"
 )
 
-// maxHello bounds what a client may send before its hello is complete, record
-// headers included. Hellos with post-quantum key shares have about 2 KiB.
+// maxHello bounds the bytes of a hello, record headers included. A hello with
+// post-quantum key shares has about 2 KiB.
 const maxHello = 32 << 10
 
-// readHello reads a ClientHello, in as many records and packets as it comes,
-// and returns its server name in lower case and all bytes that were read, which
-// may be more than the hello. The error is a *flow.Error.
+// readHello reads a ClientHello, which may come in any number of records and
+// packets. It returns the server name, in lower case and without trailing dot, and
+// all bytes that it has read, which may be more than the hello. The error is a
+// *flow.Error.
 func readHello(r io.Reader) (name string, read []byte, err error) {
 	var tape bytes.Buffer
 	in := &helloConn{r: io.TeeReader(io.LimitReader(r, maxHello), &tape)}
 	got := false
-	// The standard library's own parser; it ends with the error of the callback.
+	// The parser is that of the standard library. It ends with the error of the callback.
 	terr := tls.Server(in, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		name, got = strings.ToLower(strings.TrimSuffix(h.ServerName, ".")), true
+		name = strings.ToLower(strings.TrimSuffix(h.ServerName, "."))
+		got = true
 		return nil, errHello
 	}}).Handshake()
 	switch {
 	case got:
 	case in.err != nil && tape.Len() >= maxHello:
-		return "", nil, bad("the ClientHello is too long", UnexpectedMessage)
-	case in.err != nil: // it left, or was too slow
-		class, hint := flow.Canceled, "the client left before its ClientHello was complete"
-		if ne, ok := errors.AsType[net.Error](in.err); ok && ne.Timeout() {
-			class, hint = flow.Timeout, "the ClientHello did not arrive in time"
-		}
-		return "", nil, &flow.Error{Class: class, Op: "sni", Hint: hint, Err: in.err}
+		return "", nil, badRequest("the ClientHello is longer than 32 KiB", UnexpectedMessage)
+	case in.err != nil:
+		return "", nil, readError(in.err)
 	default:
-		return "", nil, &flow.Error{Class: flow.BadRequest, Op: "sni", Hint: "this port speaks TLS to names behind the tailnet; the client sent something else", Err: terr}
+		return "", nil, badRequest("this port accepts TLS only: the client sent something else", terr)
 	}
 	switch {
 	case name == "":
-		return "", nil, bad("the client named no server (SNI), so nobody knows whom it wants; connect by name, or give this target a port of its own", UnrecognizedName)
+		return "", nil, badRequest("the client sent no server name (SNI), so the target is unknown: connect by name, or give this target a port of its own with forward", UnrecognizedName)
 	case host.IsAddress(name): // RFC 6066 section 3 does not allow addresses here
-		return "", nil, bad("the client named an address as its server; connect by name", UnrecognizedName)
+		return "", nil, badRequest("the client sent an address as server name: connect by name", UnrecognizedName)
 	}
 	return name, tape.Bytes(), nil
 }
 
-var errHello = errors.New("the hello is all that was wanted")
+// errHello ends the handshake after the hello.
+var errHello = errors.New("the hello has been read")
 
-func bad(hint string, a Alert) error {
-	return &flow.Error{Class: flow.BadRequest, Op: "sni", Hint: hint, Err: a}
+// badRequest is the error for a client's hello. cause may be an Alert, which then
+// is the one that the client gets.
+func badRequest(hint string, cause error) error {
+	return &flow.Error{
+		Class: flow.BadRequest,
+		Op:    "sni",
+		Hint:  hint,
+		Err:   cause,
+	}
 }
 
-// helloConn lets the parser read, and keeps what it would answer to itself.
+// readError is the error for a client that has left or was too slow.
+func readError(cause error) error {
+	e := &flow.Error{
+		Class: flow.Canceled,
+		Op:    "sni",
+		Hint:  "the client left before its ClientHello was complete",
+		Err:   cause,
+	}
+	if ne, ok := errors.AsType[net.Error](cause); ok && ne.Timeout() {
+		e.Class = flow.Timeout
+		e.Hint = "the ClientHello did not arrive in time"
+	}
+	return e
+}
+
+// helloConn lets the parser read, and discards what it writes.
 type helloConn struct {
-	net.Conn // nil: nothing else is called
+	net.Conn // nil: the parser calls no other method
 	r        io.Reader
 	err      error // of the last read
 }

@@ -1,8 +1,7 @@
-// Package sni is the front end for TLS clients that know of no proxy: the name
-// in their ClientHello (server_name, RFC 6066 section 3) is the target. The
-// hello is read and sent on as it came, and so is everything after it: there is
-// no certificate here, and nothing is decrypted. The package does not decide,
-// resolve or dial.
+// Package sni is the front end for TLS clients without a proxy setting. The name
+// in their ClientHello (server_name, RFC 6066 section 3) is the target. The hello
+// and all bytes after it are sent on unchanged. The package has no certificate and
+// decrypts nothing. It does not decide, resolve or dial.
 package sni
 
 import (
@@ -15,7 +14,7 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// Road is what lies behind the front end.
+// Road takes requests to their targets: a *datapath.Road.
 type Road interface {
 	Connect(context.Context, *flow.Record) (net.Conn, error)
 	Tunnel(*flow.Record, flow.Pair)
@@ -28,14 +27,15 @@ const DefaultTimeout = 10 * time.Second
 // Server speaks to TLS clients. Its fields must not change once it is in use.
 type Server struct {
 	Road Road
-	// Port is the target's port: the one that clients believe to talk to.
+	// Port is the target's port: the port that clients have dialled, before a
+	// Service or a redirect has changed it.
 	Port uint16
 	// Timeout bounds the arrival of a ClientHello. Zero means DefaultTimeout.
 	Timeout time.Duration
 }
 
-// Serve opens a tunnel for one client. It takes c and closes it, unless it
-// became a tunnel, which it reports.
+// Serve opens a tunnel for one client. It takes c and closes it, unless c became a
+// tunnel, which it reports.
 func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	rec := s.record(c)
 	timeout := s.Timeout
@@ -51,7 +51,8 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 		s.end(c, rec, err)
 		return false
 	}
-	rec.Host, rec.Port = name, s.Port
+	rec.Host = name
+	rec.Port = s.Port
 	target, err := s.Road.Connect(ctx, rec)
 	if err != nil {
 		s.end(c, rec, err)
@@ -69,7 +70,7 @@ func (s *Server) record(c *net.TCPConn) *flow.Record {
 	return flow.NewRecord(flow.SNI, socket.ClientAddr(c))
 }
 
-// end tells the client why by a TLS alert, and closes the books.
+// end sends the TLS alert for why, closes c, and finishes rec.
 func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
 	if a := AlertFor(why); a != noAlert {
 		c.Write([]byte{21, 3, 3, 0, 2, 2, byte(a)}) // a record of TLS 1.2: alert, fatal
@@ -89,11 +90,11 @@ const (
 	UserCanceled      Alert = 90
 	UnrecognizedName  Alert = 112
 
-	noAlert Alert = 255 // nobody is left to read it
+	noAlert Alert = 255 // no client is left to read it
 )
 
-// Error makes an alert the cause of a flow.Error, where its class alone would
-// choose another.
+// Error makes an alert the cause of a flow.Error whose class alone would choose
+// another alert.
 func (a Alert) Error() string {
 	if a == UnrecognizedName {
 		return "no usable server name"
@@ -101,7 +102,7 @@ func (a Alert) Error() string {
 	return "unexpected message"
 }
 
-// AlertFor is the alert that tells a client of err.
+// AlertFor returns the alert that a client gets for err, a *flow.Error.
 func AlertFor(err error) Alert {
 	if a, ok := errors.AsType[Alert](err); ok {
 		return a
@@ -114,7 +115,7 @@ func AlertFor(err error) Alert {
 	case flow.NotFound, flow.NoRoute:
 		return UnrecognizedName
 	case flow.Cut, flow.Overloaded, flow.NotReady:
-		return UserCanceled // not the target's fault: it is worth another try
+		return UserCanceled // not the target's fault: a retry may succeed
 	case flow.Canceled, flow.OK:
 		return noAlert
 	case flow.ResolveFailed, flow.Refused, flow.Unreachable, flow.Timeout, flow.Reset, flow.BadResponse, flow.Idle, flow.Internal:

@@ -75,7 +75,12 @@ func (c *Client) Ask(ctx context.Context, dial DialFunc, servers []string, q *dn
 	for _, s := range c.health.order(servers) {
 		start := time.Now()
 		reply, err := c.AskOne(ctx, dial, s, q)
-		asked := Query{Server: s, Type: dns.TypeToString[q.Question[0].Qtype], Took: time.Since(start), Err: err}
+		asked := Query{
+			Server: s,
+			Type:   dns.TypeToString[q.Question[0].Qtype],
+			Took:   time.Since(start),
+			Err:    err,
+		}
 		if err == nil {
 			asked.Rcode = dns.RcodeToString[reply.Rcode]
 			asked.Records = len(reply.Answer)
