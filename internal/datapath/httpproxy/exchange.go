@@ -131,13 +131,12 @@ func (x *exchange) run() fate {
 // arrived whole yet is sent by x.upload, while the response may come already.
 func (x *exchange) send() error {
 	hasBody := x.req.Body != http.NoBody
-	chunked := hasBody && x.req.ContentLength < 0
-	x.writeRequestHead(hasBody, chunked)
-	if hasBody && (chunked || x.req.ContentLength > int64(x.s.r.Buffered())) {
+	wire.WriteRequestHead(x.o.W, x.req, x.s.p.name())
+	if hasBody && (wire.IsChunked(x.req) || x.req.ContentLength > int64(x.s.r.Buffered())) {
 		if err := x.o.W.Flush(); err != nil {
 			return err
 		}
-		x.upload.start(chunked)
+		x.upload.start()
 		return nil
 	}
 	if hasBody {
@@ -158,39 +157,6 @@ func (x *exchange) send() error {
 // origin, so nothing reads the client's connection until the exchange ends.
 func (x *exchange) watchClient() { x.watch.start(x.s.c, func() { x.o.Close() }) }
 
-// writeRequestHead writes the request line and the fields for the origin.
-func (x *exchange) writeRequestHead(hasBody, chunked bool) {
-	w := x.o.W
-	req := x.req
-	w.WriteString(req.Method + " " + originForm(req) + " HTTP/1.1\r\nHost: " + req.Host + "\r\n")
-	options := wire.ConnectionOptions(req.Header)
-	for name, values := range req.Header {
-		switch {
-		case !options.EndToEnd(name), name == "Via":
-			continue
-		case name == "Expect" && !(hasBody && req.ProtoAtLeast(1, 1)): // RFC 9110 section 10.1.1
-			continue
-		}
-		wire.WriteField(w, name, values...)
-	}
-	wire.WriteVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, x.s.p.name())
-	switch {
-	case options["Upgrade"] && req.Header.Get("Upgrade") != "" && req.ProtoAtLeast(1, 1):
-		w.WriteString("Connection: Upgrade\r\n")
-		wire.WriteField(w, "Upgrade", req.Header["Upgrade"]...)
-	case wire.HasToken(req.Header["Te"], "trailers"):
-		w.WriteString("Connection: TE\r\nTE: trailers\r\n")
-	}
-	switch {
-	case chunked:
-		w.WriteString("Transfer-Encoding: chunked\r\n")
-		wire.WriteTrailerField(w, req.Trailer)
-	case hasBody || len(req.Header["Content-Length"]) > 0:
-		w.WriteString("Content-Length: " + strconv.FormatInt(max(req.ContentLength, 0), 10) + "\r\n")
-	}
-	w.WriteString("\r\n")
-}
-
 // upgrade turns the exchange into a tunnel (RFC 9110 section 7.8).
 func (x *exchange) upgrade(resp *http.Response) fate {
 	if !wire.ConnectionOptions(x.req.Header)["Upgrade"] {
@@ -203,7 +169,7 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 		return x.failed(net.ErrClosed)
 	}
 	s := x.s
-	x.writeResponseHead(resp)
+	wire.WriteResponseHead(s.w, resp, s.p.name())
 	s.w.WriteString("Connection: Upgrade\r\n")
 	wire.WriteField(s.w, "Upgrade", resp.Header["Upgrade"]...)
 	s.w.WriteString("\r\n")

@@ -3,7 +3,6 @@ package httpproxy
 import (
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -104,7 +103,7 @@ func (s *session) writeError(rec *flow.Record, req *http.Request, persist bool) 
 	if st.error != "" {
 		w.WriteString("; error=" + st.error)
 	}
-	w.WriteString("; details=" + sfString(details) + "\r\n")
+	w.WriteString("; details=" + wire.SFString(details) + "\r\n")
 	switch class {
 	case flow.Unauthenticated:
 		w.WriteString("Proxy-Authenticate: Basic realm=\"pando\", charset=\"UTF-8\"\r\n")
@@ -135,26 +134,6 @@ func errorBody(rec *flow.Record, st status, class flow.Class, hint string) strin
 		body += hint + "\n"
 	}
 	return body
-}
-
-// sfString returns s as a string of RFC 9651 section 3.3.3, which holds
-// printable ASCII only.
-func sfString(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r >= 0x20 && r < 0x7f:
-			b.WriteRune(r)
-		default:
-			b.WriteByte('?')
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }
 
 // persistent reports whether the client's connection may stay open after req

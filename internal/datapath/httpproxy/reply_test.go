@@ -49,21 +49,3 @@ func TestStatusFor(t *testing.T) {
 		})
 	}
 }
-
-// TestSFString checks that nothing but printable ASCII is left.
-func TestSFString(t *testing.T) {
-	for _, c := range []struct{ name, in, want string }{
-		{"empty", "", `""`},
-		{"plain", "denied: not on the tailnet", `"denied: not on the tailnet"`},
-		{"escapes", `a "b" \c`, `"a \"b\" \\c"`},
-		{"control_bytes", "a\r\nX: b\x00\x7f", `"a??X: b??"`},
-		{"not_ascii", "naïve", `"na?ve"`},
-		{"not_utf8", "a\xff", `"a?"`},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := sfString(c.in); got != c.want {
-				t.Errorf("sfString(%q) = %s, want %s", c.in, got, c.want)
-			}
-		})
-	}
-}

@@ -1,10 +1,8 @@
 package httpproxy
 
 import (
-	"encoding/base64"
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -27,7 +25,7 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 	rec.Host = host
 	rec.Port = port
 	if s.p.Authenticate != nil {
-		user, password, ok := basicAuth(req.Header.Get("Proxy-Authorization"))
+		user, password, ok := wire.BasicAuth(req.Header.Get("Proxy-Authorization"))
 		if !ok || !s.p.Authenticate(user, password) {
 			return &flow.Error{
 				Class:  flow.Unauthenticated,
@@ -53,19 +51,6 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 
 // malformed is the error for a head whose fields can't be relied on.
 type malformed struct{ error }
-
-// basicAuth returns the credentials in a field of the Basic scheme, RFC 7617.
-func basicAuth(field string) (user, password string, ok bool) {
-	scheme, rest, _ := strings.Cut(field, " ")
-	if !strings.EqualFold(scheme, "Basic") {
-		return "", "", false
-	}
-	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(rest))
-	if err != nil {
-		return "", "", false
-	}
-	return strings.Cut(string(b), ":")
-}
 
 func badRequest(hint string, err error) error {
 	return &flow.Error{

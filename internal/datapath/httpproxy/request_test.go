@@ -3,7 +3,6 @@ package httpproxy
 import (
 	"bufio"
 	"bytes"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -127,55 +126,8 @@ func TestTargetByHost(t *testing.T) {
 				}
 				return
 			}
-			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want || originForm(req) != c.form {
-				t.Errorf("target %q, request-target %q, error %v; want %q, %q", got, originForm(req), err, c.want, c.form)
-			}
-		})
-	}
-}
-
-// TestOriginForm checks that the request-target stays as the client sent it.
-func TestOriginForm(t *testing.T) {
-	for _, c := range []struct{ name, line, want string }{
-		{"path", "GET http://a/x/y", "/x/y"},
-		{"root", "GET http://a/", "/"},
-		{"no_path", "GET http://a", "/"},
-		{"query_without_path", "GET http://a?q=1", "/?q=1"},
-		{"escapes_stay", "GET http://a:80/%2e%2E/a%2Fb;c?x=%20&y", "/%2e%2E/a%2Fb;c?x=%20&y"},
-		{"dots_and_slashes_stay", "GET http://a//x/../y", "//x/../y"},
-		{"url_inside", "GET http://a/http://b/c", "/http://b/c"},
-		{"url_in_query", "GET http://a?u=http://b/c", "/?u=http://b/c"},
-		{"fragment_goes", "GET http://a/x#y?z", "/x"},
-		{"options_of_the_server", "OPTIONS http://a", "*"},
-		{"options_of_the_root", "OPTIONS http://a/", "/"},
-		{"options_with_query", "OPTIONS http://a?x", "/?x"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := originForm(read(t, c.line+" HTTP/1.1\r\nHost: a\r\n\r\n")); got != c.want {
-				t.Errorf("originForm of %q = %q, want %q", c.line, got, c.want)
-			}
-		})
-	}
-}
-
-// TestBasicAuth checks how credentials are parsed.
-func TestBasicAuth(t *testing.T) {
-	encode := base64.StdEncoding.EncodeToString
-	for _, c := range []struct {
-		name, field, user, password string
-		ok                          bool
-	}{
-		{"valid", "Basic " + encode([]byte("ann:secret")), "ann", "secret", true},
-		{"scheme_in_lower_case", "basic  " + encode([]byte("ann:secret")), "ann", "secret", true},
-		{"password_with_colon", "Basic " + encode([]byte("ann:a:b")), "ann", "a:b", true},
-		{"no_colon", "Basic " + encode([]byte("ann")), "ann", "", false},
-		{"not_base64", "Basic ann:secret", "", "", false},
-		{"other_scheme", "Bearer " + encode([]byte("ann:secret")), "", "", false},
-		{"nothing", "", "", "", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if user, password, ok := basicAuth(c.field); user != c.user || password != c.password || ok != c.ok {
-				t.Errorf("basicAuth(%q) = %q, %q, %v; want %q, %q, %v", c.field, user, password, ok, c.user, c.password, c.ok)
+			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want || wire.OriginForm(req) != c.form {
+				t.Errorf("target %q, request-target %q, error %v; want %q, %q", got, wire.OriginForm(req), err, c.want, c.form)
 			}
 		})
 	}
@@ -210,7 +162,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		basicAuth(req.Header.Get("Proxy-Authorization"))
+		wire.BasicAuth(req.Header.Get("Proxy-Authorization"))
 		wire.HasVia(req.Header["Via"], "pando")
 		if wire.ValidHead(req) != nil {
 			return
@@ -226,7 +178,7 @@ func FuzzRequest(f *testing.F) {
 		case req.Method == http.MethodConnect:
 			return
 		}
-		uri := originForm(req)
+		uri := wire.OriginForm(req)
 		if uri != "*" && uri[0] != '/' || strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			t.Fatalf("%q: request-target %q, want a path without spaces and control bytes", b, uri)
 		}

@@ -82,24 +82,3 @@ func splitTarget(authority, defaultPort string) (string, uint16, error) {
 	}
 	return host, uint16(n), nil
 }
-
-// originForm returns the request-target for the origin: what the client sent
-// after the authority, byte for byte (RFC 9112 section 3.2.1).
-func originForm(req *http.Request) string {
-	if strings.HasPrefix(req.RequestURI, "/") || req.RequestURI == "*" {
-		return req.RequestURI // it is in that form already
-	}
-	_, rest, _ := strings.Cut(req.RequestURI, "://")
-	i := strings.IndexAny(rest, "/?#")
-	if i < 0 {
-		if req.Method == http.MethodOptions {
-			return "*" // RFC 9112 section 3.2.4
-		}
-		return "/"
-	}
-	rest, _, _ = strings.Cut(rest[i:], "#")
-	if !strings.HasPrefix(rest, "/") {
-		rest = "/" + rest
-	}
-	return rest
-}

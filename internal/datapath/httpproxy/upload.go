@@ -24,9 +24,9 @@ type upload struct {
 }
 
 // start sends the body of the exchange's request. done or stop must follow.
-func (u *upload) start(chunked bool) {
+func (u *upload) start() {
 	u.ended = make(chan struct{})
-	go u.run(chunked)
+	go u.run()
 }
 
 // done reports whether the body went out whole, and waits for that for grace at
@@ -69,13 +69,13 @@ func (u *upload) stop() {
 
 // run copies the body. It ends with the body, or when a connection is closed or
 // the time for a read is over.
-func (u *upload) run(chunked bool) {
+func (u *upload) run() {
 	x := u.x
 	timeout := orDefault(x.s.p.BodyTimeout, DefaultBodyTimeout)
 	body := wire.Body{
 		Reader:  x.req.Body,
 		Source:  x.s.r,
-		Chunked: chunked,
+		Chunked: wire.IsChunked(x.req),
 		Trailer: &x.req.Trailer,
 		BeforeRead: func() {
 			u.setReadDeadline(time.Now().Add(timeout))

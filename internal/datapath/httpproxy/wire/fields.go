@@ -6,6 +6,7 @@ package wire
 
 import (
 	"bufio"
+	"encoding/base64"
 	"net/http"
 	"net/textproto"
 	"strconv"
@@ -100,4 +101,37 @@ func HasVia(values []string, proxy string) bool {
 		}
 	}
 	return false
+}
+
+// BasicAuth returns the credentials in a field of the Basic scheme, RFC 7617.
+func BasicAuth(field string) (user, password string, ok bool) {
+	scheme, rest, _ := strings.Cut(field, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return "", "", false
+	}
+	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(rest))
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(b), ":")
+}
+
+// SFString returns s as a string of RFC 9651 section 3.3.3, which holds
+// printable ASCII only.
+func SFString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r >= 0x20 && r < 0x7f:
+			b.WriteRune(r)
+		default:
+			b.WriteByte('?')
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/base64"
 	"maps"
 	"net/http"
 	"testing"
@@ -35,5 +36,46 @@ func TestConnectionOptions(t *testing.T) {
 	}
 	if got := ConnectionOptions(http.Header{}); len(got) > 0 {
 		t.Errorf("ConnectionOptions without a Connection field = %v, want none", got)
+	}
+}
+
+// TestBasicAuth checks how credentials are parsed.
+func TestBasicAuth(t *testing.T) {
+	encode := base64.StdEncoding.EncodeToString
+	for _, c := range []struct {
+		name, field, user, password string
+		ok                          bool
+	}{
+		{"valid", "Basic " + encode([]byte("ann:secret")), "ann", "secret", true},
+		{"scheme_in_lower_case", "basic  " + encode([]byte("ann:secret")), "ann", "secret", true},
+		{"password_with_colon", "Basic " + encode([]byte("ann:a:b")), "ann", "a:b", true},
+		{"no_colon", "Basic " + encode([]byte("ann")), "ann", "", false},
+		{"not_base64", "Basic ann:secret", "", "", false},
+		{"other_scheme", "Bearer " + encode([]byte("ann:secret")), "", "", false},
+		{"nothing", "", "", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if user, password, ok := BasicAuth(c.field); user != c.user || password != c.password || ok != c.ok {
+				t.Errorf("BasicAuth(%q) = %q, %q, %v; want %q, %q, %v", c.field, user, password, ok, c.user, c.password, c.ok)
+			}
+		})
+	}
+}
+
+// TestSFString checks that nothing but printable ASCII is left.
+func TestSFString(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"empty", "", `""`},
+		{"plain", "denied: not on the tailnet", `"denied: not on the tailnet"`},
+		{"escapes", `a "b" \c`, `"a \"b\" \\c"`},
+		{"control_bytes", "a\r\nX: b\x00\x7f", `"a??X: b??"`},
+		{"not_ascii", "naïve", `"na?ve"`},
+		{"not_utf8", "a\xff", `"a?"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := SFString(c.in); got != c.want {
+				t.Errorf("SFString(%q) = %s, want %s", c.in, got, c.want)
+			}
+		})
 	}
 }
