@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/stock"
 )
 
 // Version is the release. The linker sets it.
@@ -50,7 +50,7 @@ func newRoot(cut context.Context, env Env) *cobra.Command {
 				_, err := io.WriteString(env.Stdout, versionText())
 				return err
 			}
-			if config.IsStock(env.Environ) || lookup(env.Environ, "KUBERNETES_SERVICE_HOST") != "" {
+			if stock.Detect(env.Environ) || lookup(env.Environ, "KUBERNETES_SERVICE_HOST") != "" {
 				return runStock(cmd.Context(), cut, env)
 			}
 			return cmd.Help()

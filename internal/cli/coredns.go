@@ -54,7 +54,7 @@ func checkZones(zones []config.ServedZone, err error) error {
 	}
 	cfg := config.Default()
 	cfg.DNS.Zones = zones
-	cfg.DNS.Fleet = []string{"127.0.0.1"} // any address: that of the fleet may be a flag here
+	cfg.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("127.0.0.1")}} // any address: that of the fleet may be a flag here
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("invalid configuration:\n%w", err)
 	}
@@ -63,10 +63,10 @@ func checkZones(zones []config.ServedZone, err error) error {
 
 // fleetServer returns the fleet's DNS server, which is address or else the first
 // address in fleet. Its port is 53 unless address names another.
-func fleetServer(address string, fleet []string) (netip.AddrPort, error) {
+func fleetServer(address string, fleet []config.FleetHost) (netip.AddrPort, error) {
 	for _, f := range fleet {
-		if _, err := netip.ParseAddr(f); err == nil && address == "" {
-			address = f
+		if f.Addr.IsValid() && address == "" {
+			address = f.String()
 		}
 	}
 	if address == "" {

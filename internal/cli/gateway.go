@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/stock"
 )
 
 func gatewayCommand(cut context.Context, env Env) *cobra.Command {
@@ -32,31 +32,34 @@ func gatewayCommand(cut context.Context, env Env) *cobra.Command {
 // replica is what runGateway runs.
 type replica struct {
 	// load reads the configuration, at the start and after each change.
-	load func() (config.Config, error)
-	file string // watched for changes; empty means none
-	// notes returns lines for the log at the start; nil means none.
-	notes func(config.Config) []string
+	load  func() (config.Config, error)
+	file  string   // watched for changes; empty means none
+	notes []string // for the log, at the start
 }
 
 // runStock runs a replica as the stock container would: without arguments, and
 // with TS_* in the environment. The configuration file and PANDO_* variables
 // override them.
 func runStock(ctx, cut context.Context, env Env) error {
-	base, notes, err := config.FromStock(env.Environ)
-	if err != nil {
-		return fmt.Errorf("cannot use the environment of the stock container:\n%w", err)
-	}
 	file := lookup(env.Environ, "PANDO_CONFIG")
+	load := func() (config.Config, []string, error) {
+		cfg, notes, err := stock.Load(file, env.Environ)
+		if err != nil {
+			err = fmt.Errorf("invalid configuration:\n%w", err)
+		}
+		return cfg, notes, err
+	}
+	_, notes, err := load()
+	if err != nil {
+		return err
+	}
 	return runGateway(ctx, cut, env, replica{
 		load: func() (config.Config, error) {
-			cfg, err := config.LoadOver(base, file, env.Environ, nil)
-			if err != nil {
-				err = fmt.Errorf("invalid configuration:\n%w", err)
-			}
+			cfg, _, err := load()
 			return cfg, err
 		},
 		file:  file,
-		notes: func(cfg config.Config) []string { return append(notes, config.StockNotes(cfg)...) },
+		notes: notes,
 	})
 }
 
@@ -67,10 +70,8 @@ func runGateway(ctx, cut context.Context, env Env, r replica) error {
 		return err
 	}
 	log, level := logger(cfg.Log, env.Stderr)
-	if r.notes != nil {
-		for _, note := range r.notes(cfg) {
-			log.Info("stock environment", "note", note)
-		}
+	for _, note := range r.notes {
+		log.Info("stock environment", "note", note)
 	}
 	if lacksKey(cfg.Tailnet) {
 		log.Warn("no auth key is set",
@@ -110,9 +111,7 @@ func lacksKey(t config.Tailnet) bool {
 // logger returns the log of a replica, and its level, which may change later.
 func logger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		panic(errors.Join(errors.New("cli: log level was not validated"), err))
-	}
+	level.Set(c.SlogLevel())
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "text" {
 		return slog.New(slog.NewTextHandler(w, o)), level

@@ -8,23 +8,33 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/pandoproxy/pando/internal/config/doc"
+	"github.com/pandoproxy/pando/internal/config/strictyaml"
 )
 
 // Key is one key of the configuration.
 type Key struct {
-	Path string // "tailnet.authKeyFile"; a list's elements are "policy.rules[].from"
-	Type string // "string", "bool", "number", "duration", "list", "map"
-	Doc  string
-	// Default is the default value as the file would spell it; empty means
-	// empty.
+	Path string // "tailnet.authKeyFile"; a key of a list's elements is "policy.rules[].from"
+	Type string // "string", "bool", "number", "duration", "list" or "map"
+	Doc  string // plain text, in sentences
+	// Default is the default value as the file would spell it; empty means that
+	// the default is empty.
 	Default string
-	// Scalar says that the key can be set by a variable and a flag too.
+	// Scalar means that a variable and a flag can set the key.
 	Scalar bool
-	// Live says that a running gateway takes over a change.
+	// Live means that a running gateway applies a change.
 	Live bool
 
-	index []int
+	index []int // of the field in Config; nil for keys of a list's elements
 }
+
+// Section returns the first part of the path: the section of the file.
+func (k Key) Section() string { return k.Path[:strings.IndexAny(k.Path+".", ".[")] }
+
+// SectionDoc returns what a section is for, in a sentence; "" if there is no such
+// section.
+func SectionDoc(section string) string { return doc.Of(section) }
 
 // Env returns the variable that sets the key: PANDO_TAILNET_AUTH_KEY_FILE.
 func (k Key) Env() string {
@@ -40,8 +50,8 @@ func (k Key) Flag() string {
 		case r == '.':
 			b.WriteByte('-')
 		case unicode.IsUpper(r):
-			// A hump starts at a capital behind a small letter, and at the
-			// last capital of a run: authKey, controlURL, minTTL.
+			// A word starts at a capital behind a small letter. A run of capitals
+			// is one word: authKey, controlURL, minTTL.
 			if unicode.IsLower(runes[i-1]) {
 				b.WriteByte('-')
 			}
@@ -55,20 +65,74 @@ func (k Key) Flag() string {
 
 // Keys lists every key, in the order of the file.
 func Keys() []Key {
-	var keys []Key
-	def := Default()
-	walk(reflect.ValueOf(def), "", nil, true, false, &keys)
+	return appendKeys(nil, reflect.ValueOf(Default()), Key{Scalar: true, index: []int{}})
+}
+
+// appendKeys appends the keys of the section v. in describes the section: its path,
+// whether it is live and set by scalars, and its index.
+func appendKeys(keys []Key, v reflect.Value, in Key) []Key {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		k := Key{
+			Path:   strictyaml.Below(in.Path, strictyaml.FieldName(f)),
+			Scalar: in.Scalar,
+			Live:   in.Live || f.Tag.Get("live") != "",
+		}
+		k.Doc = doc.Of(k.Path)
+		if in.index != nil {
+			k.index = append(slices.Clone(in.index), i)
+		}
+		var isSection bool
+		k.Type, isSection = keyType(f.Type)
+		switch {
+		case isSection && k.Type == "list":
+			k.Scalar = false
+			keys = append(keys, k)
+			element := Key{Path: k.Path + "[]", Live: k.Live}
+			keys = appendKeys(keys, reflect.Zero(f.Type.Elem()), element)
+			continue
+		case isSection:
+			keys = appendKeys(keys, v.Field(i), k)
+			continue
+		case k.Type == "map":
+			k.Scalar = false
+		case k.Type != "list":
+			k.Default = fmt.Sprint(v.Field(i))
+		}
+		keys = append(keys, k)
+	}
 	return keys
 }
 
-// Changes lists the keys that differ between two configurations: those that a
-// running gateway takes over, and those that want a restart.
+// keyType returns the Type of a key, and whether it is a section or a list of
+// sections, which have keys of their own.
+func keyType(t reflect.Type) (name string, isSection bool) {
+	switch {
+	case t == reflect.TypeFor[Duration]():
+		return "duration", false
+	case isText(t):
+		return "string", false
+	case t.Kind() == reflect.Bool:
+		return "bool", false
+	case t.Kind() == reflect.Int:
+		return "number", false
+	case t.Kind() == reflect.Map:
+		return "map", false
+	case t.Kind() == reflect.Slice:
+		return "list", !isText(t.Elem())
+	}
+	return "", true
+}
+
+// Changes lists the paths of the keys that differ between two configurations: those
+// that a running gateway applies, and those that require a restart.
 func Changes(old, changed *Config) (live, restart []string) {
 	for _, k := range Keys() {
 		if k.index == nil {
-			continue // of an element: its list is compared
+			continue // the list is compared as a whole
 		}
-		a, b := reflect.ValueOf(old).Elem().FieldByIndex(k.index), reflect.ValueOf(changed).Elem().FieldByIndex(k.index)
+		a := reflect.ValueOf(old).Elem().FieldByIndex(k.index)
+		b := reflect.ValueOf(changed).Elem().FieldByIndex(k.index)
 		switch {
 		case reflect.DeepEqual(a.Interface(), b.Interface()):
 		case k.Live:
@@ -80,130 +144,103 @@ func Changes(old, changed *Config) (live, restart []string) {
 	return live, restart
 }
 
-func walk(v reflect.Value, prefix string, index []int, settable, live bool, keys *[]Key) {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		path := prefix + name
-		at := append(slices.Clone(index), i)
-		k := Key{Path: path, Doc: f.Tag.Get("doc"), index: at, Scalar: settable, Live: live || f.Tag.Get("live") != ""}
-		if !settable {
-			k.index = nil
+// set sets the key, which is Scalar, to the value that s stands for. The elements of
+// a list are separated by commas. A mistake goes to r.
+func (k Key) set(c *Config, s string, o strictyaml.Origin, r *strictyaml.Report) {
+	r.SetOrigin(k.Path, o)
+	v := reflect.ValueOf(c).Elem().FieldByIndex(k.index)
+	if v.Kind() != reflect.Slice {
+		if err := setScalar(v, s); err != nil {
+			r.AddError(k.Path, err)
 		}
-		fv := v.Field(i)
-		switch fv.Interface().(type) {
-		case Duration:
-			k.Type, k.Default = "duration", fv.Interface().(Duration).String()
-		case string, Secret:
-			k.Type, k.Default = "string", fv.String()
-		case bool:
-			k.Type, k.Default = "bool", strconv.FormatBool(fv.Bool())
-		case int:
-			k.Type, k.Default = "number", strconv.FormatInt(fv.Int(), 10)
-		case []string:
-			k.Type = "list"
-		case map[string][]string:
-			k.Type, k.Scalar = "map", false
-		default:
-			if fv.Kind() == reflect.Slice { // of sections
-				k.Type, k.Scalar = "list", false
-				*keys = append(*keys, k)
-				walk(reflect.Zero(fv.Type().Elem()), path+"[].", nil, false, k.Live, keys)
-				continue
-			}
-			walk(fv, path+".", at, settable, k.Live, keys)
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), 0, 0)
+	for element := range strings.SplitSeq(s, ",") {
+		element = strings.TrimSpace(element)
+		if element == "" {
 			continue
 		}
-		*keys = append(*keys, k)
+		e := reflect.New(v.Type().Elem()).Elem()
+		if err := setScalar(e, element); err != nil {
+			r.AddError(fmt.Sprintf("%s[%d]", k.Path, list.Len()), err)
+		}
+		list = reflect.Append(list, e)
 	}
+	v.Set(list)
 }
 
-// set gives the key its value from a string; a list is separated by commas.
-func (k Key) set(c *Config, value string) error {
-	f := reflect.ValueOf(c).Elem().FieldByIndex(k.index)
-	switch k.Type {
-	case "duration":
-		d, err := parseDuration(value)
+func setScalar(v reflect.Value, s string) error {
+	if t, ok := textTypes[v.Type()]; ok {
+		return t.Parse(s, v)
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(s)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(s)
 		if err != nil {
-			return err
+			return fmt.Errorf("invalid value %q: write true or false", s)
 		}
-		f.SetInt(int64(d))
-	case "string":
-		f.SetString(value)
-	case "bool":
-		b, err := strconv.ParseBool(value)
+		v.SetBool(b)
+	default:
+		n, err := strconv.Atoi(s)
 		if err != nil {
-			return fmt.Errorf("%q is neither true nor false", value)
+			return fmt.Errorf("invalid number %q: write a whole number", s)
 		}
-		f.SetBool(b)
-	case "number":
-		n, err := strconv.Atoi(value)
-		if err != nil {
-			return fmt.Errorf("%q is no whole number", value)
-		}
-		f.SetInt(int64(n))
-	case "list":
-		list := []string{}
-		for s := range strings.SplitSeq(value, ",") {
-			if s = strings.TrimSpace(s); s != "" {
-				list = append(list, s)
-			}
-		}
-		f.Set(reflect.ValueOf(list))
+		v.SetInt(int64(n))
 	}
 	return nil
 }
 
-// notKeys are the PANDO_ variables that are no keys of the configuration.
+// notKeys are the PANDO_ variables that do not set a key.
 var notKeys = []string{"PANDO_CONFIG"}
 
-// applyEnv sets the keys that environ, of the form of os.Environ, gives. An
-// unknown PANDO_ variable is a mistake; those that Kubernetes makes of a
-// Service called pando are not.
-func applyEnv(c *Config, environ []string) error {
+// applyEnv sets the keys that environ, of the form of os.Environ, gives. An unknown
+// PANDO_ variable is a mistake, unless Kubernetes made it for a Service whose name
+// begins with pando.
+func applyEnv(c *Config, environ []string, r *strictyaml.Report) {
 	byEnv := map[string]Key{}
+	var known []string
 	for _, k := range Keys() {
 		if k.Scalar {
 			byEnv[k.Env()] = k
+			known = append(known, k.Env())
 		}
 	}
-	var errs []error
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, "PANDO_") || slices.Contains(notKeys, name) || strings.Contains(value, "://") && serviceVariable(name) {
-			continue
-		}
-		k, ok := byEnv[name]
-		if !ok {
-			if !serviceVariable(name) {
-				errs = append(errs, fmt.Errorf("environment: %s is no variable of pando; docs/configuration.md lists them all", name))
+		k, isKey := byEnv[name]
+		switch {
+		case !strings.HasPrefix(name, "PANDO_") || slices.Contains(notKeys, name):
+		case ServiceVariable(name) && (!isKey || strings.Contains(value, "://")):
+		case isKey:
+			k.set(c, value, strictyaml.Origin{Where: name}, r)
+		default:
+			err := errors.New("unknown variable; docs/configuration.md lists all variables")
+			if near := strictyaml.Nearest(name, known); near != "" {
+				err = fmt.Errorf("unknown variable; did you mean %s?", near)
 			}
-			continue
-		}
-		if err := k.set(c, value); err != nil {
-			errs = append(errs, fmt.Errorf("environment: %s: %w", name, err))
+			r.AddAt(strictyaml.Origin{Where: name}, "", err)
 		}
 	}
-	return errors.Join(errs...)
 }
 
-// serviceVariable reports whether Kubernetes made the variable: it gives each
-// pod PANDO_SERVICE_HOST, PANDO_PORT_1055_TCP and the like for a Service whose
-// name begins with pando.
-func serviceVariable(name string) bool {
-	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") ||
-		strings.HasSuffix(name, "_PORT") || strings.Contains(name, "_PORT_") && (strings.Contains(name, "_TCP") || strings.Contains(name, "_UDP"))
+// ServiceVariable reports whether Kubernetes may have made a variable of this name:
+// for a Service called pando it adds PANDO_SERVICE_HOST, PANDO_PORT_1055_TCP and the
+// like to each pod.
+func ServiceVariable(name string) bool {
+	if strings.Contains(name, "_PORT_") && (strings.Contains(name, "_TCP") || strings.Contains(name, "_UDP")) {
+		return true
+	}
+	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") || strings.HasSuffix(name, "_PORT")
 }
 
 // applyFlags sets the keys that flags gives, by the names of Key.Flag.
-func applyFlags(c *Config, flags map[string]string) error {
-	var errs []error
+func applyFlags(c *Config, flags map[string]string, r *strictyaml.Report) {
 	for _, k := range Keys() {
 		if value, ok := flags[k.Flag()]; ok && k.Scalar {
-			if err := k.set(c, value); err != nil {
-				errs = append(errs, fmt.Errorf("--%s: %w", k.Flag(), err))
-			}
+			k.set(c, value, strictyaml.Origin{Where: "--" + k.Flag()}, r)
 		}
 	}
-	return errors.Join(errs...)
 }

@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// listeners checks every address that the gateway is to listen on, and that no
-// two of them want the same one.
+// listeners checks every address on which the gateway is to listen, and that no two
+// of them conflict.
 func (v *validator) listeners(c *Config) {
 	type listener struct{ path, addr string }
 	list := []listener{{"listen.proxy", c.Listen.Proxy}}
@@ -25,7 +25,7 @@ func (v *validator) listeners(c *Config) {
 	for i, a := range c.Listen.AdminAlso {
 		if c.Listen.Admin != "" {
 			add(a, "listen.adminAlso[%d]", i)
-		} else { // not listened on
+		} else { // it is not used, so it cannot conflict
 			v.listen(fmt.Sprintf("listen.adminAlso[%d]", i), a)
 		}
 	}
@@ -43,25 +43,28 @@ func (v *validator) listeners(c *Config) {
 	}
 	for i, l := range list {
 		v.listen(l.path, l.addr)
-		if j := slices.IndexFunc(list[:i], func(o listener) bool { return sameListen(o.addr, l.addr) }); j >= 0 {
+		j := slices.IndexFunc(list[:i], func(o listener) bool { return conflict(o.addr, l.addr) })
+		if j >= 0 {
 			v.add(l.path, "%q is taken by %s, %q; choose another port", l.addr, list[j].path, list[j].addr)
 		}
 	}
 }
 
-// sameListen reports whether two listeners can't have these addresses at a
-// time. One on all addresses takes those of IPv4 and IPv6.
-func sameListen(a, b string) bool {
-	x, y := listenAddr(a), listenAddr(b)
+// conflict reports whether two listeners cannot have these addresses at the same
+// time. A listener on all addresses takes those of IPv4 and IPv6.
+func conflict(a, b string) bool {
+	x := ParseListen(a)
+	y := ParseListen(b)
 	if x.Port() == 0 || x.Port() != y.Port() {
 		return false
 	}
 	return x.Addr() == y.Addr() || x.Addr().IsUnspecified() || y.Addr().IsUnspecified()
 }
 
-// listenAddr reads host:port as the listeners do; all that stands for every
-// address becomes "::". What is none has port 0.
-func listenAddr(s string) netip.AddrPort {
+// ParseListen reads a listen address, host:port, as the listeners do. Every spelling
+// of all addresses becomes "::". If s is not a listen address, the result is not
+// valid and has port 0.
+func ParseListen(s string) netip.AddrPort {
 	host, port, _ := net.SplitHostPort(s)
 	switch host {
 	case "":
@@ -74,7 +77,8 @@ func listenAddr(s string) netip.AddrPort {
 	if err != nil || perr != nil {
 		return netip.AddrPort{}
 	}
-	if ip = ip.Unmap(); ip.IsUnspecified() {
+	ip = ip.Unmap()
+	if ip.IsUnspecified() {
 		ip = netip.IPv6Unspecified()
 	}
 	return netip.AddrPortFrom(ip, uint16(n))
@@ -83,7 +87,7 @@ func listenAddr(s string) netip.AddrPort {
 func (v *validator) listen(path, addr string) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		v.add(path, "%q is no listen address; write host:port or :port, such as :1055", addr)
+		v.add(path, "invalid listen address %q: write host:port or :port, such as :1055", addr)
 		return
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
@@ -91,7 +95,7 @@ func (v *validator) listen(path, addr string) {
 	}
 	if host != "" && host != "localhost" {
 		if _, err := netip.ParseAddr(host); err != nil {
-			v.add(path, "%q is no IP address; leave the host empty to listen on all of them", host)
+			v.add(path, "invalid IP address %q: leave the host empty to listen on all addresses", host)
 		}
 	}
 }

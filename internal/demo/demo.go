@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -188,9 +189,9 @@ func (d *demo) startReplica(ctx context.Context, i int) (*replica, error) {
 func (d *demo) replicaConfig(name string) (config.Config, error) {
 	cfg := config.Default()
 	cfg.Listen = config.Listen{Proxy: d.opts.Listen, DNS: d.dns, ReusePort: true}
-	cfg.SNI = []config.Port{{Listen: d.tls}}
+	cfg.SNI = []config.FrontPort{{Listen: d.tls}}
 	cfg.DNS.Zones = []config.ServedZone{{Suffix: testnet.Zone}}
-	cfg.DNS.Fleet = []string{"127.0.0.1"}
+	cfg.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("127.0.0.1")}}
 	cfg.Tailnet.Hostname = name
 	cfg.Tailnet.ControlURL = d.net.URL()
 	cfg.Tailnet.AuthKey = testnet.AuthKey

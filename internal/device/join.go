@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/pandoproxy/pando/internal/config"
@@ -43,7 +42,7 @@ func (d *Device) engineOptions() tailnet.Options {
 		Tags:            c.Tags,
 		Ephemeral:       c.Ephemeral,
 		IgnoreRoutes:    !c.AcceptRoutes,
-		AdvertiseRoutes: prefixes(c.AdvertiseRoutes),
+		AdvertiseRoutes: c.AdvertiseRoutes,
 		ShieldsUp:       c.ShieldsUp && len(c.AdvertiseRoutes) == 0,
 		PeerTimeout:     d.opts.PeerTimeout,
 		CacheDir:        c.CacheDir,
@@ -51,15 +50,6 @@ func (d *Device) engineOptions() tailnet.Options {
 		TUNName:         c.TUN,
 		Logger:          d.log,
 	}
-}
-
-func prefixes(list []string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range list {
-		p, _ := config.ParsePrefix(s) // valid
-		out = append(out, p)
-	}
-	return out
 }
 
 // openState opens what keeps the login: the Kubernetes Secret or the directory.

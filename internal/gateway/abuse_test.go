@@ -199,7 +199,7 @@ func hellos(t *testing.T, w *world) {
 		withAdmin(c)
 		c.Limits.PerClient = 0
 		c.HTTP.HeaderTimeout = config.Duration(patience)
-		c.SNI = []config.Port{{Listen: port}}
+		c.SNI = []config.FrontPort{{Listen: port}}
 	})
 	get := func() time.Duration {
 		begin := time.Now()

@@ -103,12 +103,12 @@ func explained(t *testing.T, w *world) {
 		c.Policy.Direct = "any"
 		c.Policy.Rules = []config.Rule{
 			{Name: "not-this", Names: []string{"denied." + testnet.Zone}, Action: "deny"},
-			{Name: "not-them", From: []string{"10.244.9.0/24"}, Action: "deny"},
-			{Name: "no-ipv6", Prefixes: []string{testnet.Network6.String()}, Action: "deny"},
+			{Name: "not-them", From: []netip.Prefix{netip.MustParsePrefix("10.244.9.0/24")}, Action: "deny"},
+			{Name: "no-ipv6", Prefixes: []netip.Prefix{testnet.Network6}, Action: "deny"},
 		}
 		// The private DNS server refuses a zone that is not its own.
 		c.Resolve.Zones = []config.Zone{{Suffix: "broken.example", Servers: []string{testnet.DNSAddr.String()}}}
-		c.Resolve.Hosts = map[string][]string{"typed.example": {testnet.APIAddr.String()}}
+		c.Resolve.Hosts = map[string][]netip.Addr{"typed.example": {testnet.APIAddr}}
 	})
 	api := "https://" + testnet.APIName + "/x"
 	r.wants(t, []string{"--ca", w.ca(), api}, 0,

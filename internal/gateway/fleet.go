@@ -9,12 +9,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pandoproxy/pando/internal/host"
+	"github.com/pandoproxy/pando/internal/config"
 )
 
 // fleetAddrs are the addresses where clients reach the fleet, from dns.fleet.
 type fleetAddrs struct {
-	names  []string // names and addresses
+	hosts  []config.FleetHost
 	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 	log    *slog.Logger
 	known  atomic.Pointer[knownFleet] // nil before the first lookup
@@ -29,11 +29,11 @@ type knownFleet struct {
 // fleetEvery is how often the names of the fleet are looked up again.
 const fleetEvery = 5 * time.Second
 
-// newFleetAddrs returns the addresses of names. It looks up nothing; lookup asks
+// newFleetAddrs returns the addresses of hosts. It looks up nothing; lookup asks
 // the cluster's DNS.
-func newFleetAddrs(names []string, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *fleetAddrs {
+func newFleetAddrs(hosts []config.FleetHost, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *fleetAddrs {
 	return &fleetAddrs{
-		names:  names,
+		hosts:  hosts,
 		lookup: lookup,
 		log:    log,
 	}
@@ -52,18 +52,14 @@ func (f *fleetAddrs) follow(ctx context.Context) {
 func (f *fleetAddrs) update(ctx context.Context) (canChange bool) {
 	var list []netip.Addr
 	var errs []error
-	for _, name := range f.names {
-		h, err := host.Parse(name)
-		switch {
-		case err != nil:
-		case h.Addr.IsValid():
+	for _, h := range f.hosts {
+		if h.Addr.IsValid() {
 			list = append(list, h.Addr)
-		default:
-			canChange = true
-			var addrs []netip.Addr
-			addrs, err = f.lookup(ctx, h.Name)
-			list = append(list, addrs...)
+			continue
 		}
+		canChange = true
+		addrs, err := f.lookup(ctx, h.Name)
+		list = append(list, addrs...)
 		errs = append(errs, err)
 	}
 	err := errors.Join(errs...)

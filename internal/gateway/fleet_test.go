@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/config"
 )
 
 // TestFleetAddrs checks that the fleet's addresses follow its names, and that
@@ -23,7 +25,7 @@ func TestFleetAddrs(t *testing.T) {
 	var lookupErr error
 	lookup := func(_ context.Context, name string) ([]netip.Addr, error) { return answer[name], lookupErr }
 	var log bytes.Buffer
-	f := newFleetAddrs([]string{"10.0.0.9", "pando.pando.svc"}, lookup, slog.New(slog.NewTextHandler(&log, nil)))
+	f := newFleetAddrs([]config.FleetHost{{Addr: fixed}, {Name: "pando.pando.svc"}}, lookup, slog.New(slog.NewTextHandler(&log, nil)))
 
 	if got, err := f.addrs(); err == nil || got != nil {
 		t.Errorf("before the first lookup: addrs() = %v, %v; want an error", got, err)
@@ -66,7 +68,7 @@ func TestFleetAddrs(t *testing.T) {
 // error.
 func TestFleetNeverResolved(t *testing.T) {
 	refused := errors.New("refused")
-	f := newFleetAddrs([]string{"pando.pando.svc"}, func(context.Context, string) ([]netip.Addr, error) { return nil, refused }, slog.New(slog.DiscardHandler))
+	f := newFleetAddrs([]config.FleetHost{{Name: "pando.pando.svc"}}, func(context.Context, string) ([]netip.Addr, error) { return nil, refused }, slog.New(slog.DiscardHandler))
 	f.update(t.Context())
 	if got, err := f.addrs(); !errors.Is(err, refused) {
 		t.Errorf("addrs() = %v, %v; want %v", got, err, refused)
@@ -84,12 +86,12 @@ func TestFleetFollow(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 		defer cancel()
-		newFleetAddrs([]string{"pando.pando.svc"}, lookup, slog.New(slog.DiscardHandler)).follow(ctx)
+		newFleetAddrs([]config.FleetHost{{Name: "pando.pando.svc"}}, lookup, slog.New(slog.DiscardHandler)).follow(ctx)
 		if lookups != 3 {
 			t.Errorf("%d lookups in 12 s, want 3", lookups)
 		}
 		begin := time.Now()
-		newFleetAddrs([]string{"10.0.0.1"}, lookup, slog.New(slog.DiscardHandler)).follow(t.Context())
+		newFleetAddrs([]config.FleetHost{{Addr: netip.MustParseAddr("10.0.0.1")}}, lookup, slog.New(slog.DiscardHandler)).follow(t.Context())
 		if d := time.Since(begin); d != 0 || lookups != 3 {
 			t.Errorf("an address was followed for %v with %d lookups, want 0 and none", d, lookups-3)
 		}

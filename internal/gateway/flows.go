@@ -3,9 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
-	"net"
 	"net/netip"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -45,16 +43,14 @@ func (f *finishedFlows) add(rec *flow.Record) {
 // localhost is the client that probes are made for.
 var localhost = netip.MustParseAddr("127.0.0.1")
 
-// probeBy returns a function that connects to a probe target, host:port, by the
-// road that clients take.
-func probeBy(road *datapath.Road) func(context.Context, string) error {
-	return func(ctx context.Context, target string) error {
-		host, portText, _ := net.SplitHostPort(target) // valid
-		port, _ := strconv.ParseUint(portText, 10, 16)
+// probeBy returns a function that connects to one of targets, which has the name
+// of its key, by the road that clients take.
+func probeBy(road *datapath.Road, targets map[string]config.Target) func(context.Context, string) error {
+	return func(ctx context.Context, name string) error {
 		rec := &flow.Record{Start: time.Now()}
 		rec.Client = netip.AddrPortFrom(localhost, 0)
-		rec.Host = host
-		rec.Port = uint16(port)
+		rec.Host = targets[name].Host
+		rec.Port = targets[name].Port
 		c, err := road.Probe(ctx, rec, nil)
 		if err != nil {
 			return err

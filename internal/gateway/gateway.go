@@ -10,8 +10,10 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -202,13 +204,17 @@ func (g *Gateway) newMux() *mux.Mux {
 }
 
 func (g *Gateway) newProber() *probe.Prober {
+	targets := map[string]config.Target{}
+	for _, t := range g.cfg.Probe.Targets {
+		targets[t.String()] = t
+	}
 	return &probe.Prober{
-		Targets:   g.cfg.Probe.Targets,
+		Targets:   slices.Collect(maps.Keys(targets)),
 		Interval:  time.Duration(g.cfg.Probe.Interval),
 		Failures:  g.cfg.Probe.Failures,
 		Successes: g.cfg.Probe.Successes,
 		Ready:     g.device.Wait,
-		Connect:   probeBy(g.road),
+		Connect:   probeBy(g.road, targets),
 		Log:       g.log,
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/stock"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
@@ -204,12 +205,12 @@ func TestAdvertisedRoute(t *testing.T) {
 		}
 	}()
 	route := netip.PrefixFrom(addr, addr.BitLen())
-	stock, _, err := config.FromStock([]string{"TS_ROUTES=" + route.String()})
+	fromEnv, _, err := stock.FromEnv([]string{"TS_ROUTES=" + route.String()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.start(t, func(c *config.Config) {
-		c.Tailnet.Hostname, c.Tailnet.AdvertiseRoutes = "router", stock.Tailnet.AdvertiseRoutes
+		c.Tailnet.Hostname, c.Tailnet.AdvertiseRoutes = "router", fromEnv.Tailnet.AdvertiseRoutes
 	})
 	testkit.Eventually(t, "the route on the control server", func() bool {
 		return slices.Equal(w.device(t, "router").Routes, []netip.Prefix{route})

@@ -126,7 +126,7 @@ func policyRules(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		c.Policy.Rules = []config.Rule{
 			{Name: "no-secrets", Names: []string{"*.secret." + testnet.Zone}, Action: "deny"},
-			{Name: "api", Names: []string{testnet.APIName}, Ports: []string{"443"}, Action: "allow"},
+			{Name: "api", Names: []string{testnet.APIName}, Ports: []config.PortRange{{First: 443, Last: 443}}, Action: "allow"},
 			{Name: "rest", Action: "deny"},
 		}
 	})
@@ -234,7 +234,7 @@ func TestHostTable(t *testing.T) { userspace(t, sharedTailnet, hostTable) }
 
 func hostTable(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
-		c.Resolve.Hosts = map[string][]string{"api.example.com": {testnet.APIAddr.String()}, "*.apps.example.com": {testnet.APIAddr.String()}}
+		c.Resolve.Hosts = map[string][]netip.Addr{"api.example.com": {testnet.APIAddr}, "*.apps.example.com": {testnet.APIAddr}}
 	})
 	for _, name := range []string{"api.example.com", "API.Example.COM.", "one.apps.example.com", "a.b.apps.example.com"} {
 		if out := w.curl(t, "-x", "http://"+r.addr, "http://"+name+"/table"); !strings.Contains(out, `"path":"/table"`) {

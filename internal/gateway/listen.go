@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -112,12 +111,10 @@ func (g *Gateway) frontPorts() []frontPort {
 		list = append(list, frontPort{fmt.Sprintf("web[%d].listen", i), p.Listen, mux.Role{Front: g.proxies[1+i]}})
 	}
 	for i, p := range cfg.Forward {
-		host, portText, _ := net.SplitHostPort(p.Target) // valid
-		port, _ := strconv.ParseUint(portText, 10, 16)
 		front := &forward.Server{
 			Road: g.road,
-			Host: host,
-			Port: uint16(port),
+			Host: p.Target.Host,
+			Port: p.Target.Port,
 		}
 		list = append(list, frontPort{fmt.Sprintf("forward[%d].listen", i), p.Listen, mux.Role{Front: front, TargetFirst: true}})
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -53,7 +52,7 @@ func TestPostgreSQL(t *testing.T) {
 	})
 	port := freePorts(t, 1)[0]
 	r := w.start(t, func(c *config.Config) {
-		c.Forward = []config.Pipe{{Listen: port, Target: fmt.Sprintf("%s:%d", host, target.Port())}}
+		c.Forward = []config.ForwardPort{{Listen: port, Target: config.Target{Host: host, Port: target.Port()}}}
 	})
 	_, portNumber, _ := net.SplitHostPort(port)
 	psql := func(sslmode string) (string, error) {

@@ -45,7 +45,7 @@ func TestStatusIsOfOneMoment(t *testing.T) {
 func TestConditions(t *testing.T) {
 	cfg := config.Default()
 	cfg.Listen = config.Listen{Proxy: "127.0.0.1:0"}
-	cfg.Probe.Targets = []string{"db.internal.example.com:5432"}
+	cfg.Probe.Targets = []config.Target{{Host: "db.internal.example.com", Port: 5432}}
 	g, err := New(t.Context(), cfg, Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -112,7 +111,7 @@ func (g *Gateway) apply(cfg config.Config, users *auth.Users) {
 	g.road.Limit.Set(limits(cfg.Limits))
 	g.finished.setSample(cfg.Log)
 	if g.opts.Level != nil {
-		g.opts.Level.Set(level(cfg.Log.Level))
+		g.opts.Level.Set(cfg.Log.SlogLevel())
 	}
 }
 
@@ -168,12 +167,4 @@ func loadUsers(c config.Auth) (*auth.Users, error) {
 		return nil, fmt.Errorf("auth.usersFile: %w", err)
 	}
 	return list, nil
-}
-
-func level(name string) slog.Level {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(name)); err != nil {
-		return slog.LevelInfo // cannot happen: the name is valid
-	}
-	return l
 }

@@ -66,7 +66,7 @@ func probeTargets(t *testing.T, w *world) {
 	target := testnet.NamePort(addr)
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
-		c.Probe.Targets = []string{target}
+		c.Probe.Targets = []config.Target{parseTarget(target)}
 		c.Probe.Interval, c.Probe.Failures = config.Duration(50*time.Millisecond), 3
 		c.Dial.Timeout = config.Duration(time.Second)
 	})

@@ -65,9 +65,9 @@ func transparent(t *testing.T, w *world) {
 		c.Close()
 	}))
 	r := w.start(t, func(c *config.Config) {
-		c.SNI = []config.Port{{Listen: free[0]}}
-		c.Web = []config.Port{{Listen: free[1]}}
-		c.Forward = []config.Pipe{{Listen: free[2], Target: echo}, {Listen: free[3], Target: "none." + testnet.Zone + ":1"}}
+		c.SNI = []config.FrontPort{{Listen: free[0]}}
+		c.Web = []config.FrontPort{{Listen: free[1]}}
+		c.Forward = []config.ForwardPort{{Listen: free[2], Target: parseTarget(echo)}, {Listen: free[3], Target: parseTarget("none." + testnet.Zone + ":1")}}
 		c.Policy.Rules = []config.Rule{{Name: "not-this", Names: []string{"denied." + testnet.Zone}, Action: "deny"}}
 	})
 	to := func(i int) string { return "::" + free[i] } // curl goes there, whatever the URL says
@@ -146,9 +146,18 @@ func newFronts(t *testing.T) fronts {
 
 // serve has c listen there; what comes to forward is for target.
 func (f fronts) serve(c *config.Config, target string) {
-	c.SNI, c.Web = []config.Port{{Listen: f.sni}}, []config.Port{{Listen: f.web}}
-	c.Forward = []config.Pipe{{Listen: f.forward, Target: target}}
-	c.Listen.DNS, c.DNS.Fleet, c.DNS.Zones = f.dns, []string{"10.96.0.7"}, []config.ServedZone{{Suffix: testnet.Zone}}
+	c.SNI, c.Web = []config.FrontPort{{Listen: f.sni}}, []config.FrontPort{{Listen: f.web}}
+	c.Forward = []config.ForwardPort{{Listen: f.forward, Target: parseTarget(target)}}
+	c.Listen.DNS, c.DNS.Fleet, c.DNS.Zones = f.dns, []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}, []config.ServedZone{{Suffix: testnet.Zone}}
+}
+
+// parseTarget reads host:port.
+func parseTarget(s string) config.Target {
+	target, err := config.ParseTarget(s)
+	if err != nil {
+		panic(err)
+	}
+	return target
 }
 
 // dialPort opens a connection to one of a replica's ports.
@@ -355,15 +364,15 @@ func leadsBack(t *testing.T, w *world) {
 	const fleet = "10.96.0.7"
 	host := hostAddr(t, w)
 	everywhere, there := freePorts(t, 1)[0], freePorts(t, 1)[0]
-	here := func(listen, port string) config.Port { // its target's port is its own
+	here := func(listen, port string) config.FrontPort { // its target's port is its own
 		_, n, _ := net.SplitHostPort(port)
 		number, _ := strconv.Atoi(n)
-		return config.Port{Listen: net.JoinHostPort(listen, n), Port: number}
+		return config.FrontPort{Listen: net.JoinHostPort(listen, n), Port: number}
 	}
 	r := w.start(t, func(c *config.Config) {
 		c.Policy.Direct = "any"
-		c.DNS.Fleet = []string{fleet}
-		c.SNI = []config.Port{here("0.0.0.0", everywhere), here(host, there)}
+		c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr(fleet)}}
+		c.SNI = []config.FrontPort{here("0.0.0.0", everywhere), here(host, there)}
 	})
 	there = net.JoinHostPort(host, there[strings.LastIndexByte(there, ':')+1:])
 	for _, c := range []struct{ name, addr, port string }{
@@ -415,7 +424,7 @@ func dnsAnswerer(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Listen.DNS = free[0]
-		c.DNS.Fleet = []string{"10.96.0.7"}
+		c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}
 		c.DNS.Zones = []config.ServedZone{{Suffix: testnet.Zone}, {Suffix: "real." + testnet.Zone, Answer: "real"}, {Suffix: alone}}
 		c.Policy.Direct = "any"
 		c.Policy.Rules = []config.Rule{{Names: []string{"denied." + testnet.Zone}, Action: "deny"}}
