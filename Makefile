@@ -97,6 +97,10 @@ vuln: ## look for known vulnerabilities in what is linked
 	@out=$$($(GO) tool govulncheck ./... 2>&1); code=$$?; echo "$$out"; \
 	if echo "$$out" | grep -q 'fetching vulnerabilities'; then echo 'SKIPPED: the vulnerability database can not be reached from here.'; else exit $$code; fi
 
+.PHONY: docs
+docs: ## generate docs/configuration.md, the help of the flags and the chart's schema
+	$(GO) run ./internal/configdoc/generate
+
 .PHONY: docs-check
 docs-check: ## check links, commands and examples of the documentation
 	$(GO) test -count=1 ./docs
