@@ -37,6 +37,11 @@ func TestStatusIsOfOneMoment(t *testing.T) {
 		if looks != i+1 {
 			t.Errorf("status looked at the condition %d times, want once", looks-i)
 		}
+		looks = i
+		g.metricsState().Readiness()
+		if looks != i+1 {
+			t.Errorf("a scrape looked at the condition %d times, want once", looks-i)
+		}
 	}
 }
 

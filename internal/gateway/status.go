@@ -12,6 +12,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/metrics"
+	"github.com/pandoproxy/pando/internal/probe"
 	"github.com/pandoproxy/pando/internal/status"
 )
 
@@ -103,14 +104,16 @@ func limitStatus(gate *limit.Gate) []status.Limit {
 // metricsState returns the functions that the metrics call at each scrape.
 func (g *Gateway) metricsState() metrics.State {
 	return metrics.State{
-		Ready:         func() bool { return ready(g.checks()) },
+		Readiness: func() (bool, int) {
+			checks := g.checks()
+			return ready(checks), probe.Failing(checks)
+		},
 		Draining:      g.draining.Load,
 		RestartNeeded: g.reloads.restartNeeded,
 		Tunnels:       func() int { return g.road.Relay.Active() },
 		Connections:   func() (int, int) { return g.road.Limit.Connections() },
 		Dials:         func() int { return g.road.Limit.Dials() },
 		Flows:         func() map[string]int { return g.road.Active() },
-		ProbesFailing: func() int { return g.prober.Failing() },
 		Tailnet:       func() metrics.Tailnet { return g.device.Metrics() },
 	}
 }

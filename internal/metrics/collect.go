@@ -10,14 +10,15 @@ import (
 
 // State is the present state of the replica. Each scrape calls its functions.
 type State struct {
-	Ready         func() bool // whether the replica passes its readiness probe
+	// Readiness reports whether the replica passes its readiness probe, and how
+	// many targets of probe.targets prevent that, both from one look at the checks.
+	Readiness     func() (ready bool, probesFailing int)
 	Draining      func() bool
 	RestartNeeded func() bool // whether a change of the configuration needs a restart
 	Tunnels       func() int  // tunnels that are open
 	Connections   func() (connections, clients int)
 	Dials         func() int            // dials in progress
 	Flows         func() map[string]int // flows in progress, by front
-	ProbesFailing func() int
 	Tailnet       func() Tailnet
 }
 
@@ -54,14 +55,12 @@ func (s State) gauges() []prometheus.Collector {
 		return n
 	}
 	return []prometheus.Collector{
-		gauge("pando_ready", "1 while the replica passes its readiness probe.", yes(s.Ready)),
 		gauge("pando_draining", "1 once the replica has begun to shut down.", yes(s.Draining)),
 		gauge("pando_config_restart_needed", "1 while a change of the configuration needs a restart to take effect.", yes(s.RestartNeeded)),
 		gauge("pando_tunnels", "Open tunnels.", count(s.Tunnels)),
 		gauge("pando_connections", "Open client connections, including tunnels.", count(connections)),
 		gauge("pando_clients", "Client addresses that have an open connection.", count(clients)),
 		gauge("pando_dials", "Connections to targets that are being opened.", count(s.Dials)),
-		gauge("pando_probes_failing", "Targets of probe.targets whose failure makes the replica unready.", count(s.ProbesFailing)),
 	}
 }
 
@@ -71,6 +70,26 @@ func oneIf(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+var (
+	readyNow      = prometheus.NewDesc("pando_ready", "1 while the replica passes its readiness probe.", nil, nil)
+	probesFailing = prometheus.NewDesc("pando_probes_failing", "Targets of probe.targets whose failure makes the replica unready.", nil, nil)
+)
+
+// readinessCollector collects the outcome of the checks, which it reads once for
+// a scrape.
+type readinessCollector struct{ readiness func() (bool, int) }
+
+func (c readinessCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- readyNow
+	ch <- probesFailing
+}
+
+func (c readinessCollector) Collect(ch chan<- prometheus.Metric) {
+	ready, failing := c.readiness()
+	ch <- prometheus.MustNewConstMetric(readyNow, prometheus.GaugeValue, oneIf(ready))
+	ch <- prometheus.MustNewConstMetric(probesFailing, prometheus.GaugeValue, float64(failing))
 }
 
 var activeFlows = prometheus.NewDesc("pando_flows_active", "Flows in progress, which are tunnels and plain-HTTP requests.", []string{"front"}, nil)

@@ -89,6 +89,7 @@ func New(version string, s State) *Metrics {
 	m.registry.MustRegister(m.flows, m.bytes, m.resolve, m.dial, m.total, m.lookups, m.answers, m.refusals, m.reloads, m.reloadOK, m.reloadAt)
 	m.registry.MustRegister(s.gauges()...)
 	m.registry.MustRegister(
+		readinessCollector{s.Readiness},
 		flowsCollector{s.Flows},
 		tailnetCollector{s.Tailnet},
 		buildInfo(version),

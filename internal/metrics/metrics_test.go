@@ -21,14 +21,13 @@ var update = flag.Bool("update", false, "write the golden files")
 // example returns metrics that all have a value.
 func example() *Metrics {
 	m := New("v1", State{
-		Ready:         func() bool { return false },
+		Readiness:     func() (bool, int) { return false, 3 },
 		Draining:      func() bool { return false },
 		RestartNeeded: func() bool { return true },
 		Tunnels:       func() int { return 7 },
 		Connections:   func() (int, int) { return 9, 4 },
 		Dials:         func() int { return 2 },
 		Flows:         func() map[string]int { return map[string]int{"connect": 6, "http": 1} },
-		ProbesFailing: func() int { return 3 },
 		Tailnet: func() Tailnet {
 			return Tailnet{
 				Up:             true,
@@ -99,21 +98,20 @@ func TestStateIsPresent(t *testing.T) {
 	ready := false
 	none := func() int { return 0 }
 	m := New("v1", State{
-		Ready:         func() bool { return ready },
+		Readiness:     func() (bool, int) { return ready, 0 },
 		Draining:      func() bool { return false },
 		RestartNeeded: func() bool { return false },
 		Tunnels:       none,
 		Connections:   func() (int, int) { return 0, 0 },
 		Dials:         none,
 		Flows:         func() map[string]int { return nil },
-		ProbesFailing: none,
 		Tailnet:       func() Tailnet { return Tailnet{} },
 	})
 	for _, want := range []bool{false, true} {
 		ready = want
 		line := fmt.Sprintf("\npando_ready %v\n", oneIf(want))
 		if !strings.Contains(scrape(t, m), line) {
-			t.Errorf("with Ready = %v, the answer does not contain %q", want, line)
+			t.Errorf("with ready = %v, the answer does not contain %q", want, line)
 		}
 	}
 }

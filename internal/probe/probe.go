@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,6 +106,9 @@ func (p *Prober) record(target string, err error) {
 	p.state[target] = s
 }
 
+// checkPrefix begins the names of the conditions.
+const checkPrefix = "probe "
+
 // Checks returns one condition of readiness for each target, in the order of
 // their names. The condition of a target fails until the target is good.
 func (p *Prober) Checks() []status.Check {
@@ -112,7 +116,7 @@ func (p *Prober) Checks() []status.Check {
 	defer p.mu.Unlock()
 	var list []status.Check
 	for _, target := range p.targets() {
-		c := status.Check{Name: "probe " + target}
+		c := status.Check{Name: checkPrefix + target}
 		s, tried := p.state[target]
 		switch {
 		case !tried:
@@ -129,11 +133,11 @@ func (p *Prober) Checks() []status.Check {
 	return list
 }
 
-// Failing returns the number of targets whose condition fails.
-func (p *Prober) Failing() int {
+// Failing returns how many of checks are failed conditions of a probe target.
+func Failing(checks []status.Check) int {
 	n := 0
-	for _, c := range p.Checks() {
-		if c.Err != nil {
+	for _, c := range checks {
+		if strings.HasPrefix(c.Name, checkPrefix) && c.Err != nil {
 			n++
 		}
 	}

@@ -106,8 +106,9 @@ func TestThresholds(t *testing.T) {
 			if c.good {
 				wantFailing = 0
 			}
-			if n := p.Failing(); n != wantFailing {
-				t.Errorf("after %q: Failing() = %d, want %d", c.outcomes, n, wantFailing)
+			checks := append(p.Checks(), status.Check{Name: "tailnet", Err: refused})
+			if n := Failing(checks); n != wantFailing {
+				t.Errorf("after %q: Failing(checks) = %d, want %d", c.outcomes, n, wantFailing)
 			}
 		})
 	}
@@ -175,8 +176,8 @@ func TestRun(t *testing.T) {
 		if got := check(t, p, "a:1"); got.Err == nil {
 			t.Error("after two failures: err = nil, want refused")
 		}
-		if n := p.Failing(); n != 3 {
-			t.Errorf("Failing() = %d, want 3", n)
+		if n := Failing(p.Checks()); n != 3 {
+			t.Errorf("Failing(checks) = %d, want 3", n)
 		}
 		stop()
 		<-ended
