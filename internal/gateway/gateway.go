@@ -8,6 +8,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -173,7 +174,7 @@ func newProxies(cfg config.Config, road *datapath.Road, authenticate func(user, 
 	for _, p := range cfg.Web {
 		web := newProxy(cfg, road)
 		web.Front = flow.Web
-		web.Target = httpproxy.ByHost(orPort(p.Port, 80))
+		web.Target = httpproxy.ByHost(uint16(cmp.Or(p.Port, 80)))
 		list = append(list, web)
 	}
 	return list
@@ -237,13 +238,14 @@ func (g *Gateway) AdminAddr() net.Addr {
 // Run runs. When ctx ends first, the error says what the replica is waiting for.
 func (g *Gateway) Wait(ctx context.Context) error { return g.device.Wait(ctx) }
 
-// Run serves until ctx ends, and then drains. When cut ends, the drain ends
-// at once. Nothing that the replica started is alive when Run returns, or the
-// error says what is. The error is nil when everything ended in order, also
-// when work was cut.
+// Run serves until ctx ends, or until a part of the replica fails, and then
+// drains. When cut ends, the drain ends at once. Nothing that the replica started
+// is alive when Run returns, or the error says what is. The error is otherwise
+// that of the part that failed. It is nil when everything ended in order, even if
+// work was cut.
 func (g *Gateway) Run(ctx, cut context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var duringDrain sync.WaitGroup
+	var duringDrain sync.WaitGroup // what continues during the drain
 	defer duringDrain.Wait()
 	defer stop()
 	duringDrain.Go(func() { endIdle(work, g.road.Relay, time.Duration(g.cfg.Tunnel.IdleTimeout)) })

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func (g *Gateway) frontPorts() []frontPort {
 	for i, p := range cfg.SNI {
 		front := &sni.Server{
 			Road:    g.road,
-			Port:    orPort(p.Port, 443),
+			Port:    uint16(cmp.Or(p.Port, 443)),
 			Timeout: time.Duration(cfg.HTTP.HeaderTimeout),
 		}
 		list = append(list, frontPort{fmt.Sprintf("sni[%d].listen", i), p.Listen, mux.Role{Front: front}})
@@ -119,13 +120,6 @@ func (g *Gateway) frontPorts() []frontPort {
 		list = append(list, frontPort{fmt.Sprintf("forward[%d].listen", i), p.Listen, mux.Role{Front: front, TargetFirst: true}})
 	}
 	return list
-}
-
-func orPort(n, def int) uint16 {
-	if n == 0 {
-		n = def
-	}
-	return uint16(n)
 }
 
 // adminAddrs returns the addresses of the admin port; none when it is off.

@@ -16,13 +16,13 @@ import (
 
 // reloads is the outcome of the reloads so far.
 type reloads struct {
-	mu      sync.Mutex
+	mu      sync.Mutex    // guards the fields below
 	applied config.Config // the last good configuration
 	err     error         // of the last reload
 	restart []string      // keys that differ from those at the start and need a restart
 }
 
-// newWatcher returns what calls reload when the configuration or the file of
+// newWatcher returns a watcher that calls reload when the configuration or the file of
 // users changes. Without Options.Load it watches nothing.
 func (g *Gateway) newWatcher() *watch.Watcher {
 	if g.opts.Load == nil {
@@ -148,8 +148,8 @@ func (u *users) read(c config.Auth) error {
 	return err
 }
 
-// authenticator returns what checks a password; nil when clients need
-// none.
+// authenticator returns the function that checks a password; nil when clients
+// need none.
 func (u *users) authenticator() func(user, password string) bool {
 	if u.Load() == nil {
 		return nil
