@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/tailnet/session"
 )
 
 // dialFunc opens a TCP connection from src, one of the node's own addresses.
@@ -39,7 +41,7 @@ func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	if err != nil {
 		return nil, opError("tcp", dst, err)
 	}
-	stuck := time.AfterFunc(stuckAfter, func() { n.sessions.suspect(dst.Addr()) })
+	stuck := time.AfterFunc(session.StuckAfter, func() { n.sessions.Suspect(dst.Addr()) })
 	defer stuck.Stop()
 	c, err := n.dial(ctx, src, dst)
 	if err != nil {

@@ -50,7 +50,7 @@ func (n *Node) startEngine() error {
 	n.sys = tsd.NewSystem()
 	n.dialer = &tsdial.Dialer{Logf: n.logf}
 	n.dialer.SetBus(n.sys.Bus.Get())
-	eventbus.SubscribeFunc(n.sys.Bus.Get().Client("pando.clock"), n.control.compareClocks) // ends with the bus
+	eventbus.SubscribeFunc(n.sys.Bus.Get().Client("pando.clock"), n.control.CompareClocks) // ends with the bus
 	wg, err := n.startWireGuard()
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (n *Node) startEngine() error {
 	}
 	n.sys.Set(Store(plainPrefs{n.opts.Store}))
 	if n.opts.Mode == Kernel {
-		n.sys.Tun.Get().PreFilterPacketOutboundToWireGuardAppConnectorIntercept = n.leftovers.filter
+		n.sys.Tun.Get().PreFilterPacketOutboundToWireGuardAppConnectorIntercept = n.leftovers.Filter
 	}
 	n.sys.Tun.Get().Start()
 	if err := n.startBackend(); err != nil {
@@ -78,7 +78,7 @@ func (n *Node) startEngine() error {
 		return err
 	}
 	tun := n.sys.Tun.Get()
-	tun.PostFilterPacketInboundFromWireGuard = (&oneFlow{next: tun.PostFilterPacketInboundFromWireGuard}).filter
+	tun.PostFilterPacketInboundFromWireGuard = (&userspace.OneFlow{Next: tun.PostFilterPacketInboundFromWireGuard}).Filter
 	return nil
 }
 
@@ -148,7 +148,12 @@ func (n *Node) startBackend() error {
 	}
 	var err error
 	n.lb, err = ipnlocal.NewLocalBackend(n.logf, logid.PublicID{}, n.sys, flags)
-	return err
+	if err != nil {
+		return err
+	}
+	n.peers.Backend = n.lb
+	n.peers.Sys = n.sys
+	return nil
 }
 
 // serve installs the handlers of Options for the advertised routes.

@@ -28,10 +28,10 @@ func RouteWait(n *Node) time.Duration { return n.routeWait() }
 
 // SeesControl reports whether n was connected to the control server when it
 // looked last.
-func SeesControl(n *Node) bool { return n.control.connected.Load() }
+func SeesControl(n *Node) bool { return n.control.Connected() }
 
 // Suspect makes n check the session with the peer that carries addr.
-func Suspect(n *Node, addr netip.Addr) { n.sessions.suspect(addr) }
+func Suspect(n *Node, addr netip.Addr) { n.sessions.Suspect(addr) }
 
 // Lose makes n lose those packets from its peers for which which returns true. Nil
 // ends that.

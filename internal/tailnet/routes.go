@@ -24,7 +24,7 @@ const (
 
 // Routes reports whether a peer of the tailnet carries addr.
 func (n *Node) Routes(addr netip.Addr) bool {
-	_, ok := n.peerFor(addr)
+	_, ok := n.peers.Carrier(addr)
 	return ok
 }
 
@@ -52,7 +52,7 @@ func (n *Node) AwaitRoutes(ctx context.Context, addrs []netip.Addr) []bool {
 
 // routeWait returns how long AwaitRoutes waits for a lost route now.
 func (n *Node) routeWait() time.Duration {
-	if back := n.control.returned.Load(); back != nil && time.Since(*back) < routeMemory {
+	if time.Since(n.control.Returned()) < routeMemory {
 		return routeWaitBack
 	}
 	return routeWait

@@ -74,7 +74,7 @@ func (n *Node) readStatus() Status {
 		State:      st.BackendState,
 		Up:         n.Up(),
 		Control:    health.GetInPollNetMap(),
-		ClockAhead: n.control.clockAhead.Load(),
+		ClockAhead: n.control.ClockAhead(),
 		Health:     st.Health,
 	}
 	if nm := n.lb.NetMapNoPeers(); nm != nil && nm.SelfNode.Valid() {

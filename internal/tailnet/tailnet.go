@@ -1,7 +1,7 @@
 // Package tailnet joins a tailnet from inside this process. It runs the
 // Tailscale engine, in userspace or with a kernel TUN device, behind one type,
-// Node. With its packages scoped and userspace it is the only product code that
-// drives the engine.
+// Node. With the packages in its folder it is the only product code that drives
+// the engine.
 //
 // A Node dials addresses, not names, and only addresses that a peer routes. It
 // refuses all others and never sends them to the host's network. It never
@@ -22,6 +22,11 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"tailscale.com/ipn"
+	"tailscale.com/types/preftype"
+
+	"github.com/pandoproxy/pando/internal/tailnet/control"
+	"github.com/pandoproxy/pando/internal/tailnet/session"
 )
 
 // Mode says where the tailnet's TCP/IP runs.
@@ -137,17 +142,33 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// prefs returns the engine's preferences for o.
+func (o Options) prefs() *ipn.Prefs {
+	prefs := ipn.NewPrefs()
+	prefs.WantRunning = true
+	prefs.ControlURL = o.ControlURL
+	prefs.Hostname = o.Hostname
+	prefs.AdvertiseTags = o.Tags
+	prefs.AdvertiseRoutes = o.AdvertiseRoutes
+	prefs.RouteAll = !o.IgnoreRoutes
+	prefs.CorpDNS = true
+	prefs.ShieldsUp = o.ShieldsUp
+	prefs.NetfilterMode = preftype.NetfilterOff
+	return prefs
+}
+
 // A Node is one device on a tailnet. Its methods may be called concurrently.
 type Node struct {
 	engine
 	opts      Options
 	log       *slog.Logger
-	dial      dialFunc  // opens a TCP connection in the node's mode
-	leftovers leftovers // used in kernel mode
+	dial      dialFunc          // opens a TCP connection in the node's mode
+	leftovers session.Leftovers // used in kernel mode
 
-	login    login
-	control  controlState
-	sessions sessions
+	login    *control.Login
+	control  control.Server
+	peers    session.Peers
+	sessions *session.Checker
 	routed   *lru.Cache[netip.Addr, time.Time] // when an address was last seen routed
 	status   statusCache
 
@@ -168,24 +189,24 @@ func Start(ctx context.Context, opts Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.sessions.engine = &n.engine
-	n.sessions.log = n.log
-	n.sessions.suspects = make(chan netip.Addr, checksMost)
+	n.login = control.NewLogin()
+	n.sessions = session.NewChecker(&n.peers, n.log)
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.startEngine(); err != nil {
 		n.stop()
 		return nil, errors.Join(fmt.Errorf("tailnet: %s mode: %w", opts.Mode, err), n.engine.close(opts.Ephemeral))
 	}
-	n.login.opts = opts
-	n.login.log = n.log
-	n.login.lb = n.lb
-	n.login.health = n.sys.HealthTracker.Get()
-	n.login.up = make(chan struct{})
-	n.workers.Go(func() { n.login.watch(n.ctx) })
-	n.workers.Go(func() { n.login.logUntilUp(n.ctx) })
-	n.workers.Go(func() { n.sessions.run(n.ctx) })
-	n.workers.Go(func() { n.control.watch(n.ctx, n.sys.HealthTracker.Get()) })
-	if err := n.login.start(n.ctx); err != nil {
+	n.login.Backend = n.lb
+	n.login.Health = n.sys.HealthTracker.Get()
+	n.login.Log = n.log
+	n.login.Prefs = opts.prefs()
+	n.login.AuthKey = opts.AuthKey
+	n.login.NextKey = opts.NextKey
+	n.workers.Go(func() { n.login.Watch(n.ctx) })
+	n.workers.Go(func() { n.login.LogUntilUp(n.ctx) })
+	n.workers.Go(func() { n.sessions.Run(n.ctx) })
+	n.workers.Go(func() { n.control.Watch(n.ctx, n.sys.HealthTracker.Get()) })
+	if err := n.login.Start(n.ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tailnet: login: %w", err), n.Close())
 	}
 	return n, nil
@@ -195,16 +216,16 @@ func Start(ctx context.Context, opts Options) (*Node, error) {
 // ErrNotUp with what the login waits for and the error of ctx.
 func (n *Node) Wait(ctx context.Context) error {
 	select {
-	case <-n.login.up:
+	case <-n.login.Up():
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %s: %w", ErrNotUp, n.login.waitsFor(), ctx.Err())
+		return fmt.Errorf("%w: %s: %w", ErrNotUp, n.login.WaitsFor(), ctx.Err())
 	}
 }
 
 // Up reports whether the node is on the tailnet now. It stays true while the
 // control server is away.
-func (n *Node) Up() bool { return n.running() }
+func (n *Node) Up() bool { return n.peers.Running() }
 
 // Err returns nil while the node is up, and otherwise ErrNotUp with what the
 // login waits for.
@@ -212,7 +233,7 @@ func (n *Node) Err() error {
 	if n.Up() {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", ErrNotUp, n.login.waitsFor())
+	return fmt.Errorf("%w: %s", ErrNotUp, n.login.WaitsFor())
 }
 
 // Addrs returns the node's own tailnet addresses, IPv4 first. It returns none
@@ -248,6 +269,28 @@ func (n *Node) ID() string {
 	}
 	return string(nm.SelfNode.StableID())
 }
+
+// Warm makes a WireGuard handshake with every peer that is online and carries a
+// route, so that the first connection through each does not wait for one. It
+// returns nil when all peers have answered. When ctx ends first, the error names a
+// peer that did not answer. Call it once, after the node is up; before that it
+// returns ErrNotUp.
+func (n *Node) Warm(ctx context.Context) error {
+	if !n.Up() {
+		return ErrNotUp
+	}
+	defer n.leftovers.Release()
+	return n.peers.Warm(ctx, n.log)
+}
+
+// ResetSession discards the WireGuard session with the peer that carries addr.
+// The next packet to that peer starts a new session. Without such a peer it does
+// nothing.
+func (n *Node) ResetSession(addr netip.Addr) { n.peers.Reset(addr) }
+
+// SessionsMended returns how many sessions were replaced because the peer had
+// lost its side.
+func (n *Node) SessionsMended() int64 { return n.sessions.Mended() }
 
 // Close leaves the tailnet. It ends every connection of the userspace stack,
 // stops the engine and waits for it, and logs out if the node is ephemeral.

@@ -1,8 +1,9 @@
-package tailnet
+package session
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -35,32 +36,27 @@ const (
 // known yet, is tried again only after 5 s.
 //
 // Warm returns nil when all peers have answered. When ctx ends first, the error
-// names a peer that did not answer. Call it once, after the node is up; before
-// that it returns ErrNotUp.
-func (n *Node) Warm(ctx context.Context) error {
-	if !n.Up() {
-		return ErrNotUp
-	}
-	defer n.leftovers.release()
+// names a peer that did not answer. Call it once, after the node is up.
+func (p *Peers) Warm(ctx context.Context, log *slog.Logger) error {
 	var g errgroup.Group
-	forgetPaths := sync.OnceFunc(n.sys.MagicSock.Get().Rebind)
-	for _, p := range n.routers() {
-		addr := p.Addresses().At(0).Addr()
-		name := p.ComputedName()
+	forgetPaths := sync.OnceFunc(p.Sys.MagicSock.Get().Rebind)
+	for _, peer := range p.routers() {
+		addr := peer.Addresses().At(0).Addr()
+		name := peer.ComputedName()
 		g.Go(func() error {
 			// First a path, in both directions. By then the peer must have heard
 			// of us from the control server: the engine sends call-me-maybe only
 			// once in 5 s.
 			tstime.Sleep(ctx, pathDelay)
-			n.callMeMaybe(p.Key())
-			if err := n.ping(ctx, addr, tailcfg.PingDisco); err != nil {
+			p.callMeMaybe(peer.Key())
+			if err := p.ping(ctx, addr, tailcfg.PingDisco); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer discovery: %w", name, addr, err)
 			}
 			// Then the handshake, which has one attempt. A peer that has just
 			// learned of us answers discovery a moment before its WireGuard
 			// knows our key.
 			tstime.Sleep(ctx, pathDelay)
-			if err := n.handshake(ctx, addr, p.Key(), forgetPaths); err != nil {
+			if err := p.handshake(ctx, log, addr, peer.Key(), forgetPaths); err != nil {
 				return fmt.Errorf("peer %s (%v) does not answer the WireGuard handshake: %w", name, addr, err)
 			}
 			return nil
@@ -76,40 +72,40 @@ func (n *Node) Warm(ctx context.Context) error {
 // us yet. So handshake asks again and starts the handshake again. The engine
 // asks only when it knows no path, so forgetPaths comes first. That forgets the
 // paths to all peers and therefore runs once.
-func (n *Node) handshake(ctx context.Context, addr netip.Addr, peer key.NodePublic, forgetPaths func()) error {
+func (p *Peers) handshake(ctx context.Context, log *slog.Logger, addr netip.Addr, peer key.NodePublic, forgetPaths func()) error {
 	for {
 		try, cancel := context.WithTimeout(ctx, handshakeTime)
-		err := n.ping(try, addr, tailcfg.PingTSMP)
+		err := p.ping(try, addr, tailcfg.PingTSMP)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		n.log.Debug("peer does not answer in WireGuard; trying again", "peer", addr.String())
+		log.Debug("peer does not answer in WireGuard; trying again", "peer", addr.String())
 		forgetPaths()
-		n.callMeMaybe(peer)
-		n.resetSession(addr)
+		p.callMeMaybe(peer)
+		p.Reset(addr)
 		tstime.Sleep(ctx, pathDelay)
 	}
 }
 
-// leftovers drops what the kernel still sends for connections of a predecessor
+// Leftovers drops what the kernel still sends for connections of a predecessor
 // with the same address, such as the one before a container restart. Before
 // Warm such a packet would start a handshake that is lost, because the peer
 // still looks for us at the old place. The zero value drops.
-type leftovers struct {
+type Leftovers struct {
 	released atomic.Bool // by Warm or the first connection of our own
 }
 
-// release lets all packets pass from now on.
-func (l *leftovers) release() { l.released.Store(true) }
+// Release lets all packets pass from now on.
+func (l *Leftovers) Release() { l.released.Store(true) }
 
-// filter is a tstun.FilterFunc for outbound packets.
-func (l *leftovers) filter(p *packet.Parsed, _ *tstun.Wrapper) filter.Response {
+// Filter is a tstun.FilterFunc for outbound packets.
+func (l *Leftovers) Filter(p *packet.Parsed, _ *tstun.Wrapper) filter.Response {
 	switch {
 	case p.IPProto != ipproto.TCP || l.released.Load():
 		return filter.Accept
 	case p.TCPFlags&packet.TCPSyn != 0: // a connection of ours that did not wait for Warm
-		l.release()
+		l.Release()
 		return filter.Accept
 	}
 	return filter.DropSilently

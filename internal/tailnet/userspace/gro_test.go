@@ -1,4 +1,4 @@
-package tailnet
+package userspace
 
 import (
 	"testing"
@@ -42,7 +42,7 @@ func TestEachFlowsPacketsArriveWithTheirBatch(t *testing.T) {
 		g.Flush()
 		return d.n
 	}
-	if n := batch((&oneFlow{next: joined}).filter); n != 3 {
+	if n := batch((&OneFlow{Next: joined}).Filter); n != 3 {
 		t.Errorf("%d packets of 3 came with their batch", n)
 	}
 	if n := batch(joined); n != 1 {

@@ -1,10 +1,11 @@
-package tailnet
+package session
 
 import (
 	"context"
 	"log/slog"
 	"maps"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 	"tailscale.com/types/key"
 )
 
+// StuckAfter is how long a dial waits before it calls Suspect.
+const StuckAfter = time.Second
+
 // A peer can lose its side of a WireGuard session that is still valid for us:
 // the library flushes a session when it hears that the other device has
 // restarted, and it hears that late when the control server is late. What we
@@ -20,27 +24,40 @@ import (
 // 15 s without an answer. So the sessions with the peers that carry routes are
 // checked: when a dial has to wait, and regularly.
 const (
-	stuckAfter = time.Second            // how long a dial waits before its peer's session is checked
 	checkEvery = 20 * time.Second       // between two regular checks of all peers
 	checkAgain = 3 * time.Second        // least time between two checks of one peer
 	answerTime = 700 * time.Millisecond // for the answer to one ping; there are two attempts
 	checksMost = 16                     // most checks at the same time, and most addresses that wait for one
 )
 
-// sessions checks the WireGuard sessions with peers and replaces lost ones.
-type sessions struct {
-	*engine
+// Checker checks the WireGuard sessions with peers and replaces lost ones.
+type Checker struct {
+	*Peers
 	log      *slog.Logger
 	suspects chan netip.Addr // addresses whose peer is to be checked
 	mended   atomic.Int64    // sessions that were replaced
 }
 
-// suspect asks for a check of the session with the peer that carries addr, and
+// NewChecker returns a Checker of the sessions with peers. It does nothing until
+// Run.
+func NewChecker(peers *Peers, log *slog.Logger) *Checker {
+	return &Checker{
+		Peers:    peers,
+		log:      log,
+		suspects: make(chan netip.Addr, checksMost),
+	}
+}
+
+// Mended returns how many sessions were replaced because the peer had lost its
+// side.
+func (c *Checker) Mended() int64 { return c.mended.Load() }
+
+// Suspect asks for a check of the session with the peer that carries addr, and
 // returns at once. If that peer was checked less than checkAgain ago, the check
 // is made later.
-func (s *sessions) suspect(addr netip.Addr) {
+func (c *Checker) Suspect(addr netip.Addr) {
 	select {
-	case s.suspects <- addr:
+	case c.suspects <- addr:
 	default: // enough checks are waiting
 	}
 }
@@ -51,41 +68,41 @@ func (s *sessions) suspect(addr netip.Addr) {
 // A ping inside waits behind other data, so on a full path it can go unanswered.
 // Data that was received meanwhile shows that the session works. A new session
 // would then lose all packets that are on their way.
-func (s *sessions) check(ctx context.Context, peer tailcfg.NodeView) {
+func (c *Checker) check(ctx context.Context, peer tailcfg.NodeView) {
 	addr := peer.Addresses().At(0).Addr()
-	before := s.received(peer.Key())
-	if s.answers(ctx, addr, tailcfg.PingTSMP) || !s.answers(ctx, addr, tailcfg.PingDisco) || s.received(peer.Key()) != before || ctx.Err() != nil {
+	before := c.received(peer.Key())
+	if c.answers(ctx, addr, tailcfg.PingTSMP) || !c.answers(ctx, addr, tailcfg.PingDisco) || c.received(peer.Key()) != before || ctx.Err() != nil {
 		return // the session works, or the peer is not reachable: a new session would not help
 	}
-	s.log.Warn("peer lost its WireGuard session; starting another", "peer", trimDot(peer.Name()))
-	s.mended.Add(1)
-	s.resetSession(addr)
-	s.answers(ctx, addr, tailcfg.PingTSMP) // the first packet starts the session
+	c.log.Warn("peer lost its WireGuard session; starting another", "peer", strings.TrimSuffix(peer.Name(), "."))
+	c.mended.Add(1)
+	c.Reset(addr)
+	c.answers(ctx, addr, tailcfg.PingTSMP) // the first packet starts the session
 }
 
 // received returns the number of bytes that WireGuard has received from a peer.
 // All of them are authenticated.
-func (s *sessions) received(peer key.NodePublic) uint64 {
-	if p, ok := s.sys.Engine.Get().PeerByKey(peer); ok {
+func (c *Checker) received(peer key.NodePublic) uint64 {
+	if p, ok := c.Sys.Engine.Get().PeerByKey(peer); ok {
 		return p.RxBytes()
 	}
 	return 0
 }
 
 // answers pings addr twice at most and reports whether it answered.
-func (s *sessions) answers(ctx context.Context, addr netip.Addr, kind tailcfg.PingType) bool {
+func (c *Checker) answers(ctx context.Context, addr netip.Addr, kind tailcfg.PingType) bool {
 	for range 2 {
-		if s.pingOnce(ctx, addr, kind, answerTime) {
+		if c.pingOnce(ctx, addr, kind, answerTime) {
 			return true
 		}
 	}
 	return false
 }
 
-// run checks the sessions of suspects, and every checkEvery those with all peers
+// Run checks the sessions of suspects, and every checkEvery those with all peers
 // that carry routes, until ctx ends. The regular checks also keep the paths
 // open: the first connection after a quiet time is as quick as the next.
-func (s *sessions) run(ctx context.Context) {
+func (c *Checker) Run(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(checksMost)
 	defer g.Wait()
@@ -99,35 +116,26 @@ func (s *sessions) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case suspect = <-s.suspects:
-			if p, ok := s.peerFor(suspect); ok && p.Addresses().Len() > 0 {
+		case suspect = <-c.suspects:
+			if p, ok := c.Carrier(suspect); ok && p.Addresses().Len() > 0 {
 				peers = append(peers, p)
 			}
 		case <-t.C:
 			maps.DeleteFunc(last, func(_ key.NodePublic, t time.Time) bool { return time.Since(t) > checkAgain })
-			peers = s.routers()
+			peers = c.routers()
 		}
 		for _, p := range peers {
 			wait := checkAgain - time.Since(last[p.Key()])
 			switch {
-			case !s.running():
+			case !c.Running():
 			case wait > 0 && suspect.IsValid() && !later[p.Key()]:
 				later[p.Key()] = true
-				time.AfterFunc(wait, func() { s.suspect(suspect) })
+				time.AfterFunc(wait, func() { c.Suspect(suspect) })
 			case wait <= 0:
 				last[p.Key()] = time.Now()
 				delete(later, p.Key())
-				g.Go(func() error { s.check(ctx, p); return nil })
+				g.Go(func() error { c.check(ctx, p); return nil })
 			}
 		}
 	}
 }
-
-// ResetSession discards the WireGuard session with the peer that carries addr.
-// The next packet to that peer starts a new session. Without such a peer it does
-// nothing.
-func (n *Node) ResetSession(addr netip.Addr) { n.resetSession(addr) }
-
-// SessionsMended returns how many sessions were replaced because the peer had
-// lost its side.
-func (n *Node) SessionsMended() int64 { return n.sessions.mended.Load() }

@@ -1,4 +1,4 @@
-package tailnet
+package userspace
 
 import (
 	"net/netip"
@@ -10,7 +10,7 @@ import (
 	"tailscale.com/wgengine/netstack/gro"
 )
 
-// oneFlow makes sure that netstack joins only packets of the same flow into one
+// OneFlow makes sure that netstack joins only packets of the same flow into one
 // batch (GRO).
 //
 // gVisor's GRO.Flush stops at the first packet of each of its buckets. When two
@@ -18,8 +18,8 @@ import (
 // puts the GRO back into a pool that all nodes of the process share. So the
 // packet arrives late, or at the stack of another node, which answers with a
 // reset. A GRO that sees only one flow never holds more than one packet.
-type oneFlow struct {
-	next tstun.GROFilterFunc
+type OneFlow struct {
+	Next tstun.GROFilterFunc // netstack's own filter
 
 	mu   sync.Mutex
 	seen map[*gro.GRO]flowID // the flow in each GRO in use, and in some that are no longer used
@@ -27,19 +27,19 @@ type oneFlow struct {
 
 type flowID struct{ src, dst netip.AddrPort }
 
-// flowsKept bounds oneFlow.seen. A GRO that is missing there is only flushed more
+// flowsKept bounds OneFlow.seen. A GRO that is missing there is only flushed more
 // often than necessary.
 const flowsKept = 64
 
-// filter is a tstun.GROFilterFunc.
-func (o *oneFlow) filter(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
+// Filter is a tstun.GROFilterFunc.
+func (o *OneFlow) Filter(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
 	id := flowID{p.Src, p.Dst}
 	if g != nil && !o.holds(g, id) {
 		g.Flush()
 		g = nil
 	}
 	fresh := g == nil
-	res, g := o.next(p, t, g)
+	res, g := o.Next(p, t, g)
 	if fresh && g != nil {
 		o.remember(g, id)
 	}
@@ -47,14 +47,14 @@ func (o *oneFlow) filter(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter
 }
 
 // holds reports whether g holds packets of the flow id.
-func (o *oneFlow) holds(g *gro.GRO, id flowID) bool {
+func (o *OneFlow) holds(g *gro.GRO, id flowID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.seen[g] == id
 }
 
 // remember records that g holds packets of the flow id.
-func (o *oneFlow) remember(g *gro.GRO, id flowID) {
+func (o *OneFlow) remember(g *gro.GRO, id flowID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.seen == nil || len(o.seen) >= flowsKept {

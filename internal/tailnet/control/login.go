@@ -1,4 +1,7 @@
-package tailnet
+// Package control logs a tailnet node in at its control server, logs it in again
+// when its key has expired, and watches the connection to that server. It drives
+// the engine's local backend and carries no traffic.
+package control
 
 import (
 	"context"
@@ -14,7 +17,6 @@ import (
 	"tailscale.com/ipn/ipnlocal"
 	"tailscale.com/tsconst"
 	"tailscale.com/tstime"
-	"tailscale.com/types/preftype"
 )
 
 const (
@@ -24,13 +26,19 @@ const (
 	loginPoll = 20 * time.Millisecond // between two looks at the state of a login
 )
 
-// login logs a node in, logs it in again when its key has expired, and knows
-// what a login waits for.
-type login struct {
-	opts   Options
-	log    *slog.Logger
-	lb     *ipnlocal.LocalBackend
-	health *health.Tracker
+// Login logs a node in, logs it in again when its key has expired, and knows what
+// a login waits for. Set the exported fields before Watch and Start.
+type Login struct {
+	Backend *ipnlocal.LocalBackend
+	Health  *health.Tracker
+	Log     *slog.Logger
+	Prefs   *ipn.Prefs // of the device; ControlURL and WantRunning included
+
+	// AuthKey logs the device in when the backend's store holds no login.
+	AuthKey string
+	// NextKey returns a key for another login. Nil means that a person logs the
+	// device in.
+	NextKey func(context.Context) (string, error)
 
 	up        chan struct{} // closed when the node runs for the first time
 	upOnce    sync.Once
@@ -40,49 +48,45 @@ type login struct {
 	url       atomic.Pointer[string] // where a person can log in; nil means that this is not needed
 }
 
-// start gives the preferences to the engine. If the store holds a login the
+// NewLogin returns a Login without its exported fields.
+func NewLogin() *Login { return &Login{up: make(chan struct{})} }
+
+// Up returns a channel that is closed when the node is up for the first time.
+func (l *Login) Up() <-chan struct{} { return l.up }
+
+// Start gives the preferences to the engine. If the store holds a login the
 // engine uses it and ignores the auth key.
-func (l *login) start(ctx context.Context) error {
-	prefs := ipn.NewPrefs()
-	prefs.WantRunning = true
-	prefs.ControlURL = l.opts.ControlURL
-	prefs.Hostname = l.opts.Hostname
-	prefs.AdvertiseTags = l.opts.Tags
-	prefs.AdvertiseRoutes = l.opts.AdvertiseRoutes
-	prefs.RouteAll = !l.opts.IgnoreRoutes
-	prefs.CorpDNS = true
-	prefs.ShieldsUp = l.opts.ShieldsUp
-	prefs.NetfilterMode = preftype.NetfilterOff
-	if err := l.lb.Start(ipn.Options{UpdatePrefs: prefs, AuthKey: l.opts.AuthKey}); err != nil {
+func (l *Login) Start(ctx context.Context) error {
+	if err := l.Backend.Start(ipn.Options{UpdatePrefs: l.Prefs, AuthKey: l.AuthKey}); err != nil {
 		return err
 	}
-	if l.lb.State() == ipn.NeedsLogin && (l.opts.NextKey == nil || l.opts.AuthKey != "") {
-		return l.lb.StartLoginInteractive(ctx)
+	if l.Backend.State() == ipn.NeedsLogin && (l.NextKey == nil || l.AuthKey != "") {
+		return l.Backend.StartLoginInteractive(ctx)
 	}
 	return nil
 }
 
-// watch follows the engine's notifications until ctx ends. It waits for a
+// Watch follows the engine's notifications until ctx ends. It waits for a
 // relogin that it has started.
-func (l *login) watch(ctx context.Context) {
+func (l *Login) Watch(ctx context.Context) {
 	defer l.relogins.Wait()
 	logged := "" // the last error in the log
-	l.lb.WatchNotifications(ctx, ipn.NotifyInitialState, nil, func(m *ipn.Notify) bool {
+	l.Backend.WatchNotifications(ctx, ipn.NotifyInitialState, nil, func(m *ipn.Notify) bool {
 		if m.ErrMessage != nil {
 			l.err.Store(m.ErrMessage)
 			l.needsLogin(ctx, !l.running())
 			if !l.reloginOn.Load() && *m.ErrMessage != logged { // relogin logs its own errors
 				logged = *m.ErrMessage
-				l.log.Warn("tailnet reported an error", "err", logged)
+				l.Log.Warn("tailnet reported an error", "err", logged)
 			}
 		}
 		if m.BrowseToURL != nil && *m.BrowseToURL != "" {
 			l.url.Store(m.BrowseToURL)
-			l.log.Warn("login required; open the URL or set tailnet.authKey", "url", *m.BrowseToURL)
+			l.Log.Warn("login required; open the URL or set tailnet.authKey", "url", *m.BrowseToURL)
 		}
 		if m.State != nil {
-			l.log.Info("tailnet state changed", "state", m.State.String())
-			l.needsLogin(ctx, *m.State == ipn.NeedsLogin && (l.opts.AuthKey == "" || l.wasUp()))
+			l.Log.Info("tailnet state changed", "state", m.State.String())
+			l.needsLogin(ctx, *m.State == ipn.NeedsLogin && (l.AuthKey == "" || l.wasUp()))
 			if *m.State == ipn.Running {
 				logged = ""
 				l.err.Store(nil)
@@ -95,9 +99,9 @@ func (l *login) watch(ctx context.Context) {
 }
 
 // needsLogin starts relogin if a login is required, a key source is configured,
-// and none is running. Only watch may call it.
-func (l *login) needsLogin(ctx context.Context, required bool) {
-	if required && l.opts.NextKey != nil && l.reloginOn.CompareAndSwap(false, true) {
+// and none is running. Only Watch may call it.
+func (l *Login) needsLogin(ctx context.Context, required bool) {
+	if required && l.NextKey != nil && l.reloginOn.CompareAndSwap(false, true) {
 		l.relogins.Go(func() { l.relogin(ctx) })
 	}
 }
@@ -106,23 +110,23 @@ func (l *login) needsLogin(ctx context.Context, required bool) {
 // up to a minute until the node is up or ctx ends. Between two attempts it
 // disconnects the engine from the control server: the engine's own retries
 // would start fast again with each attempt.
-func (l *login) relogin(ctx context.Context) {
+func (l *Login) relogin(ctx context.Context) {
 	defer l.reloginOn.Store(false)
 	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, time.Minute) {
-		err := l.loginWith(ctx, l.opts.NextKey)
+		err := l.loginWith(ctx, l.NextKey)
 		if err == nil {
 			return
 		}
 		why := err.Error()
 		l.err.Store(&why)
-		l.log.Warn("login failed; will try again", "err", err, "retry_in", wait.String())
+		l.Log.Warn("login failed; will try again", "err", err, "retry_in", wait.String())
 		tstime.Sleep(ctx, wait)
 	}
 }
 
 // loginWith makes one login with a key of nextKey and waits for its result. It
 // returns nil when the node is up or ctx has ended.
-func (l *login) loginWith(ctx context.Context, nextKey func(context.Context) (string, error)) (err error) {
+func (l *Login) loginWith(ctx context.Context, nextKey func(context.Context) (string, error)) (err error) {
 	key, err := nextKey(ctx)
 	if err != nil {
 		return err
@@ -130,13 +134,13 @@ func (l *login) loginWith(ctx context.Context, nextKey func(context.Context) (st
 	l.err.Store(nil)
 	defer func() {
 		if err != nil {
-			l.lb.DisconnectControl()
+			l.Backend.DisconnectControl()
 		}
 	}()
-	if err := l.lb.Start(ipn.Options{AuthKey: key}); err != nil {
+	if err := l.Backend.Start(ipn.Options{AuthKey: key}); err != nil {
 		return err
 	}
-	if err := l.lb.StartLoginInteractive(ctx); err != nil {
+	if err := l.Backend.StartLoginInteractive(ctx); err != nil {
 		return err
 	}
 	for range loginTime / loginPoll {
@@ -148,13 +152,13 @@ func (l *login) loginWith(ctx context.Context, nextKey func(context.Context) (st
 		}
 		tstime.Sleep(ctx, loginPoll)
 	}
-	return fmt.Errorf("the control server did not answer the login within %v: %s", loginTime, l.waitsFor())
+	return fmt.Errorf("the control server did not answer the login within %v: %s", loginTime, l.WaitsFor())
 }
 
-// logUntilUp logs what the login waits for until the node is up for the first
+// LogUntilUp logs what the login waits for until the node is up for the first
 // time or ctx ends: after 5 s, 10 s, and so on up to a minute. While relogin
 // runs it logs nothing, because relogin does.
-func (l *login) logUntilUp(ctx context.Context) {
+func (l *Login) LogUntilUp(ctx context.Context) {
 	for wait := 5 * time.Second; ; wait = min(2*wait, time.Minute) {
 		select {
 		case <-l.up:
@@ -164,30 +168,30 @@ func (l *login) logUntilUp(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		if !l.reloginOn.Load() {
-			l.log.Warn("not on the tailnet yet", "err", l.waitsFor())
+			l.Log.Warn("not on the tailnet yet", "err", l.WaitsFor())
 		}
 	}
 }
 
-// waitsFor returns the reason why the node is not up, as far as it is known.
-func (l *login) waitsFor() string {
+// WaitsFor returns the reason why the node is not up, as far as it is known.
+func (l *Login) WaitsFor() string {
 	if why := l.err.Load(); why != nil {
 		return *why
 	}
 	if u := l.url.Load(); u != nil {
 		return "login required: set tailnet.authKey, or open " + *u
 	}
-	state := l.health.CurrentState().Warnings[tsconst.HealthWarnableLoginState]
+	state := l.Health.CurrentState().Warnings[tsconst.HealthWarnableLoginState]
 	if why := state.Args[health.ArgError]; why != "" {
 		return "the last login attempt failed: " + why
 	}
-	return "state " + l.lb.State().String()
+	return "state " + l.Backend.State().String()
 }
 
-func (l *login) running() bool { return l.lb.State() == ipn.Running }
+func (l *Login) running() bool { return l.Backend.State() == ipn.Running }
 
 // wasUp reports whether the node has been up since it was started.
-func (l *login) wasUp() bool {
+func (l *Login) wasUp() bool {
 	select {
 	case <-l.up:
 		return true
