@@ -1,25 +1,76 @@
 package explain
 
 import (
+	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/pandoproxy/pando/internal/datapath"
+	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/status"
 )
 
-// Whoever asks learns what any client may reach, so only this host may.
+// post sends body to e as contentType, from remote, and returns the answer.
+func post(e *Explainer, remote, contentType, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, "/explain", strings.NewReader(body))
+	r.RemoteAddr = remote
+	r.Header.Set("Content-Type", contentType)
+	w := httptest.NewRecorder()
+	e.ServeHTTP(w, r)
+	return w
+}
+
+// TestOnlyFromLoopback checks that only this host may ask: the answer says what
+// any client may reach.
 func TestOnlyFromLoopback(t *testing.T) {
 	for remote, want := range map[string]int{
-		"10.244.1.7:4000": 403, "[fd00::7]:4000": 403, "[::ffff:10.244.1.7]:4000": 403, "garbage": 403,
-		"127.0.0.1:4000": 400, "[::1]:4000": 400, "[::ffff:127.0.0.1]:4000": 400, // let in, with a body that is none
+		"10.244.1.7:4000":          http.StatusForbidden,
+		"[fd00::7]:4000":           http.StatusForbidden,
+		"[::ffff:10.244.1.7]:4000": http.StatusForbidden,
+		"garbage":                  http.StatusForbidden,
+		// These are let in, and their body is not valid.
+		"127.0.0.1:4000":          http.StatusBadRequest,
+		"[::1]:4000":              http.StatusBadRequest,
+		"[::ffff:127.0.0.1]:4000": http.StatusBadRequest,
 	} {
-		r := httptest.NewRequest(http.MethodPost, "/explain", strings.NewReader("x"))
-		r.RemoteAddr = remote
-		r.Header.Set("Content-Type", "application/json; charset=utf-8")
-		w := httptest.NewRecorder()
-		new(Explainer).ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("from %s: %d, want %d", remote, w.Code, want)
+		if got := post(new(Explainer), remote, "application/json; charset=utf-8", "x").Code; got != want {
+			t.Errorf("POST /explain from %s: %d, want %d", remote, got, want)
 		}
+	}
+}
+
+// TestRequests checks which bodies are requests.
+func TestRequests(t *testing.T) {
+	for _, tc := range []struct {
+		name, contentType, body string
+		code                    int
+		want                    string // of the answer
+	}{
+		{"form_of_a_page_in_a_browser", "text/plain", "{}", http.StatusUnsupportedMediaType, "the request must be JSON"},
+		{"no_content_type", "", "{}", http.StatusUnsupportedMediaType, "the request must be JSON"},
+		{"cut_short", "application/json", "{", http.StatusBadRequest, "cannot read the request"},
+		{"unknown_field", "application/json", `{"url": "x"}`, http.StatusBadRequest, `unknown field "url"`},
+		{"too_large", "application/json", `{"ca": "` + strings.Repeat("x", maxRequest) + `"}`, http.StatusBadRequest, "too large"},
+		{"valid", "application/json", `{"target": "db:5432"}`, http.StatusOK, `"class": "refused"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := explainer(func(*flow.Record, *datapath.Trace) (net.Conn, error) {
+				return nil, &flow.Error{Class: flow.Refused, Op: "dial"}
+			})
+			w := post(e, "127.0.0.1:4000", tc.contentType, tc.body)
+			if w.Code != tc.code || !strings.Contains(w.Body.String(), tc.want) {
+				t.Errorf("got %d, %s; want %d, %s", w.Code, w.Body, tc.code, tc.want)
+			}
+			if w.Code != http.StatusOK {
+				return
+			}
+			var x status.Explanation
+			if err := json.Unmarshal(w.Body.Bytes(), &x); err != nil || x.Flow.Target() != "db:5432" {
+				t.Errorf("the answer is read as %+v, %v; want the flow to db:5432", x, err)
+			}
+		})
 	}
 }
