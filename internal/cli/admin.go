@@ -25,7 +25,7 @@ type adminPort struct {
 
 // addFlags adds --admin and --timeout to cmd.
 func (a *adminPort) addFlags(cmd *cobra.Command, timeout time.Duration) {
-	cmd.Flags().StringVar(&a.address, "admin", "127.0.0.1:9002", "admin port of the replica, `host:port`")
+	cmd.Flags().StringVar(&a.address, "admin", "127.0.0.1:9002", "`address` of the replica's admin port, host:port")
 	cmd.Flags().DurationVar(&a.timeout, "timeout", timeout, "how long to wait for the replica's answer")
 }
 

@@ -25,7 +25,7 @@ func corednsCommand(env Env) *cobra.Command {
 			"in dns.fleet.",
 		Args: noArgs,
 	}
-	address := cmd.Flags().String("address", "", "cluster IP of the Service, with a port if DNS is not on port 53 (`address`)")
+	address := cmd.Flags().String("address", "", "the Service's cluster `IP`, with a port if DNS is not on port 53")
 	settings := addConfigFlags(cmd, env)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		cfg, err := settings.load()

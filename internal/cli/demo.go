@@ -36,6 +36,6 @@ func demoCommand(env Env) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the tour, even on a terminal")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log every flow of the replicas to standard error")
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1055", "loopback address that the fleet shares, `host:port`")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1055", "loopback `address` that the fleet shares, host:port")
 	return cmd
 }

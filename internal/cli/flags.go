@@ -31,6 +31,9 @@ func addConfigFlags(cmd *cobra.Command, env Env) *settings {
 		if k.Type == "bool" {
 			f.NoOptDefVal = "true"
 		}
+		if k.Default == "0s" {
+			f.DefValue = "" // help shows no default, as for other zero values
+		}
 	}
 	cmd.SetUsageFunc(func(cmd *cobra.Command) error { return printUsage(cmd.OutOrStderr(), cmd) })
 	return s
