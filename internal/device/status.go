@@ -71,28 +71,25 @@ func peerStatus(p tailnet.Peer) status.Peer {
 	return peer
 }
 
-// Carrier returns the peer that carries a, with its route; false when there is
-// none.
-func (d *Device) Carrier(a netip.Addr) (status.Hop, bool) {
-	c, ok := d.carrier(a)
-	return status.NewHop(a, c.Route, peerStatus(c.Peer)), ok
+// Carrier returns the peer that carries a, with its route. ok is false when there
+// is none.
+func (d *Device) Carrier(a netip.Addr) (carrier status.Carrier, ok bool) {
+	n := d.node.Load()
+	if n == nil {
+		return status.Carrier{}, false
+	}
+	peer, route, ok := n.Carrier(a)
+	return status.NewCarrier(a.Unmap(), route, peerStatus(peer)), ok
 }
 
 // CarrierText describes the peer that carries a in a sentence; empty when there
 // is none.
 func (d *Device) CarrierText(a netip.Addr) string {
-	c, ok := d.carrier(a)
+	c, ok := d.Carrier(a)
 	if !ok {
 		return ""
 	}
 	return "carried by " + c.String()
-}
-
-func (d *Device) carrier(a netip.Addr) (tailnet.Carrier, bool) {
-	if n := d.node.Load(); n != nil {
-		return n.Carrier(a)
-	}
-	return tailnet.Carrier{}, false
 }
 
 // sessionsMended returns how many WireGuard sessions were started again because

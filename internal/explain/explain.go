@@ -33,7 +33,7 @@ type Explainer struct {
 	Password func(user, password string) bool
 	// Carrier returns the peer that carries an address. ok is false when no peer
 	// does.
-	Carrier func(netip.Addr) (hop status.Hop, ok bool)
+	Carrier func(netip.Addr) (carrier status.Carrier, ok bool)
 	// AcceptRoutes reports whether this replica uses the routes of peers.
 	AcceptRoutes bool
 	// Status returns the state of the replica, with at most that many flows.

@@ -147,7 +147,7 @@ func (x *explanation) checkRoutes(st status.Replica) {
 				outcome = status.Warn
 			}
 			online[r.String()] = online[r.String()] || p.Online
-			x.add("route", outcome, 0, status.NewHop(r.Addr(), r, p).String())
+			x.add("route", outcome, 0, status.NewCarrier(r.Addr(), r, p).String())
 		}
 	}
 	if len(online) == 0 && x.AcceptRoutes {

@@ -146,15 +146,15 @@ func (x *explanation) reportRoute(a datapath.Judged) {
 		x.add("route", status.OK, 0, a.Addr.String()+" is dialled directly, through the pod's own network")
 		return
 	}
-	hop, ok := x.Carrier(a.Addr)
+	carrier, ok := x.Carrier(a.Addr)
 	if !ok {
 		x.add("route", status.Warn, 0, a.Addr.String()+": its route disappeared a moment ago")
 		return
 	}
-	x.Carriers = append(x.Carriers, hop)
+	x.Carriers = append(x.Carriers, carrier)
 	outcome := status.OK
-	if !hop.Online {
+	if !carrier.Online {
 		outcome = status.Warn
 	}
-	x.add("route", outcome, 0, a.Addr.String()+": "+hop.String())
+	x.add("route", outcome, 0, a.Addr.String()+": "+carrier.String())
 }

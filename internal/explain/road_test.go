@@ -21,7 +21,7 @@ func explainer(probe func(*flow.Record, *datapath.Trace) (net.Conn, error)) *Exp
 		Road:         fakeRoad{probe: probe},
 		Resolver:     fakeResolver{},
 		Admits:       func(netip.Addr) error { return nil },
-		Carrier:      func(netip.Addr) (status.Hop, bool) { return status.Hop{}, false },
+		Carrier:      func(netip.Addr) (status.Carrier, bool) { return status.Carrier{}, false },
 		AcceptRoutes: true,
 		Status:       func(int) status.Replica { return status.Replica{} },
 	}
@@ -152,8 +152,8 @@ func TestRoad(t *testing.T) {
 	fail := func(class flow.Class, text string) error {
 		return &flow.Error{Class: class, Op: "test", Hint: "hint of " + text, Err: errors.New(text)}
 	}
-	hop := status.NewHop(a, netip.MustParsePrefix("10.12.0.0/16"), status.Peer{Name: "router", Online: true, Path: "relay fra"})
-	offline := hop
+	carrier := status.NewCarrier(a, netip.MustParsePrefix("10.12.0.0/16"), status.Peer{Name: "router", Online: true, Path: "relay fra"})
+	offline := carrier
 	offline.Online = false
 	const letIn = "ok port: a client at 127.0.0.1 is let in"
 	const name = "ok policy (name): no rule denies the name before its address is known"
@@ -167,7 +167,7 @@ func TestRoad(t *testing.T) {
 		err      error
 		mode     policy.Mode
 		resolver fakeResolver
-		hop      *status.Hop
+		carrier  *status.Carrier
 		off      bool // tailnet.acceptRoutes
 		want     []string
 		class    flow.Class
@@ -218,7 +218,7 @@ func TestRoad(t *testing.T) {
 			name:    "connected",
 			trace:   datapath.Trace{Name: ruled, Answer: answer, Addrs: []datapath.Judged{{Addr: a, Verdict: tailnet}}},
 			dialled: true,
-			hop:     &hop,
+			carrier: &carrier,
 			want:    []string{letIn, "ok policy (name): rule dbs allows it", resolved, allowed, routed, "ok connect: 10.12.3.4:5432 answered"},
 		},
 		{
@@ -264,7 +264,7 @@ func TestRoad(t *testing.T) {
 			name:    "one_address_denied",
 			trace:   datapath.Trace{Name: passes, Answer: answer, Addrs: []datapath.Judged{{Addr: b, Verdict: deny}, {Addr: a, Verdict: tailnet}}},
 			dialled: true,
-			hop:     &hop,
+			carrier: &carrier,
 			want: []string{letIn, name, resolved, "warn policy (address): 10.12.3.5: denied: rule no-dbs denies it", allowed, routed,
 				"ok connect: 10.12.3.4:5432 answered"},
 		},
@@ -301,7 +301,7 @@ func TestRoad(t *testing.T) {
 			trace:   datapath.Trace{Name: passes, Answer: answer, Addrs: []datapath.Judged{{Addr: a, Verdict: tailnet}}},
 			dialled: true,
 			err:     fail(flow.Refused, "connection refused"),
-			hop:     &hop,
+			carrier: &carrier,
 			want:    []string{letIn, name, resolved, allowed, routed, "fail connect: connection refused"},
 			class:   flow.Refused,
 			hint:    "hint of connection refused",
@@ -311,7 +311,7 @@ func TestRoad(t *testing.T) {
 			trace:   datapath.Trace{Name: passes, Answer: answer, Addrs: []datapath.Judged{{Addr: a, Verdict: tailnet}}},
 			dialled: true,
 			err:     fail(flow.Timeout, "timed out"),
-			hop:     &offline,
+			carrier: &offline,
 			want: []string{letIn, name, resolved, allowed,
 				"warn route: 10.12.3.4: router, subnet router of 10.12.0.0/16, OFFLINE according to the control server, relay fra, no handshake yet",
 				"fail connect: timed out"},
@@ -344,14 +344,14 @@ func TestRoad(t *testing.T) {
 				t.Cleanup(func() { target.Close() })
 				return client, nil
 			}}
-			if tc.hop != nil {
-				e.Carrier = func(netip.Addr) (status.Hop, bool) { return *tc.hop, true }
+			if tc.carrier != nil {
+				e.Carrier = func(netip.Addr) (status.Carrier, bool) { return *tc.carrier, true }
 			}
 			x := e.Explain(t.Context(), status.ExplainRequest{Target: "db.corp.example:5432"})
 			wantLines(t, tc.name, lines(x), tc.want)
 			wantFailure(t, tc.name, x, tc.class, tc.hint)
-			if (len(x.Carriers) == 1) != (tc.hop != nil) {
-				t.Errorf("carriers = %v, want one: %v", x.Carriers, tc.hop != nil)
+			if (len(x.Carriers) == 1) != (tc.carrier != nil) {
+				t.Errorf("carriers = %v, want one: %v", x.Carriers, tc.carrier != nil)
 			}
 			if !errors.Is(x.Flow.Err, tc.err) {
 				t.Errorf("the flow's error = %v, want %v", x.Flow.Err, tc.err)

@@ -54,7 +54,7 @@ type Explanation struct {
 
 	Flow     *flow.Record `json:"flow,omitempty"`  // as far as it got, with the keys of the log line
 	Steps    []Step       `json:"steps,omitempty"` // of the name's resolution
-	Carriers []Hop        `json:"carriers,omitempty"`
+	Carriers []Carrier    `json:"carriers,omitempty"`
 	TLS      *TLS         `json:"tls,omitempty"`
 	HTTP     string       `json:"http,omitempty"` // status line of the target's answer
 }
@@ -85,17 +85,17 @@ const (
 	KindExitNode     Kind = "exit node"     // the peer routes all addresses
 )
 
-// Hop is the peer that carries an address, with the route that it carries it by.
-type Hop struct {
+// Carrier is the peer that carries an address, with the route for that address.
+type Carrier struct {
 	Addr  netip.Addr   `json:"addr"`
 	Kind  Kind         `json:"kind"`
 	Route netip.Prefix `json:"route"` // the peer's longest prefix that holds Addr
 	Peer
 }
 
-// NewHop returns the hop of peer for addr, which peer carries by route.
-func NewHop(addr netip.Addr, route netip.Prefix, peer Peer) Hop {
-	hop := Hop{
+// NewCarrier returns peer as the carrier of addr, which is in route.
+func NewCarrier(addr netip.Addr, route netip.Prefix, peer Peer) Carrier {
+	c := Carrier{
 		Addr:  addr,
 		Kind:  KindSubnetRouter,
 		Route: route,
@@ -103,29 +103,29 @@ func NewHop(addr netip.Addr, route netip.Prefix, peer Peer) Hop {
 	}
 	switch {
 	case slices.Contains(peer.Addrs, addr):
-		hop.Kind = KindPeer
+		c.Kind = KindPeer
 	case route.Bits() == 0:
-		hop.Kind = KindExitNode
+		c.Kind = KindExitNode
 	}
-	return hop
+	return c
 }
 
 // String names the peer, what it carries, and how it is reached.
-func (h Hop) String() string {
-	parts := []string{h.Name, string(h.Kind)}
-	if h.Kind != KindPeer {
-		parts[1] += " of " + h.Route.String()
+func (c Carrier) String() string {
+	parts := []string{c.Name, string(c.Kind)}
+	if c.Kind != KindPeer {
+		parts[1] += " of " + c.Route.String()
 	}
-	if !h.Online {
+	if !c.Online {
 		parts = append(parts, "OFFLINE according to the control server")
 	}
-	if h.Path != "" {
-		parts = append(parts, h.Path)
+	if c.Path != "" {
+		parts = append(parts, c.Path)
 	} else {
 		parts = append(parts, "no path used yet")
 	}
-	if h.LastHandshake != nil {
-		parts = append(parts, fmt.Sprintf("last handshake %v ago", time.Since(*h.LastHandshake).Round(time.Second)))
+	if c.LastHandshake != nil {
+		parts = append(parts, fmt.Sprintf("last handshake %v ago", time.Since(*c.LastHandshake).Round(time.Second)))
 	} else {
 		parts = append(parts, "no handshake yet")
 	}

@@ -80,11 +80,11 @@ func TestResolverFails(t *testing.T) {
 	}
 }
 
-// TestHop checks that every kind that NewHop returns is one of the documented
-// ones, and how a hop is described.
-func TestHop(t *testing.T) { synctest.Test(t, testHop) }
+// TestCarrier checks that every kind that NewCarrier returns is one of the documented
+// ones, and how a carrier is described.
+func TestCarrier(t *testing.T) { synctest.Test(t, testCarrier) }
 
-func testHop(t *testing.T) {
+func testCarrier(t *testing.T) {
 	addr := netip.MustParseAddr("10.12.3.4")
 	subnet := netip.MustParsePrefix("10.12.0.0/16")
 	handshake := time.Now().Add(-90 * time.Second)
@@ -103,12 +103,12 @@ func testHop(t *testing.T) {
 		{"exit_node", addr, netip.MustParsePrefix("0.0.0.0/0"), router, "exit node", "router, exit node of 0.0.0.0/0, direct 192.0.2.1:41641, last handshake 1m30s ago"},
 		{"offline", addr, subnet, offline, "subnet router", "router, subnet router of 10.12.0.0/16, OFFLINE according to the control server, no path used yet, no handshake yet"},
 	} {
-		hop := NewHop(c.addr, c.route, c.peer)
-		if hop.Kind != c.kind {
-			t.Errorf("%s: Kind = %q, want %q", c.name, hop.Kind, c.kind)
+		got := NewCarrier(c.addr, c.route, c.peer)
+		if got.Kind != c.kind {
+			t.Errorf("%s: Kind = %q, want %q", c.name, got.Kind, c.kind)
 		}
-		if got := hop.String(); got != c.want {
-			t.Errorf("%s: String() = %q, want %q", c.name, got, c.want)
+		if got.String() != c.want {
+			t.Errorf("%s: String() = %q, want %q", c.name, got.String(), c.want)
 		}
 	}
 }

@@ -1,11 +1,6 @@
 package tailnet
 
-import (
-	"net/netip"
-	"slices"
-	"strings"
-	"time"
-)
+import "net/netip"
 
 // PathKind says how packets travel to a peer.
 type PathKind string
@@ -33,72 +28,18 @@ func (p Path) String() string {
 	return string(p.Kind) + " " + p.Addr
 }
 
-// Carrier is the peer that carries an address.
-type Carrier struct {
-	Peer
-	Addr  netip.Addr   // the address that was asked for
-	Route netip.Prefix // the longest prefix of the peer that holds Addr
-}
-
-// Kinds of carriers.
-const (
-	KindPeer   = "peer"          // Addr is the peer's own
-	KindRouter = "subnet router" // Route is a subnet that the peer routes
-	KindExit   = "exit node"     // Route holds every address
-)
-
-// Carrier returns the peer that carries addr. The result is false when no peer
-// carries it.
-func (n *Node) Carrier(addr netip.Addr) (Carrier, bool) {
-	addr = addr.Unmap()
-	p, ok := n.lb.PeerForIP(addr) // with the route that matched
+// Carrier returns the peer that carries addr, and the longest of its prefixes
+// that holds addr. ok is false when no peer carries it.
+func (n *Node) Carrier(addr netip.Addr) (peer Peer, route netip.Prefix, ok bool) {
+	p, ok := n.lb.PeerForIP(addr.Unmap()) // with the route that matched
 	if !ok || p.IsSelf {
-		return Carrier{}, false
+		return Peer{}, netip.Prefix{}, false
 	}
-	c := Carrier{
-		Peer:  Peer{Name: trimDot(p.Node.Name())},
-		Addr:  addr,
-		Route: p.Route,
-	}
+	name := trimDot(p.Node.Name())
 	for _, peer := range n.Status().Peers {
-		if peer.Name == c.Name {
-			c.Peer = peer
+		if peer.Name == name {
+			return peer, p.Route, true
 		}
 	}
-	return c, true
-}
-
-// Kind returns KindPeer, KindRouter or KindExit.
-func (c Carrier) Kind() string {
-	switch {
-	case slices.Contains(c.Addrs, c.Addr):
-		return KindPeer
-	case c.Route.Bits() == 0:
-		return KindExit
-	}
-	return KindRouter
-}
-
-// String describes the carrier in one line: its name, its kind and route, its
-// path, and the age of its last handshake.
-func (c Carrier) String() string {
-	kind := c.Kind()
-	if kind != KindPeer {
-		kind += " of " + c.Route.String()
-	}
-	parts := []string{c.Name, kind}
-	if !c.Online {
-		parts = append(parts, "OFFLINE according to the control server")
-	}
-	if c.Path.Kind == "" {
-		parts = append(parts, "no path used yet")
-	} else {
-		parts = append(parts, c.Path.String())
-	}
-	if c.LastHandshake.IsZero() {
-		parts = append(parts, "no handshake yet")
-	} else {
-		parts = append(parts, "last handshake "+time.Since(c.LastHandshake).Round(time.Second).String()+" ago")
-	}
-	return strings.Join(parts, ", ")
+	return Peer{Name: name}, p.Route, true
 }

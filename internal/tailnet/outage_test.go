@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -33,10 +32,9 @@ func routerVanishes(t *testing.T, w *world) {
 	busy := dial(t, n, target)
 	pingPong(t, idle)
 	pingPong(t, busy)
-	c, ok := n.Carrier(target.Addr())
-	want := "cloud." + testnet.MagicSuffix + ", subnet router of " + testnet.Network.String() + ", direct "
-	if !ok || c.Route != testnet.Network || !strings.HasPrefix(c.String(), want) || !strings.Contains(c.String(), "last handshake") {
-		t.Errorf("Carrier(%v) = %v, %v; want %s… and the last handshake", target.Addr(), c, ok, want)
+	peer, route, ok := n.Carrier(target.Addr())
+	if !ok || peer.Name != "cloud."+testnet.MagicSuffix || route != testnet.Network || peer.Path.Kind != tailnet.Direct || peer.LastHandshake.IsZero() {
+		t.Errorf("Carrier(%v) = %+v, %v, %v; want the cloud, %v, a direct path and a handshake", target.Addr(), peer, route, ok, testnet.Network)
 	}
 	tailnet.Freeze(w.cloud.Node)
 	begin := time.Now()
