@@ -254,8 +254,8 @@ func TestJudgedAddressIsDialled(t *testing.T) {
 	}
 }
 
-// TestProbe checks that a probe passes the same stages as a flow, fills in its
-// trace, and is no flow.
+// TestProbe checks that a probe passes the same stages as a flow and fills in its
+// trace, but is not counted as a flow.
 func TestProbe(t *testing.T) {
 	o := &outside{addrs: map[string][]string{"api.corp.example": {"127.0.0.1", "10.0.0.1"}}}
 	r := newRoad(t, o, policy.Policy{})

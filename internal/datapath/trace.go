@@ -7,8 +7,8 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 )
 
-// Trace records what the stages of the road decided about one request, for a
-// person who asks why. A field is nil if the request ended before its stage. The
+// Trace records what the stages of the road decided about one request. Package
+// explain shows it. A field is nil if the request ended before its stage. The
 // methods do nothing on a nil Trace: flows have none.
 type Trace struct {
 	Name   *policy.Verdict // of policy(name)

@@ -1,7 +1,7 @@
-// Package dnsserver answers the cluster's DNS for the zones that Pando serves:
-// with the fleet's own address, where clients then find the transparent fronts,
-// or with the real ones. Everything else is refused: it is no resolver for
-// others. It does not look names up itself.
+// Package dnsserver answers queries of cluster DNS for the zones that Pando serves.
+// It answers with the fleet's own address, where clients find the front ends
+// that need no proxy setting, or with the real addresses. It refuses all other
+// queries, because it is not an open resolver. It does not look up names itself.
 package dnsserver
 
 import (
@@ -19,59 +19,65 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// Zone is a suffix that is answered for.
+// Zone is a suffix whose names are answered.
 type Zone struct {
 	Suffix string // lower case, no trailing dot
-	// Fleet answers with the fleet's addresses for every name that exists, or
-	// whose existence can't be told at the moment; else the real ones are given.
+	// Fleet answers with the fleet's addresses for each name that exists, and for
+	// each name whose lookup fails. Otherwise the real addresses are given.
 	Fleet bool
 }
 
 // Server answers queries. Its fields must not change once it serves.
 type Server struct {
 	Zones []Zone
-	// Addrs returns the addresses of the fleet, without waiting for anything.
+	// Addrs returns the addresses of the fleet. It must not block. It is required
+	// if a zone has Fleet.
 	Addrs func() ([]netip.Addr, error)
-	// Lookup resolves a name of a zone, in lower case without a trailing dot: its
-	// addresses and how long they are good. The error is a *flow.Error, of class
-	// NotFound when there is no such name, and with the cause flow.ErrNoAddress when
-	// there is, but no address.
+	// Lookup returns the addresses of a name and how long they are valid. The name
+	// is in one of Zones, in lower case and without trailing dot. The error is a
+	// *flow.Error. Its class is NotFound if the name does not exist. It wraps
+	// flow.ErrNoAddress if the name exists without an address. Required.
 	Lookup func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error)
-	// Denied reports whether the policy lets nobody reach the name: it is never
-	// looked up then.
+	// Denied reports whether the policy denies the name to every client: the name
+	// then does not exist, and is not looked up. Nil means that no name is denied.
 	Denied func(name string) bool
-	// TTL is how long answers may be kept at most. Zero means DefaultTTL.
+	// TTL bounds how long answers may be kept. Zero means DefaultTTL.
 	TTL time.Duration
-	// Answered is told of each answer's code, as DNS spells it, such as NXDOMAIN.
+	// Answered is called for each answer, with its code as DNS spells it, such as
+	// NXDOMAIN. It may be nil.
 	Answered func(rcode string)
-	// Dropped is told of each query that got no answer, because too many wait for
-	// theirs.
+	// Dropped is called for each query that gets no answer because too many
+	// queries are in progress. It may be nil.
 	Dropped func()
-	// Enter lets a client in who comes over TCP, or says why not; each that came in
-	// Leaves. Nil lets everybody in.
+	// Enter admits a client over TCP, or returns why it does not. Leave is called
+	// once for each client that Enter has admitted. If Enter is nil, every client is
+	// admitted, and Leave is not called.
 	Enter func(client netip.Addr) error
 	Leave func(client netip.Addr)
-	Log   *slog.Logger
+	Log   *slog.Logger // required
 
 	slots chan struct{}
 }
 
-// DefaultTTL is short: a fleet or a policy that changes is to be noticed.
+// DefaultTTL is short, so that a change of the fleet or of the policy takes effect
+// soon.
 const DefaultTTL = 5 * time.Second
 
 const (
 	headerSize = 12 // bytes of a message's header
 
-	most    = 1024            // queries at a time; more are dropped, and asked again
-	patient = 4 * time.Second // for one answer: resolvers ask again after 5 s
-	// fleetPatience is how long it is tried to tell whether a name exists. CoreDNS
-	// waits 2 s for an answer, and the fleet says better than it what is wrong.
-	fleetPatience = 1500 * time.Millisecond
+	maxQueries    = 1024            // in progress at a time; more are dropped, and resolvers ask again
+	answerTimeout = 4 * time.Second // for one answer: resolvers ask again after 5 s
+	// fleetTimeout bounds the lookup that tells whether a name exists. CoreDNS waits
+	// 2 s for an answer. An answer with the fleet's address in time is better than
+	// none: the fleet then reports what is wrong.
+	fleetTimeout = 1500 * time.Millisecond
 )
 
-// Serve answers on each pair of sockets, in order, until ctx ends. It closes them.
+// Serve answers queries on all sockets until ctx ends, or until a socket fails. It
+// closes the sockets. The error is that of the socket.
 func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners []net.Listener) error {
-	s.slots = make(chan struct{}, most)
+	s.slots = make(chan struct{}, maxQueries)
 	var servers []*dns.Server
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(ctx, w, q) })
 	for _, pc := range packets {
@@ -85,8 +91,10 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 	for _, srv := range servers {
 		up.Add(1)
 		started := sync.OnceFunc(up.Done)
-		srv.NotifyStartedFunc, srv.Handler = started, handler
-		srv.MsgAcceptFunc, srv.MsgInvalidFunc = s.accept, s.invalid
+		srv.NotifyStartedFunc = started
+		srv.Handler = handler
+		srv.MsgAcceptFunc = s.accept
+		srv.MsgInvalidFunc = s.invalid
 		down.Go(func() {
 			errs <- srv.ActivateAndServe()
 			started()
@@ -96,7 +104,7 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-errs: // a socket that broke
+	case err = <-errs:
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -113,7 +121,7 @@ func (s *Server) answered(rcode string) {
 	}
 }
 
-// accept and invalid count what the library answers by itself.
+// accept counts the answers that the library gives to the header of a query.
 func (s *Server) accept(h dns.Header) dns.MsgAcceptAction {
 	action := dns.DefaultMsgAcceptFunc(h)
 	switch action {
@@ -125,8 +133,9 @@ func (s *Server) accept(h dns.Header) dns.MsgAcceptAction {
 	return action
 }
 
+// invalid counts the answers that the library gives to a malformed query.
 func (s *Server) invalid(m []byte, _ error) {
-	if len(m) >= headerSize { // less is not answered
+	if len(m) >= headerSize { // a shorter message gets no answer
 		s.answered("FORMERR")
 	}
 }
@@ -141,7 +150,7 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 		}
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patient)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	m := s.Answer(ctx, q)
 	size := dns.MaxMsgSize
@@ -153,7 +162,7 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 	}
 	m.Truncate(size)
 	rcode := dns.RcodeToString[m.Rcode]
-	if m.Rcode == dns.RcodeBadVers { // which the table calls by its other name, of TSIG
+	if m.Rcode == dns.RcodeBadVers { // the table has only the other name of this code, BADSIG
 		rcode = "BADVERS"
 	}
 	s.answered(rcode)
@@ -162,7 +171,7 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 	}
 }
 
-// Answer answers one query.
+// Answer returns the answer to one query.
 func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg).SetReply(q)
 	if o := q.IsEdns0(); o != nil {
@@ -190,55 +199,73 @@ func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 		return m
 	}
 	if s.Denied != nil && s.Denied(name) {
-		return s.negative(fail(m, dns.RcodeNameError, dns.ExtendedErrorCodeProhibited, "the policy denies this name to everybody"), zone)
+		return s.negative(fail(m, dns.RcodeNameError, dns.ExtendedErrorCodeProhibited, "the policy denies this name to every client"), zone)
 	}
+	return s.answerName(ctx, m, name, zone)
+}
+
+// answerName completes m, the answer for a name of zone that the policy allows.
+func (s *Server) answerName(ctx context.Context, m *dns.Msg, name string, zone Zone) *dns.Msg {
 	if zone.Fleet {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, fleetPatience)
+		ctx, cancel = context.WithTimeout(ctx, fleetTimeout)
 		defer cancel()
 	}
 	addrs, ttl, err := s.Lookup(ctx, name)
-	switch class := flow.ClassOf(err); {
-	case class == flow.NotFound && name != zone.Suffix && !errors.Is(err, flow.ErrNoAddress): // a zone itself exists
+	class := flow.ClassOf(err)
+	switch {
+	case class == flow.NotFound && name != zone.Suffix && !errors.Is(err, flow.ErrNoAddress): // the zone itself exists
 		return s.negative(fail(m, dns.RcodeNameError, 0, ""), zone)
 	case class == flow.NotFound:
+		return s.negative(m, zone)
 	case err != nil && !zone.Fleet:
 		return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeNoReachableAuthority, flow.HintOf(err))
-	case zone.Fleet: // also when it can't be told: the fleet says what is wrong better than DNS can
-		ttl = s.ttl()
-		if addrs, err = s.Addrs(); err != nil {
+	case zone.Fleet: // also if the lookup failed: the fleet reports the cause better than DNS can
+		addrs, err = s.Addrs()
+		if err != nil {
 			return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeNotReady, "the fleet's own address is not known yet")
 		}
+		ttl = s.ttl()
 	}
-	h := dns.RR_Header{Name: question.Name, Class: dns.ClassINET, Ttl: seconds(min(ttl, s.ttl()))}
-	for _, a := range addrs {
-		a = a.Unmap()
-		switch {
-		case question.Qtype == dns.TypeA && a.Is4():
-			h.Rrtype = dns.TypeA
-			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: a.AsSlice()})
-		case question.Qtype == dns.TypeAAAA && a.Is6():
-			h.Rrtype = dns.TypeAAAA
-			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: a.AsSlice()})
-		}
-	}
+	addAddrs(m, addrs, seconds(min(ttl, s.ttl())))
 	if len(m.Answer) == 0 {
 		return s.negative(m, zone) // the name exists, without this type
 	}
 	return m
 }
 
-// zone finds the most specific zone of name.
+// addAddrs adds the addresses of the type that m's question asks for.
+func addAddrs(m *dns.Msg, addrs []netip.Addr, ttl uint32) {
+	question := m.Question[0]
+	h := dns.RR_Header{
+		Name:   question.Name,
+		Rrtype: question.Qtype,
+		Class:  dns.ClassINET,
+		Ttl:    ttl,
+	}
+	for _, a := range addrs {
+		a = a.Unmap()
+		switch {
+		case question.Qtype == dns.TypeA && a.Is4():
+			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: a.AsSlice()})
+		case question.Qtype == dns.TypeAAAA && a.Is6():
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: a.AsSlice()})
+		}
+	}
+}
+
+// zone returns the most specific zone that contains name.
 func (s *Server) zone(name string) (best Zone, ok bool) {
 	for _, z := range s.Zones {
 		if dns.IsSubDomain(dns.Fqdn(z.Suffix), dns.Fqdn(name)) && (!ok || len(z.Suffix) > len(best.Suffix)) {
-			best, ok = z, true
+			best = z
+			ok = true
 		}
 	}
 	return best, ok
 }
 
-// negative says how long the answer may be kept (RFC 2308 section 3).
+// negative adds how long a negative answer may be kept (RFC 2308 section 3).
 func (s *Server) negative(m *dns.Msg, z Zone) *dns.Msg {
 	m.Ns = []dns.RR{s.soa(z)}
 	return m
@@ -247,9 +274,19 @@ func (s *Server) negative(m *dns.Msg, z Zone) *dns.Msg {
 func (s *Server) soa(z Zone) dns.RR {
 	ttl := seconds(s.ttl())
 	return &dns.SOA{
-		Hdr: dns.RR_Header{Name: dns.Fqdn(z.Suffix), Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
-		Ns:  dns.Fqdn("pando." + z.Suffix), Mbox: dns.Fqdn("hostmaster." + z.Suffix),
-		Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ttl,
+		Hdr: dns.RR_Header{
+			Name:   dns.Fqdn(z.Suffix),
+			Rrtype: dns.TypeSOA,
+			Class:  dns.ClassINET,
+			Ttl:    ttl,
+		},
+		Ns:      dns.Fqdn("pando." + z.Suffix),
+		Mbox:    dns.Fqdn("hostmaster." + z.Suffix),
+		Serial:  1,
+		Refresh: 3600,
+		Retry:   600,
+		Expire:  86400,
+		Minttl:  ttl,
 	}
 }
 
@@ -260,10 +297,12 @@ func (s *Server) ttl() time.Duration {
 	return s.TTL
 }
 
-// seconds is a TTL: a second at least, for what lasts no time is asked without end.
+// seconds returns a TTL of at least one second: clients ask for an answer with TTL
+// 0 again and again.
 func seconds(d time.Duration) uint32 { return uint32(max(d, time.Second) / time.Second) }
 
-// fail sets the code, and says why to those who understand EDNS (RFC 8914).
+// fail sets the code of m. If the client understands EDNS, it adds the reason
+// (RFC 8914).
 func fail(m *dns.Msg, rcode int, extended uint16, text string) *dns.Msg {
 	m.Rcode = rcode
 	if o := m.IsEdns0(); o != nil && text != "" {
@@ -272,10 +311,11 @@ func fail(m *dns.Msg, rcode int, extended uint16, text string) *dns.Msg {
 	return m
 }
 
-// Listen binds addr for UDP and TCP, as lc says.
+// Listen binds addr for UDP and TCP with the options of lc. If addr has port 0,
+// both get the same port.
 func Listen(ctx context.Context, lc net.ListenConfig, addr string) (net.PacketConn, net.Listener, error) {
 	var errs []error
-	for range 10 { // a port that the system chose may be taken for the other
+	for range 10 { // the port that the system chose for TCP may be in use for UDP
 		ln, err := lc.Listen(ctx, "tcp", addr)
 		if err != nil {
 			return nil, nil, err

@@ -17,9 +17,9 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// server serves corp.example with the fleet's address, real.corp.example with
-// the real ones, over names that are made up here: what a resolver says of real
-// names is the gateway's test.
+// server serves corp.example with the fleet's address and real.corp.example with
+// the real addresses. Its Lookup knows names that stand for one case each. A test
+// of the gateway uses a real resolver.
 func server() *Server {
 	return &Server{
 		Zones: []Zone{{Suffix: "corp.example", Fleet: true}, {Suffix: "real.corp.example"}},
@@ -64,7 +64,7 @@ func TestAnswer(t *testing.T) {
 		{"no_address", "mail.corp.example.", dns.TypeA, dns.RcodeSuccess, nil, 0},
 		{"no_address_of_the_real", "mail.real.corp.example.", dns.TypeA, dns.RcodeSuccess, nil, 0},
 		{"no_such_name", "none.corp.example.", dns.TypeA, dns.RcodeNameError, nil, 0},
-		{"denied_to_everybody", "denied.corp.example.", dns.TypeA, dns.RcodeNameError, nil, 0},
+		{"denied_to_every_client", "denied.corp.example.", dns.TypeA, dns.RcodeNameError, nil, 0},
 		{"other_type", "api.corp.example.", dns.TypeHTTPS, dns.RcodeSuccess, nil, 0},
 		{"the_zone_itself", "corp.example.", dns.TypeA, dns.RcodeSuccess, nil, 0},
 		{"other_zone", "example.", dns.TypeA, dns.RcodeRefused, nil, 0},
@@ -79,7 +79,7 @@ func TestAnswer(t *testing.T) {
 			var got []string
 			for _, rr := range m.Answer {
 				if h := rr.Header(); h.Name != c.ask || h.Ttl != c.ttl {
-					t.Errorf("%v, want TTL %d", rr, c.ttl)
+					t.Errorf("got record %v, want name %s and TTL %d", rr, c.ask, c.ttl)
 				}
 				switch rr := rr.(type) {
 				case *dns.A:
@@ -93,7 +93,7 @@ func TestAnswer(t *testing.T) {
 			}
 			negative := m.Rcode == dns.RcodeNameError || m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0
 			if negative != (len(m.Ns) == 1) || m.Authoritative == (c.rcode == dns.RcodeRefused) {
-				t.Errorf("the frame is wrong: %v", m)
+				t.Errorf("got SOA records %v, authoritative %v, want an SOA record for negative answers alone, and authoritative for served zones", m.Ns, m.Authoritative)
 			}
 		})
 	}
@@ -110,13 +110,13 @@ func TestAnswer(t *testing.T) {
 		q := new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)
 		c.change(q)
 		if m := server().Answer(t.Context(), q); m.Rcode != c.rcode || len(m.Answer) > 0 {
-			t.Errorf("%s: got %s", c.name, dns.RcodeToString[m.Rcode])
+			t.Errorf("%s: got code %s with %d records, want %s with none", c.name, dns.RcodeToString[m.Rcode], len(m.Answer), dns.RcodeToString[c.rcode])
 		}
 	}
 	s := server()
 	s.Addrs = func() ([]netip.Addr, error) { return nil, errors.New("not known") }
 	if m := s.Answer(t.Context(), new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)); m.Rcode != dns.RcodeServerFailure {
-		t.Errorf("a fleet without an address: %v", m)
+		t.Errorf("Answer while the fleet's address is unknown = %v, want SERVFAIL", m)
 	}
 }
 
@@ -133,16 +133,16 @@ func TestServe(t *testing.T) {
 		q := new(dns.Msg).SetQuestion("api.real.corp.example.", dns.TypeA)
 		m, _, err := (&dns.Client{Net: network, UDPSize: 512}).ExchangeContext(t.Context(), q, addr)
 		if err != nil || m.Truncated == whole || (len(m.Answer) == 200) != whole {
-			t.Errorf("%s: %v, %v", network, m, err)
+			t.Errorf("200 addresses over %s: %v, %v, want all of them: %v", network, m, err, whole)
 		}
 	}
 	stop()
 	if _, err := net.Dial("tcp", addr); err == nil {
-		t.Error("it still listens")
+		t.Error("the server listens after it has stopped, want no connection")
 	}
 }
 
-// serve has s serve on loopback until stop, or the end of the test.
+// serve runs s on loopback until stop is called, or until the test ends.
 func serve(t *testing.T, s *Server) (addr string, stop func()) {
 	t.Helper()
 	pc, ln, err := Listen(t.Context(), net.ListenConfig{}, "127.0.0.1:0")
@@ -162,7 +162,8 @@ func serve(t *testing.T, s *Server) (addr string, stop func()) {
 	return ln.Addr().String(), stop
 }
 
-// Every answer is counted by what it says, also those that the library gives.
+// TestCountsAnswers checks that every answer is counted by its code, also the
+// answers that the library gives.
 func TestCountsAnswers(t *testing.T) {
 	s := server()
 	codes := make(chan string, 1)
@@ -201,20 +202,21 @@ func TestCountsAnswers(t *testing.T) {
 		n, err := c.Read(b)
 		m := new(dns.Msg)
 		if err != nil || m.Unpack(b[:n]) != nil {
-			t.Fatalf("%s: %q, %v", q.want, b[:n], err)
+			t.Fatalf("got answer %q, %v, want one with code %s", b[:n], err, q.want)
 		}
 		if got := <-codes; got != q.want || m.Rcode != q.code {
-			t.Errorf("%s is counted as %s: %v", q.want, got, m)
+			t.Errorf("counted as %s with answer %v, want %s", got, m, q.want)
 		}
 	}
 }
 
-// A query too many is dropped, and counted.
+// TestTooManyQueries checks that a query over the limit is dropped and counted.
 func TestTooManyQueries(t *testing.T) {
 	s := server()
 	dropped := make(chan bool, 1)
 	s.Dropped = func() { dropped <- true }
-	waiting, answer := make(chan bool), make(chan bool)
+	waiting := make(chan bool)
+	answer := make(chan bool)
 	s.Lookup = func(context.Context, string) ([]netip.Addr, time.Duration, error) {
 		waiting <- true
 		<-answer
@@ -230,7 +232,7 @@ func TestTooManyQueries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range most {
+	for range maxQueries {
 		c.Write(q)
 		<-waiting
 	}
@@ -238,11 +240,13 @@ func TestTooManyQueries(t *testing.T) {
 	select {
 	case <-dropped:
 	case <-time.After(20 * time.Second):
-		t.Error("no query was dropped")
+		t.Error("no query was dropped within 20s, want one")
 	}
 	close(answer)
 }
 
+// FuzzAnswer checks that each query gets an answer that can be sent, and that
+// only served zones have records.
 func FuzzAnswer(f *testing.F) {
 	for _, name := range []string{"api.corp.example.", "x.real.corp.example.", "."} {
 		b, _ := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
@@ -256,18 +260,18 @@ func FuzzAnswer(f *testing.F) {
 		}
 		m := s.Answer(t.Context(), q)
 		if m.Id != q.Id || !m.Response {
-			t.Fatalf("%v is no answer to %v", m, q)
+			t.Fatalf("got %v, want an answer to %v", m, q)
 		}
 		if len(m.Answer) > 0 && !dns.IsSubDomain("corp.example.", strings.ToLower(m.Answer[0].Header().Name)) {
-			t.Fatalf("an answer for a zone that is not served: %v", m)
+			t.Fatalf("got records of a zone that is not served: %v", m)
 		}
 		if _, err := m.Pack(); err != nil {
-			t.Fatalf("can't be sent: %v", err)
+			t.Fatalf("the answer cannot be packed: %v", err)
 		}
 	})
 }
 
-// sent is a client who asked over a network, and keeps what it is told.
+// sent is a client over some network. It keeps its answer.
 type sent struct {
 	dns.ResponseWriter
 	local net.Addr
@@ -278,7 +282,7 @@ func (w *sent) LocalAddr() net.Addr       { return w.local }
 func (w *sent) RemoteAddr() net.Addr      { return w.local }
 func (w *sent) WriteMsg(m *dns.Msg) error { w.m = m; return nil }
 
-// FuzzServe: whatever is asked, what is sent fits what the client takes.
+// FuzzServe checks that no answer is larger than its client accepts.
 func FuzzServe(f *testing.F) {
 	for _, name := range []string{"api.real.corp.example.", "none.corp.example.", "."} {
 		for _, size := range []uint16{0, 1, 1232, 65535} {
@@ -291,7 +295,7 @@ func FuzzServe(f *testing.F) {
 		}
 	}
 	s := server()
-	s.slots = make(chan struct{}, most)
+	s.slots = make(chan struct{}, maxQueries)
 	known := s.Lookup
 	s.Lookup = func(ctx context.Context, name string) (list []netip.Addr, ttl time.Duration, err error) {
 		if !strings.HasPrefix(name, "api.") {
@@ -318,10 +322,10 @@ func FuzzServe(f *testing.F) {
 			w := &sent{local: c.local}
 			s.serve(t.Context(), w, q)
 			if w.m == nil || w.m.Id != q.Id {
-				t.Fatalf("%s: %v for %v", c.local.Network(), w.m, q)
+				t.Fatalf("over %s: got %v, want an answer to %v", c.local.Network(), w.m, q)
 			}
 			if packed, err := w.m.Pack(); err != nil || len(packed) > c.takes {
-				t.Fatalf("%s: %d bytes for %d: %v", c.local.Network(), len(packed), c.takes, err)
+				t.Fatalf("over %s: got %d bytes, %v, want at most %d", c.local.Network(), len(packed), err, c.takes)
 			}
 		}
 	})

@@ -11,20 +11,20 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// writeTime bounds one answer over TCP: a client that doesn't read ends its
-// connection, not our patience.
-const writeTime = 5 * time.Second
+// writeTimeout bounds one answer over TCP. A client that does not read loses its
+// connection and holds up no other.
+const writeTimeout = 5 * time.Second
 
-// listener keeps the library's server, which knows neither limits nor what to do
-// when descriptors run out, from taking more than it should.
+// listener accepts clients for the library's server, which knows no limits and
+// ends when the process has no file descriptor left.
 type listener struct {
 	net.Listener
-	ctx    context.Context // ends a pause
+	ctx    context.Context // ends a pause after a failure
 	server *Server
 }
 
-// Accept returns the next client that is let in. It does not spin on errors that
-// may pass.
+// Accept returns the next client that Enter admits. After a temporary error it
+// pauses and tries again.
 func (l *listener) Accept() (net.Conn, error) {
 	var failures socket.AcceptFailures
 	for {
@@ -63,11 +63,11 @@ type conn struct {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	c.SetWriteDeadline(time.Now().Add(writeTime))
+	c.SetWriteDeadline(time.Now().Add(writeTimeout))
 	return c.Conn.Write(b)
 }
 
-// CloseWrite ends the stream towards the client.
+// CloseWrite ends the stream to the client.
 func (c *conn) CloseWrite() error {
 	if hc, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return hc.CloseWrite()
@@ -75,7 +75,7 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// Close closes the connection and leaves.
+// Close closes the connection. Its first call also calls Leave.
 func (c *conn) Close() error {
 	defer c.leave()
 	return c.Conn.Close()

@@ -13,48 +13,52 @@ import (
 	"github.com/miekg/dns"
 )
 
-// CoreDNS gives up after 2 s, and what it says then helps nobody.
+// TestFleetBeforeCoreDNSGivesUp checks that a zone with Fleet is answered before
+// CoreDNS gives up, after 2 s, even if its resolvers are silent.
 func TestFleetBeforeCoreDNSGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, want := range map[string]int{"silent.corp.example.": dns.RcodeSuccess, "silent.real.corp.example.": dns.RcodeServerFailure} {
 			start := time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), patient)
+			ctx, cancel := context.WithTimeout(t.Context(), answerTimeout)
 			m := server().Answer(ctx, new(dns.Msg).SetQuestion(name, dns.TypeA))
 			cancel()
 			if took := time.Since(start); m.Rcode != want || want == dns.RcodeSuccess && (took >= 2*time.Second || len(m.Answer) != 1) {
-				t.Errorf("%s: %v after %v", name, m, took)
+				t.Errorf("Answer for %s = %v after %v, want code %s, and the fleet's address within 2s", name, m, took, dns.RcodeToString[want])
 			}
 		}
 	})
 }
 
-// broken is a listener that is out of descriptors, and then closed.
+// broken is a listener that fails for lack of descriptors, and then is closed.
 type broken struct {
 	net.Listener
 	accepts, failures int
 }
 
 func (b *broken) Accept() (net.Conn, error) {
-	if b.accepts++; b.accepts <= b.failures {
+	b.accepts++
+	if b.accepts <= b.failures {
 		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
 	}
 	return nil, net.ErrClosed
 }
 
+// TestAcceptDoesNotSpin checks that Accept pauses after each failure.
 func TestAcceptDoesNotSpin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &broken{failures: 20}
 		start := time.Now()
 		if _, err := (&listener{Listener: b, ctx: t.Context(), server: server()}).Accept(); !errors.Is(err, net.ErrClosed) || b.accepts != 21 {
-			t.Errorf("%v after %d tries", err, b.accepts)
+			t.Errorf("Accept ended with %v after %d tries, want closed after 21", err, b.accepts)
 		}
 		if took := time.Since(start); took < 10*time.Second {
-			t.Errorf("20 failures within %v", took)
+			t.Errorf("20 failures took %v, want 10s or more", took)
 		}
 	})
 }
 
-// Clients over TCP count as those of the proxies do.
+// TestLimits checks that a client over TCP takes a place at Enter and gives it
+// back once.
 func TestLimits(t *testing.T) {
 	s := server()
 	var in, out []netip.Addr
@@ -95,11 +99,11 @@ func TestLimits(t *testing.T) {
 	defer second.Close()
 	second.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := second.Read(make([]byte, 1)); err == nil || errors.Is(err, syscall.EAGAIN) {
-		t.Errorf("one client too many: %v", err)
+		t.Errorf("read of the client over the limit: %v, want a closed connection", err)
 	}
 	c.Close()
 	c.Close()
 	if len(accepted) != 0 || len(out) != 1 || out[0] != netip.MustParseAddr("127.0.0.1") {
-		t.Errorf("in %v, out %v", in, out)
+		t.Errorf("%d more clients were admitted, and %v left, want none, and 127.0.0.1 once", len(accepted), out)
 	}
 }

@@ -124,7 +124,8 @@ func orDefault(n, def int) int {
 func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	results := make(chan outcome)
-	started, pending := 0, 0
+	started := 0
+	pending := 0
 	start := func() {
 		t := targets[started]
 		started++

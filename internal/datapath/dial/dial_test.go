@@ -26,8 +26,8 @@ func targets(list ...string) []flow.Target {
 	return out
 }
 
-// listen returns the address of a listener whose connections are accepted into
-// the channel.
+// listen starts a listener. It returns its address, and a channel with the
+// connections that it accepts.
 func listen(t *testing.T) (string, <-chan net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -91,36 +91,36 @@ func TestDialSockets(t *testing.T) {
 			peer := <-accepted
 			defer peer.Close()
 			if target != tc.targets[len(tc.targets)-1] || c.RemoteAddr().String() != open {
-				t.Errorf("dialled %v, says %v", c.RemoteAddr(), target)
+				t.Errorf("connected to %v, reported %v, want the last target at %s", c.RemoteAddr(), target, open)
 			}
 			if took < tc.from || took > tc.to {
 				t.Errorf("took %s, want %s to %s", took, tc.from, tc.to)
 			}
-			// The budget and the race are over; the connection is not.
+			// The connection outlives the time limit and the race.
 			c.Write([]byte("x"))
 			if _, err := io.ReadFull(peer, make([]byte, 1)); err != nil {
-				t.Errorf("the connection does not work: %v", err)
+				t.Errorf("read from the connection: %v, want one byte", err)
 			}
 		})
 	}
 }
 
-// script says how a made-up target behaves: after the time, with the error; nil
-// means a connection.
+// script says how each target behaves: after some time it fails with err, or
+// connects if err is nil.
 type script map[string]struct {
 	after time.Duration
 	err   error
 }
 
-// play is a Func that acts script out and notes who was dialled when.
+// play is a Func that follows a script and records when each target is dialled.
 type play struct {
 	script script
-	deaf   bool // finishes its connections though the race is over
+	deaf   bool // connects even after the race has ended
 
 	mu    sync.Mutex
 	start time.Time
 	log   []string
-	peers []net.Conn // far ends of all connections it gave
+	peers []net.Conn // the other ends of all connections
 }
 
 func (p *play) dial(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
@@ -155,7 +155,7 @@ func TestRace(t *testing.T) {
 		name    string
 		script  script
 		targets []flow.Target
-		want    string // the target that won, or that the error names; empty means any
+		want    string // the target that connected, or of the error; empty means any
 		class   flow.Class
 		took    time.Duration
 		log     []string
@@ -181,12 +181,12 @@ func TestRace(t *testing.T) {
 				p := &play{script: tc.script, start: time.Now()}
 				c, target, err := (&Dialer{Tailnet: p.dial, Attempts: 1}).Dial(t.Context(), tc.targets)
 				took := time.Since(p.start)
-				synctest.Wait() // the losers are home
+				synctest.Wait() // the other candidates have ended
 				if flow.ClassOf(err) != tc.class || took != tc.took || tc.want != "" && target.Addr.Addr().String() != tc.want {
-					t.Errorf("got %v, %v after %s; want %s, %s after %s", target, err, took, tc.want, tc.class, tc.took)
+					t.Errorf("Dial = %v, %v after %s, want %s, class %s after %s", target, err, took, tc.want, tc.class, tc.took)
 				}
 				if e, ok := errors.AsType[*flow.Error](err); ok && e.Target != target.Addr.String() {
-					t.Errorf("the error is of %s, the target %s", e.Target, target.Addr)
+					t.Errorf("the error names target %s, want %s", e.Target, target.Addr)
 				}
 				p.mu.Lock()
 				defer p.mu.Unlock()
@@ -201,24 +201,26 @@ func TestRace(t *testing.T) {
 	}
 }
 
+// TestLosersAreClosed checks that candidates which connect after the race has ended
+// are closed.
 func TestLosersAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &play{deaf: true, start: time.Now(), script: script{"10.0.0.1": {after: 2 * time.Second}, "10.0.0.2": {after: time.Second}, "10.0.0.3": {after: 3 * time.Second}}}
 		c, target, err := (&Dialer{Tailnet: p.dial}).Dial(t.Context(), targets("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
 		if err != nil || target.Addr.Addr().String() != "10.0.0.2" {
-			t.Fatalf("got %v, %v", target, err)
+			t.Fatalf("Dial = %v, %v, want 10.0.0.2", target, err)
 		}
-		time.Sleep(time.Minute) // of the bubble's clock: the losers bring theirs home
+		time.Sleep(time.Minute) // of the bubble's clock: all candidates have connected
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if len(p.peers) != 3 {
-			t.Fatalf("%d connections came about, want 3", len(p.peers))
+			t.Fatalf("got %d connections, want 3", len(p.peers))
 		}
 		for i, peer := range p.peers {
 			peer.SetReadDeadline(time.Now().Add(time.Second))
 			_, err := peer.Read(make([]byte, 1))
 			if winner := i == 0; errors.Is(err, io.EOF) == winner {
-				t.Errorf("connection %d: %v; want the losers closed and the winner open", i, err)
+				t.Errorf("read from connection %d: %v, want the first open and the others closed", i, err)
 			}
 		}
 		c.Close()
@@ -234,7 +236,7 @@ func TestCancel(t *testing.T) {
 				p := &play{start: time.Now(), script: script{"10.0.0.1": {after: time.Hour}, "10.0.0.2": {after: time.Hour}}}
 				c, _, err := (&Dialer{Tailnet: p.dial}).Dial(ctx, list)
 				if took := time.Since(p.start); c != nil || flow.ClassOf(err) != flow.Canceled || took != time.Second {
-					t.Errorf("got %v, %v after %s; want canceled after 1s", c, err, took)
+					t.Errorf("Dial = %v, %v after %s, want class canceled after 1s", c, err, took)
 				}
 			})
 		})
@@ -249,7 +251,7 @@ func TestErrors(t *testing.T) {
 		name  string
 		err   error
 		class flow.Class
-		hint  string // a part of it; empty means no hint
+		hint  string // a part of the hint; empty means no hint
 		path  flow.Path
 	}{
 		{"refused", wrap(syscall.ECONNREFUSED), flow.Refused, "nothing listens", flow.Direct},
@@ -272,20 +274,20 @@ func TestErrors(t *testing.T) {
 			_, _, err := d.Dial(t.Context(), list)
 			hint := flow.HintOf(err)
 			if flow.ClassOf(err) != tc.class || !strings.Contains(hint, tc.hint) || (hint == "") != (tc.hint == "") {
-				t.Errorf("got %v, hint %q; want %s, %q", err, hint, tc.class, tc.hint)
+				t.Errorf("Dial: %v with hint %q, want class %s and %q in the hint", err, hint, tc.class, tc.hint)
 			}
 			if !errors.Is(err, tc.err) || !strings.HasPrefix(err.Error(), "dial 10.0.0.1:80: "+tc.class.String()) {
-				t.Errorf("%q does not say stage, target, class and cause", err)
+				t.Errorf("error %q, want one with stage, target, class and cause", err)
 			}
 		})
 	}
 	if _, _, err := (&Dialer{}).Dial(t.Context(), nil); flow.ClassOf(err) != flow.Internal {
-		t.Errorf("no target gives %v", err)
+		t.Errorf("Dial without targets: %v, want class internal", err)
 	}
 }
 
-// What may pass is tried again within the budget; an answer is not, and nothing
-// is once it has been connected.
+// TestAttempts checks that a temporary failure is tried again within the time limit,
+// and that a refusal and a success are not.
 func TestAttempts(t *testing.T) {
 	unreachable := os.NewSyscallError("connect", syscall.EHOSTUNREACH)
 	reset := os.NewSyscallError("connect", syscall.ECONNRESET)
@@ -294,7 +296,7 @@ func TestAttempts(t *testing.T) {
 		name     string
 		attempts int
 		budget   time.Duration
-		fails    []error // of the attempts in turn; then it connects
+		fails    []error // of the first attempts; the next one connects
 		class    flow.Class
 		dials    int
 		took     time.Duration
@@ -308,9 +310,11 @@ func TestAttempts(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				dials, start := 0, time.Now()
+				dials := 0
+				start := time.Now()
 				d := &Dialer{Attempts: tc.attempts, Timeout: tc.budget, Tailnet: func(context.Context, netip.AddrPort) (net.Conn, error) {
-					if dials++; dials <= len(tc.fails) {
+					dials++
+					if dials <= len(tc.fails) {
 						return nil, tc.fails[dials-1]
 					}
 					c, _ := net.Pipe()
@@ -318,7 +322,7 @@ func TestAttempts(t *testing.T) {
 				}}
 				c, _, err := d.Dial(t.Context(), targets("10.0.0.1:80"))
 				if took := time.Since(start); flow.ClassOf(err) != tc.class || dials != tc.dials || took != tc.took {
-					t.Errorf("%v after %d dials and %v; want %v after %d and %v", err, dials, took, tc.class, tc.dials, tc.took)
+					t.Errorf("Dial: %v after %d dials and %v, want class %v after %d and %v", err, dials, took, tc.class, tc.dials, tc.took)
 				}
 				if c != nil {
 					c.Close()

@@ -8,7 +8,10 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-var alice, bob = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::2")
+var (
+	alice = netip.MustParseAddr("10.0.0.1")
+	bob   = netip.MustParseAddr("fd00::2")
+)
 
 func refusals(g *Gate) map[Kind]int {
 	m := map[Kind]int{}
@@ -26,29 +29,29 @@ func TestEnter(t *testing.T) {
 	}{{alice, true}, {alice, true}, {alice, false}, {bob, true}, {bob, false}} {
 		err := g.Enter(c.client)
 		if (err == nil) != c.ok || err != nil && flow.ClassOf(err) != flow.Overloaded {
-			t.Errorf("%d: %v gets %v", i, c.client, err)
+			t.Errorf("%d: Enter(%v) = %v, want no error: %v", i, c.client, err, c.ok)
 		}
 	}
 	if refused[PerClient] != 1 || refused[Connections] != 1 {
-		t.Errorf("refused %v", refused)
+		t.Errorf("refusals %v, want one of per_client and one of connections", refused)
 	}
 	if n, clients := g.Connections(); n != 3 || clients != 2 {
-		t.Errorf("%d connections of %d clients", n, clients)
+		t.Errorf("Connections() = %d, %d, want 3, 2", n, clients)
 	}
 	g.Leave(alice)
 	if err := g.Enter(bob); err != nil {
-		t.Errorf("bob after alice left: %v", err)
+		t.Errorf("Enter(bob) after Leave(alice) = %v, want no error", err)
 	}
 	g.Set(Limits{})
 	if err := g.Enter(bob); err != nil {
-		t.Errorf("without limits: %v", err)
+		t.Errorf("Enter without limits = %v, want no error", err)
 	}
 	for range 3 {
 		g.Leave(bob)
 	}
 	g.Leave(alice)
 	if n, clients := g.Connections(); n != 0 || clients != 0 || len(g.clients) != 0 {
-		t.Errorf("%d connections of %d clients are left", n, clients)
+		t.Errorf("%d connections of %d clients are left, want none", n, clients)
 	}
 }
 
@@ -57,20 +60,21 @@ func TestDial(t *testing.T) {
 	refused := refusals(&g)
 	for range 3 {
 		if err := g.Dial(); err != nil {
-			t.Fatalf("without a limit: %v", err)
+			t.Fatalf("Dial without a limit = %v, want no error", err)
 		}
 	}
 	g.Set(Limits{Dials: 3})
 	if err := g.Dial(); flow.ClassOf(err) != flow.Overloaded || refused[Dials] != 1 {
-		t.Errorf("the fourth gets %v, refused %v", err, refused)
+		t.Errorf("fourth Dial = %v with refusals %v, want class overloaded, and one of dials", err, refused)
 	}
 	g.Dialed()
 	if err := g.Dial(); err != nil || g.Dials() != 3 {
-		t.Errorf("after one ended: %v, %d", err, g.Dials())
+		t.Errorf("Dial after Dialed = %v with %d in progress, want no error and 3", err, g.Dials())
 	}
 }
 
-// Never more than the limit are inside, and none is lost.
+// TestManyAtOnce checks that limits hold while many goroutines enter and leave, and
+// that no place is lost.
 func TestManyAtOnce(t *testing.T) {
 	var g Gate
 	g.Set(Limits{Connections: 8, Dials: 4})
@@ -82,7 +86,7 @@ func TestManyAtOnce(t *testing.T) {
 					continue
 				}
 				if n, _ := g.Connections(); n > 8 {
-					t.Errorf("%d inside", n)
+					t.Errorf("%d connections, want at most 8", n)
 				}
 				if g.Dial() == nil {
 					g.Dialed()
@@ -93,6 +97,6 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if n, _ := g.Connections(); n != 0 || g.Dials() != 0 {
-		t.Errorf("left: %d connections, %d dials", n, g.Dials())
+		t.Errorf("%d connections and %d dials are left, want none", n, g.Dials())
 	}
 }

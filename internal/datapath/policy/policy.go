@@ -252,8 +252,13 @@ func coversAll(list []netip.Prefix) bool {
 	}
 	var v4, v6 bool
 	for _, p := range list {
-		if p.Bits() == 0 {
-			v4, v6 = v4 || p.Addr().Is4(), v6 || p.Addr().Is6()
+		if p.Bits() > 0 {
+			continue
+		}
+		if p.Addr().Is4() {
+			v4 = true
+		} else {
+			v6 = true
 		}
 	}
 	return v4 && v6

@@ -23,7 +23,7 @@ func byRule(label string) Verdict {
 
 func allowedBy(label string) Verdict { return Verdict{Rule: label, Tailnet: true} }
 
-// Every address here is one that a peer routes.
+// TestAddressRules checks which rule decides. A peer routes every address here.
 func TestAddressRules(t *testing.T) {
 	deny := func(r Rule) []Rule { return []Rule{r} }
 	for _, c := range []struct {
@@ -108,6 +108,7 @@ func all(edit func(*Rule)) Rule {
 	return r
 }
 
+// TestName checks that Name denies only if every address would be denied.
 func TestName(t *testing.T) {
 	undecided := Verdict{}
 	denied := func(label string) Verdict { return Verdict{Deny: true, Reason: ByRule, Rule: label} }
@@ -141,10 +142,14 @@ func TestName(t *testing.T) {
 }
 
 func TestDirect(t *testing.T) {
-	const none, publicOnly, all = "none", "public", "any"
+	const (
+		none       = "none"
+		publicOnly = "public"
+		all        = "any"
+	)
 	for _, c := range []struct {
 		name, addr string
-		least      Direct // the least that lets it go directly
+		least      Direct // the strictest value that allows the address
 	}{
 		{"public_ipv4", "8.8.8.8", publicOnly},
 		{"public_ipv6", "2606:4700::1111", publicOnly},
@@ -190,7 +195,7 @@ func TestDirect(t *testing.T) {
 	})
 }
 
-// No rule, no route and no spelling reaches these.
+// TestForbidden checks the addresses that no rule, no route and no spelling reaches.
 func TestForbidden(t *testing.T) {
 	p := Policy{Direct: DirectAny, Rules: []Rule{{Allow: true}}}
 	for _, c := range []struct{ name, addr string }{
@@ -243,7 +248,7 @@ func TestForbidden(t *testing.T) {
 				}
 			}
 			if Public(addr) && !new(Policy).forbidden(spellings(addr), 80) {
-				t.Error("counts as public")
+				t.Error("Public = true, want false")
 			}
 		})
 	}
@@ -263,7 +268,7 @@ func TestForbidden(t *testing.T) {
 	} {
 		t.Run("not_"+c.name, func(t *testing.T) {
 			if v := p.Address(Query{Port: 80}, netip.MustParseAddr(c.addr), true); v.Deny {
-				t.Errorf("got %+v, want it allowed", v)
+				t.Errorf("got %+v, want an allowing verdict", v)
 			}
 		})
 	}
@@ -309,13 +314,14 @@ func TestFinal(t *testing.T) {
 				}
 			}
 			if got := c.reason.String(); got != c.text {
-				t.Errorf("is called %q, want %q", got, c.text)
+				t.Errorf("String() = %q, want %q", got, c.text)
 			}
 		})
 	}
 }
 
-// FuzzNameNeverDeniesWhatAddressAllows builds a small policy from each input.
+// FuzzNameNeverDeniesWhatAddressAllows builds a small policy from each input, and
+// checks that Name denies only what Address denies.
 func FuzzNameNeverDeniesWhatAddressAllows(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{1, 0, 0, 0, 0, 0, 2})          // one rule that denies everything
@@ -324,7 +330,8 @@ func FuzzNameNeverDeniesWhatAddressAllows(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { nameThenAddress(t, b) })
 }
 
-// The fuzz target alone could pass without a single denial.
+// TestNameNeverDeniesWhatAddressAllows runs the fuzz target on random policies, and
+// checks that enough of them deny by name: the target alone could pass without one.
 func TestNameNeverDeniesWhatAddressAllows(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	denials := 0
@@ -338,11 +345,11 @@ func TestNameNeverDeniesWhatAddressAllows(t *testing.T) {
 		}
 	}
 	if denials < 100 {
-		t.Errorf("%d denials by name in 5000 policies: the test is empty", denials)
+		t.Errorf("got %d denials by name in 5000 policies, want 100 or more", denials)
 	}
 }
 
-// nameThenAddress reports whether the name pass denied.
+// nameThenAddress checks one policy, built from b. It reports whether Name denied.
 func nameThenAddress(t *testing.T, b []byte) bool {
 	g := choices(b)
 	pool := prefixes("0.0.0.0/0", "::/0", "0.0.0.0/1", "10.0.0.0/8", "fd00::/8", "::ffff:0.0.0.0/96", "100.64.0.9/32")
@@ -374,7 +381,7 @@ func nameThenAddress(t *testing.T, b []byte) bool {
 		return false
 	}
 	if v.Reason != ByRule || v.Rule == "" {
-		t.Errorf("%+v: a denial by name without its rule", v)
+		t.Errorf("Name = %+v, want the rule that denies", v)
 	}
 	addrs := []netip.Addr{{}}
 	for _, s := range []string{target, "10.0.0.1", "::ffff:10.0.0.1", "8.8.8.8", "127.0.0.1", "2606:4700::1", "fd00::1", "fd00::1%eth0", "::1", "64:ff9b::8.8.8.8"} {
@@ -387,14 +394,15 @@ func nameThenAddress(t *testing.T, b []byte) bool {
 		for _, routed := range []bool{false, true} {
 			got := p.Address(q, a, routed)
 			if !got.Deny || got.Reason != Forbidden && (got.Reason != ByRule || got.Rule != v.Rule) {
-				t.Fatalf("rules %+v, query %+v: the name is denied by %q, but %v is given %+v", p.Rules, q, v.Rule, a, got)
+				t.Fatalf("rules %+v, query %+v: Name denies by %q, but Address of %v = %+v", p.Rules, q, v.Rule, a, got)
 			}
 		}
 	}
 	return true
 }
 
-// choices are bytes that each decide something; none left means zeros.
+// choices are bytes. Each byte makes one choice. After the last byte, each choice
+// is 0.
 type choices []byte
 
 func (c *choices) next(n int) int {

@@ -16,6 +16,8 @@ import (
 	"github.com/pandoproxy/pando/internal/host"
 )
 
+// TestSourceOrder checks that the most specific source that exists answers, and
+// that no other source is asked.
 func TestSourceOrder(t *testing.T) {
 	const name = "api.corp.example"
 	d := TailnetDNS{
@@ -30,7 +32,7 @@ func TestSourceOrder(t *testing.T) {
 	}
 	for _, step := range []struct {
 		source, addr string
-		remove       func() // the source, for the next step
+		remove       func() // removes the source for the next step
 	}{
 		{SourceHosts, "10.0.0.1", func() { o.Hosts = nil }},
 		{SourceRecord, "10.0.0.2", func() { d.Records = nil }},
@@ -45,7 +47,7 @@ func TestSourceOrder(t *testing.T) {
 	}
 	for _, s := range servers {
 		if q := s.queries(""); len(q) != 2 {
-			t.Errorf("asked %v; want A and AAAA, once", q)
+			t.Errorf("a server was asked %v, want A and AAAA once", q)
 		}
 	}
 	// A route below the MagicDNS suffix is more specific than MagicDNS.
@@ -54,6 +56,8 @@ func TestSourceOrder(t *testing.T) {
 	lookup(t, newResolver(t, o, servers), name, SourceZone+"corp.example", "10.0.0.4")
 }
 
+// TestPrivateZone checks that names of a private zone are never asked of the
+// pod's resolver, and that its answers about them are discarded.
 func TestPrivateZone(t *testing.T) {
 	// The pod's resolver lies about the zone and knows a search domain in it.
 	liar := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
@@ -69,20 +73,22 @@ func TestPrivateZone(t *testing.T) {
 
 	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
 	lookupFails(t, r, "none.corp.example", flow.NotFound, "source: zone corp.example")
-	lookupFails(t, r, "x.void.example", flow.NotFound, "source: zone void.example") // an empty list asks nobody
+	lookupFails(t, r, "x.void.example", flow.NotFound, "source: zone void.example") // a zone without resolvers
 	lookupFails(t, r, "corp", flow.NotFound, "")
 	lookup(t, r, "db", "zone corp.example", "10.0.0.3")
-	// CNAMEs of the public DNS that lead into the zone are followed there,
-	// whether the pod's resolver makes up an end of its own or knows none.
+	// CNAMEs of the public DNS that lead into the zone are followed in the zone,
+	// whether the pod's resolver gives a false address or none.
 	lookup(t, r, "pub.known", "zone corp.example", "10.0.0.1")
 	lookup(t, r, "gone.known", "zone corp.example", "10.0.0.2")
 	for _, q := range liar.queries("") {
 		if !strings.HasSuffix(q, ".known") {
-			t.Errorf("the pod's resolver was asked %s", q)
+			t.Errorf("the pod's resolver was asked %s, want only names below known", q)
 		}
 	}
 }
 
+// TestConfiguredZones checks which of the configuration's and the tailnet's zones
+// wins, and how its resolvers are reached.
 func TestConfiguredZones(t *testing.T) {
 	inTunnel := newServer(t, records("api.corp.example. 60 IN A 10.0.0.1", "a.deep.corp.example. 60 IN A 10.0.0.2"))
 	tailnets := newServer(t, records("api.corp.example. 60 IN A 10.0.0.9", "a.deep.corp.example. 60 IN A 10.0.0.3"))
@@ -93,19 +99,21 @@ func TestConfiguredZones(t *testing.T) {
 		ResolvConf: file(t, "nameserver "+base+"\n"),
 		Tailnet:    up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.2"}, "deep.corp.example": {"10.9.9.2"}}}),
 	}, map[string]*server{base: pod, "10.9.9.1": inTunnel, "10.9.9.2": tailnets, "192.0.2.3": direct})
-	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")         // ours before the tailnet's
-	lookup(t, r, "a.deep.corp.example", "zone deep.corp.example", "10.0.0.3") // the longest before ours
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")         // the configuration's zone wins over the tailnet's
+	lookup(t, r, "a.deep.corp.example", "zone deep.corp.example", "10.0.0.3") // the longest suffix wins
 	lookup(t, r, "db.onprem.example", "zone onprem.example", "10.0.0.4")      // not through the tunnel
-	lookupFails(t, r, "none.onprem.example", flow.NotFound, "onprem.example") // and nobody else is asked
+	lookupFails(t, r, "none.onprem.example", flow.NotFound, "onprem.example") // no other source is asked
 	lookup(t, r, "www.known", SourceBase, "10.0.0.5")
 	if q := pod.queries(""); len(q) != 2 {
-		t.Errorf("the pod's resolver was asked %v", q)
+		t.Errorf("the pod's resolver was asked %v, want A and AAAA of one name", q)
 	}
-	// The zone moves: what was known of its names is forgotten.
+	// The zone gets another resolver: cached answers are forgotten.
 	r.SetZones(map[string]Zone{"corp.example": {Servers: []string{"10.9.9.2"}}})
 	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.9")
 }
 
+// TestGlobalResolvers checks that the tailnet's global resolvers are asked for all
+// names without an owner, except those of the cluster.
 func TestGlobalResolvers(t *testing.T) {
 	pod := newServer(t, records("web.ns.svc.cluster.local. 60 IN A 10.96.0.1", "printer. 60 IN A 10.0.0.8"))
 	global := newServer(t, records("www.known. 60 IN A 192.0.2.1", "lies.known. 60 IN CNAME api.corp.example.", "api.corp.example. 60 IN A 203.0.113.66"))
@@ -115,19 +123,19 @@ func TestGlobalResolvers(t *testing.T) {
 	r := newResolver(t, o, map[string]*server{base: pod, "192.0.2.53": global, "10.9.9.1": zone})
 	r.opts.DialGlobal = r.dialBase
 	lookup(t, r, "www.known", SourceGlobal, "192.0.2.1")
-	lookup(t, r, "web.ns.svc.cluster.local", SourceBase, "10.96.0.1") // the cluster's own
+	lookup(t, r, "web.ns.svc.cluster.local", SourceBase, "10.96.0.1") // belongs to the cluster
 	lookup(t, r, "printer", SourceBase, "10.0.0.8")
-	lookup(t, r, "lies.known", "zone corp.example", "10.0.0.1") // not believed about what has an owner
+	lookup(t, r, "lies.known", "zone corp.example", "10.0.0.1") // its answer about an owned name is discarded
 	lookupFails(t, r, "none.known", flow.NotFound, SourceGlobal)
 	for _, q := range pod.queries("") {
 		if strings.HasSuffix(q, ".known") {
-			t.Errorf("the pod's resolver was asked %s", q)
+			t.Errorf("the pod's resolver was asked %s, want only names below known", q)
 		}
 	}
 }
 
-// What changes in the tailnet's configuration applies from Follow on, and what
-// was asked before it is not kept.
+// TestFollow checks that a change of the tailnet's DNS configuration applies from
+// the next Follow on, and that a lookup from before it is not cached.
 func TestFollow(t *testing.T) {
 	var d atomic.Pointer[TailnetDNS]
 	d.Store(&TailnetDNS{})
@@ -145,34 +153,36 @@ func TestFollow(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { lookup(t, r, "slow.corp.example", SourceBase, "203.0.113.66") })
 	for len(pod.queries("slow.corp.example")) == 0 {
-		time.Sleep(time.Millisecond) // until it is on its way
+		time.Sleep(time.Millisecond) // until it is in progress
 	}
 	d.Store(&TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})
-	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66") // nobody has looked yet
+	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66") // before Follow
 	r.Follow()
 	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
-	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2") // does not join the old flight
+	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2") // does not share the old lookup
 	close(release)
 	wg.Wait()
 	lookup(t, r, "slow.corp.example", "zone corp.example", "10.0.0.2")
-	r.Follow() // no change, nothing is forgotten
+	r.Follow() // without a change
 	if a, _ := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); !a.Cached {
-		t.Error("an answer was forgotten without a reason")
+		t.Error("Lookup after Follow without a change: not cached, want cached")
 	}
 }
 
+// TestNotReady checks that no query is sent before the tailnet is up.
 func TestNotReady(t *testing.T) {
 	s := newServer(t, records(apiA))
 	ready := false
 	r := newResolver(t, Options{Tailnet: func() (TailnetDNS, bool) { return TailnetDNS{}, ready }}, map[string]*server{base: s})
 	lookupFails(t, r, "api.corp.example", flow.NotReady, "try again")
 	if q := s.queries(""); len(q) > 0 {
-		t.Errorf("asked %v before the tailnet was up", q)
+		t.Errorf("asked %v before the tailnet was up, want no query", q)
 	}
-	ready = true // and the failure was not kept
+	ready = true // the failure is not cached
 	lookup(t, r, "api.corp.example", SourceBase, "10.0.0.1")
 }
 
+// TestShortNames checks that the tailnet's search domains complete a short name.
 func TestShortNames(t *testing.T) {
 	baseServer := newServer(t, records("printer. 60 IN A 10.0.0.8", "broken. 60 IN A 10.0.0.9"))
 	zone := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
@@ -189,20 +199,20 @@ func TestShortNames(t *testing.T) {
 	lookup(t, r, "printer", SourceBase, "10.0.0.8")
 	lookupFails(t, r, "broken", flow.ResolveFailed, "source: zone first.example")
 	if q := baseServer.queries(""); len(q) != 2 {
-		t.Errorf("the pod's resolver was asked %v; want printer alone", q)
+		t.Errorf("the pod's resolver was asked %v, want only printer", q)
 	}
 }
 
-// That a name has no address is told from that there is no such name, which would
-// deny all names below it (RFC 8020).
+// TestNoAddress checks that a name without an address is distinguished from a name
+// that does not exist: the latter would deny all names below it (RFC 8020).
 func TestNoAddress(t *testing.T) {
 	r := newResolver(t, Options{}, map[string]*server{base: newServer(t, records("mail.known. 60 IN MX 5 mx.known."))})
 	for name, exists := range map[string]bool{"mail.known": true, "none.known": false} {
 		if _, err := r.Lookup(t.Context(), host.Host{Name: name}); flow.ClassOf(err) != flow.NotFound || errors.Is(err, flow.ErrNoAddress) != exists {
-			t.Errorf("%s: %v; exists is %v", name, err, exists)
+			t.Errorf("Lookup(%s): %v, want class not_found, and ErrNoAddress: %v", name, err, exists)
 		}
 	}
-	half := newServer(t, func(n string, q *dns.Msg) *dns.Msg { // one family fails, the other says that there is no such name
+	half := newServer(t, func(n string, q *dns.Msg) *dns.Msg { // one family fails, for the other the name does not exist
 		if q.Question[0].Qtype == dns.TypeAAAA {
 			return rcode(dns.RcodeServerFailure)(n, q)
 		}
@@ -211,8 +221,9 @@ func TestNoAddress(t *testing.T) {
 	lookupFails(t, newResolver(t, Options{}, map[string]*server{base: half}), "none.known", flow.NotFound, "does not exist")
 }
 
-// Names of the cluster and of the pod are for the pod's resolver, also when the
-// tailnet has global ones; and so are all others when those can't be asked.
+// TestNamesOfTheCluster checks that names of the cluster are asked of the pod's
+// resolver even if the tailnet has global resolvers, and that all names are if the
+// global resolvers cannot be asked.
 func TestNamesOfTheCluster(t *testing.T) {
 	pod := newServer(t, records("pando.pando.svc.cluster.local. 60 IN A 10.96.0.7", "www.known. 60 IN A 192.0.2.9"))
 	global := newServer(t, records("www.known. 60 IN A 192.0.2.8", "db.corp.example. 60 IN A 10.0.0.5"))
@@ -222,17 +233,17 @@ func TestNamesOfTheCluster(t *testing.T) {
 	r.opts.DialGlobal = r.dialBase
 	lookup(t, r, "pando.pando.svc", SourceBase, "10.96.0.7")
 	lookup(t, r, "www.known", SourceGlobal, "192.0.2.8")
-	lookup(t, r, "db", SourceGlobal, "10.0.0.5") // completed by the tailnet's search domain, whoever answers for it
+	lookup(t, r, "db", SourceGlobal, "10.0.0.5") // completed by the tailnet's search domain, which no zone contains
 	if a, err := r.Lookup(t.Context(), host.Host{Name: "db"}); err != nil || a.Name != "db.corp.example" {
-		t.Errorf("the whole name of db: %+v, %v", a, err)
+		t.Errorf("Lookup(db) = %+v, %v, want the whole name db.corp.example", a, err)
 	}
 	if a, err := r.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {
-		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+		t.Errorf("LookupPod(pando.pando.svc) = %v, %v, want 10.96.0.7", a, err)
 	}
 	if a, err := r.LookupPod(t.Context(), "db"); flow.ClassOf(err) != flow.NotFound {
-		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+		t.Errorf("LookupPod(db) = %v, %v, want class not_found", a, err)
 	}
-	// A cluster's DNS that forwards nothing answers SERVFAIL to what is not its own.
+	// A cluster DNS that forwards nothing answers SERVFAIL for foreign names.
 	alone := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
 		if strings.HasSuffix(q.Question[0].Name, ".cluster.local.") {
 			return records("pando.pando.svc.cluster.local. 60 IN A 10.96.0.7", "web.ns.cluster.local. 60 IN A 10.96.0.8")(n, q)
@@ -241,12 +252,12 @@ func TestNamesOfTheCluster(t *testing.T) {
 	})
 	strict := newResolver(t, Options{ResolvConf: o.ResolvConf}, map[string]*server{base: alone})
 	lookup(t, strict, "pando.pando.svc", SourceBase, "10.96.0.7")
-	lookup(t, strict, "web.ns", SourceBase, "10.96.0.8") // asked as it is first, and failed
+	lookup(t, strict, "web.ns", SourceBase, "10.96.0.8") // the first query, for the name as it is, fails
 	lookupFails(t, strict, "www.known", flow.ResolveFailed, "source: base")
 	if a, err := strict.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {
-		t.Errorf("by the pod's resolver alone: %v, %v", a, err)
+		t.Errorf("LookupPod(pando.pando.svc) of a strict cluster = %v, %v, want 10.96.0.7", a, err)
 	}
-	d.Resolvers = d.Resolvers[:1] // DNS over HTTPS alone
+	d.Resolvers = d.Resolvers[:1] // only DNS over HTTPS
 	r.Follow()
 	lookup(t, r, "www.known", SourceBase, "192.0.2.9")
 }

@@ -13,18 +13,20 @@ import (
 	"github.com/pandoproxy/pando/internal/host"
 )
 
+// TestRemembersWhoAnswered checks that a server that failed is asked last.
 func TestRemembersWhoAnswered(t *testing.T) {
-	dead, good := newServer(t, silent), newServer(t, records(apiA, "two.corp.example. 60 IN A 10.0.0.2"))
+	dead := newServer(t, silent)
+	good := newServer(t, records(apiA, "two.corp.example. 60 IN A 10.0.0.2"))
 	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1", "10.9.9.2"}}})}, map[string]*server{"10.9.9.1": dead, "10.9.9.2": good})
 	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
 	asked := len(dead.queries(""))
 	if asked == 0 {
-		t.Fatal("the first server was not asked first")
+		t.Fatal("the first server got no query, want one")
 	}
 	start := time.Now()
 	lookup(t, r, "two.corp.example", "zone corp.example", "10.0.0.2")
 	if n := len(dead.queries("")); n != asked || time.Since(start) > dnsclient.ServerTimeout {
-		t.Errorf("the server that is silent was asked again, %d times", n-asked)
+		t.Errorf("the silent server got %d more queries, and the lookup took %v, want none, and at most %v", n-asked, time.Since(start), dnsclient.ServerTimeout)
 	}
 }
 
@@ -50,8 +52,8 @@ func TestTransport(t *testing.T) {
 		name     string
 		answer   answer
 		networks []string
-		tcp      bool          // TCP is what answered
-		after    time.Duration // and not before this
+		tcp      bool          // the answer came over TCP
+		after    time.Duration // and no sooner
 	}{
 		{"udp", good, nil, false, 0},
 		{"truncated", change(func(m *dns.Msg) { m.Truncated = true }), nil, true, 0},
@@ -62,7 +64,7 @@ func TestTransport(t *testing.T) {
 		{"wrong_question", change(func(m *dns.Msg) { m.Question[0].Name = "evil.example." }), nil, true, 0},
 		{"wrong_type", change(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), nil, true, 0},
 		{"no_question", change(func(m *dns.Msg) { m.Question = nil }), nil, true, 0},
-		{"query_sent_back", change(func(m *dns.Msg) { m.Response, m.Answer = false, nil }), nil, true, 0},
+		{"query_sent_back", change(func(m *dns.Msg) { m.Response = false; m.Answer = nil }), nil, true, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -71,10 +73,10 @@ func TestTransport(t *testing.T) {
 			lookup(t, newResolver(t, Options{}, map[string]*server{base: s}), "api.corp.example", SourceBase, "10.0.0.1")
 			took := time.Since(start)
 			if tcp := slices.Contains(s.queries(""), "tcp A api.corp.example"); tcp != tc.tcp {
-				t.Errorf("asked %v; want TCP %v", s.queries(""), tc.tcp)
+				t.Errorf("queries %v, want one over TCP: %v", s.queries(""), tc.tcp)
 			}
 			if took < tc.after || took > tc.after+dnsclient.ServerTimeout-dnsclient.TCPAfter {
-				t.Errorf("took %s; want %s or a little more", took, tc.after)
+				t.Errorf("took %s, want %s or slightly more", took, tc.after)
 			}
 		})
 	}
@@ -152,20 +154,21 @@ func TestAliases(t *testing.T) {
 	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})}, map[string]*server{"10.9.9.1": zone, base: public})
 	lookup(t, r, "www.corp.example", "zone corp.example", "10.0.0.1")
 	if q := zone.queries("api.corp.example"); len(q) > 0 {
-		t.Errorf("asked %v, which the answer for www had", q)
+		t.Errorf("sent queries %v, want none: the answer for www has the address", q)
 	}
 	lookup(t, r, "out.corp.example", SourceBase, "203.0.113.1")
 	lookupFails(t, r, "gone.corp.example", flow.NotFound, "")
 	lookupFails(t, r, "loop.corp.example", flow.NotFound, "")
 	lookupFails(t, r, "self.corp.example", flow.NotFound, "")
-	lookupFails(t, r, "ping.corp.example", flow.NotFound, "") // from zone to zone for ever
+	lookupFails(t, r, "ping.corp.example", flow.NotFound, "") // leads from zone to zone without end
 	if n := len(public.queries("pong.public.known")); n == 0 || n > 2*maxAliases {
-		t.Errorf("the loop between zones took %d queries", n)
+		t.Errorf("the loop between zones took %d queries, want 1 to %d", n, 2*maxAliases)
 	}
 }
 
-// A CNAME from one zone into another is followed there, whatever the first says
-// of its end: that there is no such name, or a lie.
+// TestAliasIntoAnotherZone checks that a CNAME from one zone into another is
+// followed in the other zone, even if the first zone gives a false address or says
+// that the name does not exist.
 func TestAliasIntoAnotherZone(t *testing.T) {
 	first := newServer(t, records("a.first.example. 60 IN CNAME b.second.example.", // and NXDOMAIN, see records
 		"lie.first.example. 60 IN CNAME c.second.example.", "c.second.example. 60 IN A 203.0.113.66", "typed.first.example. 60 IN CNAME typed.example."))
@@ -176,11 +179,11 @@ func TestAliasIntoAnotherZone(t *testing.T) {
 	}, map[string]*server{"192.0.2.3": first, "10.9.9.2": second})
 	lookup(t, r, "a.first.example", "zone second.example", "10.0.0.1")
 	lookup(t, r, "lie.first.example", "zone second.example", "10.0.0.2")
-	lookup(t, r, "typed.first.example", SourceHosts, "10.0.0.3") // the host table comes first there, too
+	lookup(t, r, "typed.first.example", SourceHosts, "10.0.0.3") // the host table comes first for an alias too
 }
 
-// A family that says nothing holds up the other for a moment only, and is no
-// failure of its server.
+// TestSilentFamily checks that a family without an answer delays the other by
+// OtherFamily at most, and is not a failure of its server.
 func TestSilentFamily(t *testing.T) {
 	for _, quiet := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		s := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
@@ -193,20 +196,21 @@ func TestSilentFamily(t *testing.T) {
 		start := time.Now()
 		lookup(t, r, "api.corp.example", SourceBase, map[uint16]string{dns.TypeA: "fd00::1", dns.TypeAAAA: "10.0.0.1"}[quiet])
 		if took := time.Since(start); took < dnsclient.OtherFamily || took > 5*dnsclient.OtherFamily {
-			t.Errorf("%s silent: took %v, want %v or a little more", dns.TypeToString[quiet], took, dnsclient.OtherFamily)
+			t.Errorf("%s silent: took %v, want %v or slightly more", dns.TypeToString[quiet], took, dnsclient.OtherFamily)
 		}
 		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || !a.Cached || a.TTL > dnsclient.HalfTTL {
-			t.Errorf("%s silent: half an answer is kept for %v: %+v, %v", dns.TypeToString[quiet], a.TTL, a, err)
+			t.Errorf("%s silent: Lookup = %+v, %v, want it cached for at most %v", dns.TypeToString[quiet], a, err, dnsclient.HalfTTL)
 		}
 		for _, h := range r.Health() {
 			if h.Failed != nil {
-				t.Errorf("%s silent: the server counts as failing: %+v", dns.TypeToString[quiet], h)
+				t.Errorf("%s silent: health %+v, want no failure", dns.TypeToString[quiet], h)
 			}
 		}
 	}
 }
 
-// A server from before EDNS, and one that can't do what it is asked.
+// TestWithoutEDNS checks a server that does not know EDNS, and one that does not
+// implement the query.
 func TestWithoutEDNS(t *testing.T) {
 	old := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
 		if q.IsEdns0() != nil {

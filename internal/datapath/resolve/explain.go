@@ -86,7 +86,8 @@ func (r *Resolver) CheckZones(ctx context.Context) []Check {
 		z := zones[suffix]
 		add(suffix, z.Servers, r.dialer(z.network()))
 	}
-	if o, _ := r.owners(); r.opts.DialGlobal != nil {
+	if r.opts.DialGlobal != nil {
+		o, _ := r.owners()
 		add(".", o.Resolvers, r.opts.DialGlobal)
 	}
 	var g errgroup.Group

@@ -77,8 +77,8 @@ func readResolvConf(path string) (*dns.ClientConfig, error) {
 	}
 	var search []string
 	for _, domain := range conf.Search {
-		if domain = strings.ToLower(strings.Trim(domain, ".")); domain != "" {
-			search = append(search, domain)
+		if d := strings.ToLower(strings.Trim(domain, ".")); d != "" {
+			search = append(search, d)
 		}
 	}
 	conf.Search = search

@@ -10,6 +10,8 @@ import (
 	"github.com/pandoproxy/pando/internal/host"
 )
 
+// TestBaseFiles checks how /etc/hosts and resolv.conf are read, and read again
+// when they change.
 func TestBaseFiles(t *testing.T) {
 	s := newServer(t, records("svc.ns.cluster.local. 60 IN A 10.0.0.1", "deep.name.cluster.local. 60 IN A 10.0.0.2", "deep.name. 60 IN A 10.0.0.3", "only. 60 IN A 10.0.0.4"))
 	second := newServer(t, records("svc. 60 IN A 10.0.0.9"))
@@ -25,7 +27,7 @@ func TestBaseFiles(t *testing.T) {
 	lookup(t, r, "deep.name", SourceBase, "10.0.0.3") // a name with a dot is asked as it is first
 	lookup(t, r, "only", SourceBase, "10.0.0.4")
 	if q := s.queries(" only"); len(q) != 2 || len(s.queries("only.ns.cluster.local")) != 2 {
-		t.Errorf("asked %v", s.queries(""))
+		t.Errorf("asked %v, want the completed forms of only first, and then only", s.queries(""))
 	}
 	lookupFails(t, r, "x", flow.NotFound, "source: base")
 
@@ -34,18 +36,18 @@ func TestBaseFiles(t *testing.T) {
 		check   func(*Resolver)
 	}{
 		{"nameserver 192.0.2.2\n", func(r *Resolver) { lookup(t, r, "svc", SourceBase, "10.0.0.9") }},
-		{"search example\n", func(r *Resolver) { lookup(t, r, "svc", SourceBase, "10.0.0.9") }}, // no server: the last good one goes on
+		{"search example\n", func(r *Resolver) { lookup(t, r, "svc", SourceBase, "10.0.0.9") }}, // no server: the last good file stays in use
 		{"nameserver 192.0.2.1\n", func(r *Resolver) { lookup(t, r, "deep.name", SourceBase, "10.0.0.3") }},
 	} {
 		if err := os.WriteFile(conf, []byte(tc.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		at := time.Now().Add(time.Duration(i+1) * time.Hour) // whatever the file system's clock is
+		at := time.Now().Add(time.Duration(i+1) * time.Hour) // later than any time of the file system
 		if err := os.Chtimes(conf, at, at); err != nil {
 			t.Fatal(err)
 		}
 		r.cache.Purge()
-		r.files.checked = time.Time{} // as if the last look was long ago
+		r.files.checked = time.Time{} // as if the last check were long ago
 		tc.check(r)
 	}
 
@@ -60,7 +62,7 @@ func TestBaseFiles(t *testing.T) {
 	if err := os.WriteFile(hosts, []byte("10.1.0.1 pod\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lookup(t, newOne(), "pod", SourceFile, "10.1.0.1") // also without any resolver
+	lookup(t, newOne(), "pod", SourceFile, "10.1.0.1") // without any resolver
 }
 
 func TestHostTable(t *testing.T) {

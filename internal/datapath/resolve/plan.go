@@ -1,7 +1,6 @@
 package resolve
 
 import (
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,14 +9,6 @@ import (
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 )
-
-// owners says which source owns which names: the tailnet's DNS configuration, the
-// configuration's zones and its host table, at one moment.
-type owners struct {
-	TailnetDNS
-	zones map[string]Zone
-	hosts map[string][]netip.Addr // the host table
-}
 
 // view is everything that a plan depends on, at one moment.
 type view struct {
@@ -28,16 +19,6 @@ type view struct {
 	askGlobal bool     // see Options.DialGlobal
 }
 
-// owners returns the current ones, and false while the tailnet is not up.
-func (r *Resolver) owners() (o owners, up bool) {
-	o = owners{zones: *r.zones.Load(), hosts: *r.hosts.Load()}
-	up = true
-	if r.opts.Tailnet != nil {
-		o.TailnetDNS, up = r.opts.Tailnet()
-	}
-	return o, up
-}
-
 func (r *Resolver) view() view {
 	v := view{
 		files:     r.files.load(),
@@ -46,76 +27,6 @@ func (r *Resolver) view() view {
 	}
 	v.owners, v.up = r.owners()
 	return v
-}
-
-// Zones returns the zones in force, by suffix: those of the configuration and
-// those of the tailnet.
-func (r *Resolver) Zones() map[string]Zone {
-	o, _ := r.owners()
-	all := map[string]Zone{}
-	for suffix, servers := range o.Routes {
-		all[suffix] = Zone{Servers: servers}
-	}
-	maps.Copy(all, o.zones)
-	return all
-}
-
-// zone finds the most specific zone that contains name. Of two zones with the
-// same suffix, that of the configuration wins over that of the tailnet.
-func (o *owners) zone(name string) (suffix string, z Zone, ok bool) {
-	suffix = name
-	for more := true; more; _, suffix, more = strings.Cut(suffix, ".") {
-		if z, found := o.zones[suffix]; found {
-			return suffix, z, true
-		}
-		if servers, found := o.Routes[suffix]; found {
-			return suffix, Zone{Servers: servers}, true
-		}
-	}
-	return "", Zone{}, false
-}
-
-// magic reports whether MagicDNS owns name. suffix is that of the zone that
-// contains name, or "".
-func (o *owners) magic(name, suffix string) bool {
-	if !o.Magic || !under(name, o.MagicSuffix) {
-		return false
-	}
-	_, configured := o.zones[suffix]
-	return len(suffix) < len(o.MagicSuffix) || len(suffix) == len(o.MagicSuffix) && !configured
-}
-
-// notMagic says why MagicDNS does not own name.
-func (o *owners) notMagic(name string) string {
-	switch {
-	case o.MagicSuffix == "" || !o.Magic:
-		return "MagicDNS is off"
-	case !under(name, o.MagicSuffix):
-		return "the name is not below " + o.MagicSuffix
-	}
-	return "a zone is more specific"
-}
-
-// owner returns the source that owns name: only its answers about name are used.
-// It is empty if no source owns name.
-func (o *owners) owner(name string) string {
-	suffix, _, zoned := o.zone(name)
-	switch {
-	case len(lookupHosts(o.hosts, name)) > 0:
-		return SourceHosts
-	case len(o.Records[name]) > 0:
-		return SourceRecord
-	case o.magic(name, suffix):
-		return SourceMagicDNS
-	case zoned:
-		return SourceZone + suffix
-	}
-	return ""
-}
-
-// under reports whether name is suffix, or below it.
-func under(name, suffix string) bool {
-	return suffix != "" && (name == suffix || strings.HasSuffix(name, "."+suffix))
 }
 
 // step is one source's part in a plan.

@@ -12,8 +12,8 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 )
 
-// TestPlan checks who is asked, in which order and by which network, and what
-// ends the lookup, without asking any server.
+// TestPlan checks which sources are asked, in which order and through which
+// network, and what ends the lookup. It sends no query.
 func TestPlan(t *testing.T) {
 	table := func(names ...string) map[string][]netip.Addr {
 		m := map[string][]netip.Addr{}
@@ -148,7 +148,8 @@ func TestEnding(t *testing.T) {
 		onAnything:        {"alias", "answer", "failure", "missing", "timeout"},
 	} {
 		for what, res := range outcomes {
-			if got, want := e.endedBy(res), slices.Contains(ends, what); got != want {
+			want := slices.Contains(ends, what)
+			if got := e.endedBy(res); got != want {
 				t.Errorf("ending %d: endedBy(%s) = %v, want %v", e, what, got, want)
 			}
 		}

@@ -15,8 +15,8 @@
 //     pod's own search domains: these belong to the cluster
 //  7. the pod's own resolvers, from /etc/resolv.conf
 //
-// A lookup has three parts. plan.go decides who is asked, in which order, and
-// why the others are not; it is pure. ask.go runs the plan. explain.go puts the
+// A lookup has three parts. plan.go decides which sources are asked, in which
+// order, and why the others are not. It is pure. ask.go runs the plan. explain.go puts the
 // plan and its outcomes into words.
 //
 // Answers are cached for their TTL, and longer while the resolvers do not answer

@@ -21,12 +21,12 @@ import (
 
 const apiA = "api.corp.example. 60 IN A 10.0.0.1"
 
-// lookup resolves name and fails the test unless it stands for want, in order.
+// lookup resolves name and checks its source and its addresses, in order.
 func lookup(t *testing.T, r *Resolver, name, source string, want ...string) {
 	t.Helper()
 	a, err := r.Lookup(t.Context(), host.Host{Name: name})
 	if err != nil || a.Source != source || !slices.Equal(a.Addrs, addrs(want...)) {
-		t.Errorf("%s gives %+v, %v; want %v of %s", name, a, err, want, source)
+		t.Errorf("Lookup(%s) = %+v, %v, want %v from %s", name, a, err, want, source)
 	}
 }
 
@@ -34,7 +34,7 @@ func lookupFails(t *testing.T, r *Resolver, name string, class flow.Class, hint 
 	t.Helper()
 	a, err := r.Lookup(t.Context(), host.Host{Name: name})
 	if flow.ClassOf(err) != class || !strings.Contains(flow.HintOf(err), hint) || a.Addrs != nil {
-		t.Errorf("%s gives %+v, %v (hint %q); want %s and %q", name, a, err, flow.HintOf(err), class, hint)
+		t.Errorf("Lookup(%s) = %+v, %v with hint %q, want class %s and %q in the hint", name, a, err, flow.HintOf(err), class, hint)
 	}
 }
 
@@ -42,7 +42,7 @@ func TestLiteralAsksNobody(t *testing.T) {
 	r := newResolver(t, Options{Tailnet: func() (TailnetDNS, bool) { return TailnetDNS{}, false }}, nil)
 	a, err := r.Lookup(t.Context(), host.Host{Addr: netip.MustParseAddr("10.0.0.1")})
 	if err != nil || a.Source != SourceLiteral || !slices.Equal(a.Addrs, addrs("10.0.0.1")) {
-		t.Errorf("got %+v, %v", a, err)
+		t.Errorf("Lookup of an address = %+v, %v, want 10.0.0.1 from literal", a, err)
 	}
 }
 
@@ -67,12 +67,12 @@ func TestSourcesAreBounded(t *testing.T) {
 	start := time.Now()
 	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
 	if took := time.Since(start); took > time.Second {
-		t.Errorf("another zone waited %v", took)
+		t.Errorf("a lookup in another zone took %v, want no wait", took)
 	}
 	close(release)
 	wg.Wait()
 	if n := most.Load(); n < 4 || n > 2*2*2 { // A and AAAA, over UDP and TCP
-		t.Errorf("%d queries at a time with 2 names", n)
+		t.Errorf("%d queries were in progress at a time, want 4 to 8: those of 2 names", n)
 	}
 }
 
@@ -86,7 +86,7 @@ func TestCacheIsBounded(t *testing.T) {
 		}
 	}
 	if n := r.cache.Len(); n != 10 || asked() != 60 {
-		t.Errorf("%d names are kept, %d were asked for; want 10, and all of them twice", n, asked())
+		t.Errorf("%d names are cached after %d queries, want 10, and two queries for each name", n, asked())
 	}
 }
 
@@ -134,24 +134,25 @@ func TestCacheLifetime(t *testing.T) {
 				}
 				cached, first := ask()
 				if cached || asked() != 1 {
-					t.Fatalf("the first lookup: cached %v, asked %d times", cached, asked())
+					t.Fatalf("first lookup: cached %v after %d queries, want not cached after 1", cached, asked())
 				}
 				if tc.want > 0 {
 					time.Sleep(tc.want - time.Nanosecond)
 					if cached, err := ask(); !cached || flow.ClassOf(err) != flow.ClassOf(first) || asked() != 1 {
-						t.Errorf("just before its end: cached %v, %v, asked %d times", cached, err, asked())
+						t.Errorf("just before the TTL ends: cached %v, %v after %d queries, want cached after 1", cached, err, asked())
 					}
 					time.Sleep(time.Nanosecond)
 				}
 				if cached, _ := ask(); cached || asked() != 2 {
-					t.Errorf("after its end: cached %v, asked %d times; want it asked again", cached, asked())
+					t.Errorf("after the TTL: cached %v after %d queries, want not cached after 2", cached, asked())
 				}
 			})
 		})
 	}
 }
 
-// While its resolver fails or is silent, a name keeps the answer it had.
+// TestServesStale checks that a name keeps its answer while its resolver fails or
+// is silent.
 func TestServesStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fails, silent atomic.Bool
@@ -166,10 +167,13 @@ func TestServesStale(t *testing.T) {
 		})
 		ask := func(what string, took time.Duration, times int) {
 			t.Helper()
-			start, before := time.Now(), asked()
+			start := time.Now()
+			before := asked()
 			lookup(t, r, "api.corp.example", SourceMagicDNS, "10.0.0.1")
-			if d, n := time.Since(start), asked()-before; d != took || n != times {
-				t.Errorf("%s: after %v, asked %d times; want %v and %d", what, d, n, took, times)
+			d := time.Since(start)
+			n := asked() - before
+			if d != took || n != times {
+				t.Errorf("%s: answer after %v and %d queries, want %v and %d", what, d, n, took, times)
 			}
 		}
 		ask("fresh", 0, 1)
@@ -181,7 +185,7 @@ func TestServesStale(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		ask("silent", staleAfter, 1)
 		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || a.TTL > staleTTL {
-			t.Errorf("a stale answer may be kept for %v, %v", a.TTL, err)
+			t.Errorf("a stale answer has TTL %v, %v, want at most %v", a.TTL, err, staleTTL)
 		}
 		silent.Store(false)
 		time.Sleep(2 * staleTime)
@@ -201,7 +205,7 @@ func TestOneFlightPerName(t *testing.T) {
 		close(gate)
 		wg.Wait()
 		if asked() != 1 {
-			t.Errorf("50 lookups at once asked %d times", asked())
+			t.Errorf("50 lookups at once sent %d queries, want 1", asked())
 		}
 	})
 }
@@ -213,22 +217,22 @@ func TestCallerGoesAway(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		if _, err := r.Lookup(ctx, host.Host{Name: "api.corp.example"}); flow.ClassOf(err) != flow.Canceled || !errors.Is(err, context.Canceled) {
-			t.Errorf("the caller that went away got %v", err)
+			t.Errorf("Lookup with a canceled context: %v, want class canceled", err)
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := r.Lookup(ctx, host.Host{Name: "api.corp.example"}); flow.ClassOf(err) != flow.Timeout {
-			t.Errorf("the caller whose time was over got %v", err)
+			t.Errorf("Lookup with an expired context: %v, want class timeout", err)
 		}
 		close(gate)
 		synctest.Wait()
 		if a, err := r.Lookup(t.Context(), host.Host{Name: "api.corp.example"}); err != nil || !a.Cached || asked() != 1 {
-			t.Errorf("then: %+v, %v, asked %d times; want the first flight's answer, kept", a, err, asked())
+			t.Errorf("later Lookup = %+v, %v after %d queries, want the cached answer of the first", a, err, asked())
 		}
 	})
 }
 
-// BenchmarkCached is what a flow pays for a name that is known.
+// BenchmarkCached measures the lookup of a cached name.
 func BenchmarkCached(b *testing.B) {
 	names := make([]host.Host, 1000)
 	for i := range names {

@@ -14,8 +14,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// answer is what a server does with a query that came over network; nil means
-// that it stays silent.
+// answer returns a server's reply to a query over network. Nil means no reply.
 type answer func(network string, q *dns.Msg) *dns.Msg
 
 // server is a DNS server on loopback, over UDP and TCP on one port.
@@ -23,21 +22,23 @@ type server struct {
 	addr netip.AddrPort
 
 	mu   sync.Mutex
-	seen []string // "udp A api.example.com", one for each query
+	seen []string // such as "udp A api.example.com", one for each query
 }
 
-// newServer starts a server that ends with the test. networks says which of
-// "udp" and "tcp" it speaks; none given means both.
+// newServer starts a server that stops at the end of the test. networks says which
+// of "udp" and "tcp" it supports; the default is both.
 func newServer(t *testing.T, answer answer, networks ...string) *server {
 	t.Helper()
 	var ln net.Listener
 	var pc net.PacketConn
 	for range 20 { // until a port is free for both
 		var err error
-		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		ln, err = net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
 			t.Fatal(err)
 		}
-		if pc, err = net.ListenPacket("udp", ln.Addr().String()); err == nil {
+		pc, err = net.ListenPacket("udp", ln.Addr().String())
+		if err == nil {
 			break
 		}
 		ln.Close()
@@ -63,7 +64,8 @@ func newServer(t *testing.T, answer answer, networks ...string) *server {
 				w.WriteMsg(m)
 			}
 		})
-		started, ended := make(chan struct{}), make(chan struct{})
+		started := make(chan struct{})
+		ended := make(chan struct{})
 		srv.NotifyStartedFunc = func() { close(started) }
 		go func() { defer close(ended); srv.ActivateAndServe() }() // ends with Shutdown
 		<-started
@@ -72,7 +74,7 @@ func newServer(t *testing.T, answer answer, networks ...string) *server {
 	return s
 }
 
-// queries returns what was asked, for the names that end in suffix.
+// queries returns the queries for names that end in suffix.
 func (s *server) queries(suffix string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,8 +87,8 @@ func (s *server) queries(suffix string) []string {
 	return list
 }
 
-// records answers from a list of records in zone file form. Names without any
-// do not exist; it follows CNAMEs as a recursive resolver does.
+// records answers from a list of records in zone file form. Names without records
+// do not exist. It follows CNAMEs, as a recursive resolver does.
 func records(list ...string) answer {
 	var rrs []dns.RR
 	for _, s := range list {
@@ -110,9 +112,10 @@ func records(list ...string) answer {
 				m.Rcode = dns.RcodeSuccess
 				if c, ok := rr.(*dns.CNAME); ok && len(m.Answer) < 20 {
 					m.Answer = append(m.Answer, rr)
-					name, again = strings.ToLower(c.Target), true
+					name = strings.ToLower(c.Target)
+					again = true
 					if !strings.HasSuffix(name, ".known.") {
-						m.Rcode = dns.RcodeNameError // until a record of it turns up
+						m.Rcode = dns.RcodeNameError // until a record of it is found
 					}
 					break
 				}
@@ -125,7 +128,7 @@ func records(list ...string) answer {
 	}
 }
 
-// rcode answers everything with one code.
+// rcode answers every query with one code.
 func rcode(code int) answer {
 	return func(_ string, q *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(q, code) }
 }
@@ -135,8 +138,9 @@ func silent(string, *dns.Msg) *dns.Msg { return nil }
 // base is the address of the pod's own resolver in tests.
 const base = "192.0.2.1"
 
-// newResolver returns a resolver whose dialers lead to servers, by their
-// made-up addresses. The base resolver is base, unless o names another file.
+// newResolver returns a resolver whose dialers lead to servers. The keys of servers
+// are addresses that the tests choose. The pod's resolver is at base, unless o
+// names another resolv.conf.
 func newResolver(t *testing.T, o Options, servers map[string]*server) *Resolver {
 	t.Helper()
 	if o.ResolvConf == "" {
@@ -147,9 +151,10 @@ func newResolver(t *testing.T, o Options, servers map[string]*server) *Resolver 
 	}
 	dial := func(tunnel bool) DialFunc {
 		return func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-			s, ip := servers[addr.Addr().String()], addr.Addr()
+			ip := addr.Addr()
+			s := servers[ip.String()]
 			if s == nil || addr.Port() != 53 || netip.MustParsePrefix("192.0.2.0/24").Contains(ip) == tunnel {
-				t.Errorf("dialled %s %s, tunnel %v", network, addr, tunnel)
+				t.Errorf("dialled %s %s through the tunnel: %v, want a known server, through the right network", network, addr, tunnel)
 				return nil, net.ErrClosed
 			}
 			return dialHost(ctx, network, s.addr)
@@ -161,12 +166,12 @@ func newResolver(t *testing.T, o Options, servers map[string]*server) *Resolver 
 	return r
 }
 
-// up is a tailnet that is up and has the configuration d.
+// up returns a tailnet that is up and has the configuration d.
 func up(d TailnetDNS) func() (TailnetDNS, bool) {
 	return func() (TailnetDNS, bool) { return d, true }
 }
 
-// magic lets a answer the queries for MagicDNS.
+// magic returns a QueryMagic that answers with a.
 func magic(a answer) func(context.Context, []byte) ([]byte, error) {
 	return func(_ context.Context, wire []byte) ([]byte, error) {
 		q := new(dns.Msg)

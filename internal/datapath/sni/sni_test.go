@@ -15,18 +15,18 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// hello is what crypto/tls sends first to a server called name.
+// hello returns the ClientHello that crypto/tls sends to a server called name.
 func hello(t testing.TB, name string) []byte {
 	t.Helper()
 	c := &firstWrite{}
 	tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
 	if c.Len() == 0 {
-		t.Fatal("no hello")
+		t.Fatal("crypto/tls has written no hello")
 	}
 	return c.Bytes()
 }
 
-// firstWrite keeps what is written and has nothing to read.
+// firstWrite keeps what is written, and has nothing to read.
 type firstWrite struct {
 	net.Conn
 	bytes.Buffer
@@ -43,7 +43,8 @@ func inRecords(h []byte, n int) []byte {
 	for rest := h[5:]; len(rest) > 0; {
 		part := rest[:min(n, len(rest))]
 		out = append(out, 22, 3, 1, byte(len(part)>>8), byte(len(part)))
-		out, rest = append(out, part...), rest[len(part):]
+		out = append(out, part...)
+		rest = rest[len(part):]
 	}
 	return out
 }
@@ -72,14 +73,14 @@ func TestReadHello(t *testing.T) {
 			for how, r := range map[string]io.Reader{"at_once": bytes.NewReader(c.send), "byte_by_byte": byByte{bytes.NewReader(c.send)}} {
 				name, read, err := readHello(r)
 				if name != c.want || flow.ClassOf(err) != c.class {
-					t.Fatalf("%s: got %q, %v", how, name, err)
+					t.Fatalf("readHello %s = %q, %v, want %q, class %s", how, name, err, c.want, c.class)
 				}
 				if err != nil {
 					if a := AlertFor(err); a != c.alert || flow.HintOf(err) == "" {
-						t.Errorf("%s: alert %d for %v, want %d, and a hint", how, a, err, c.alert)
+						t.Errorf("readHello %s: %v with hint %q and alert %d, want a hint and alert %d", how, err, flow.HintOf(err), a, c.alert)
 					}
 				} else if rest, _ := io.ReadAll(r); !bytes.Equal(append(read, rest...), c.send) {
-					t.Errorf("%s: what was read is not what was sent", how)
+					t.Errorf("readHello %s and the rest of the stream differ from what was sent", how)
 				}
 			}
 		})
@@ -127,7 +128,7 @@ func TestAlertFor(t *testing.T) {
 	for _, class := range flow.Classes() {
 		want, ok := alerts[class]
 		if !ok {
-			t.Fatalf("a new class, %s: choose its alert", class)
+			t.Fatalf("class %s has no alert in this test: add one", class)
 		}
 		if got := AlertFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
 			t.Errorf("%s: got %d, want %d", class, got, want)
@@ -135,16 +136,16 @@ func TestAlertFor(t *testing.T) {
 	}
 }
 
-// road leads nowhere, for what must not come to it.
+// road denies every flow.
 type road struct{ ended chan *flow.Record }
 
 func (r road) Connect(context.Context, *flow.Record) (net.Conn, error) {
 	return nil, &flow.Error{Class: flow.Denied, Op: "policy"}
 }
-func (r road) Tunnel(*flow.Record, flow.Pair) { panic("there is no target") }
+func (r road) Tunnel(*flow.Record, flow.Pair) { panic("Tunnel of a denied flow") }
 func (r road) Finish(rec *flow.Record)        { r.ended <- rec }
 
-// What a TLS client sees when it is not let through.
+// TestAlerts checks what a TLS client sees when it gets no tunnel.
 func TestAlerts(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -186,19 +187,19 @@ func TestAlerts(t *testing.T) {
 			go func() { done <- s.Serve(t.Context(), conn.(*net.TCPConn)) }()
 			err = c.client(client)
 			if c.alert == "" && !errors.Is(err, io.EOF) || !strings.Contains(fmt.Sprint(err), c.alert) {
-				t.Errorf("the client saw %v, want %q", err, c.alert)
+				t.Errorf("the client got %v, want alert %q", err, c.alert)
 			}
 			if rec := <-r.ended; flow.ClassOf(rec.Err) != c.class || rec.Front != flow.SNI {
-				t.Errorf("the record says %v", rec.Err)
+				t.Errorf("record of front %s with error %v, want sni, class %s", rec.Front, rec.Err, c.class)
 			}
 			if <-done {
-				t.Error("it says that it became a tunnel")
+				t.Error("Serve = true, want false: there is no tunnel")
 			}
 		})
 	}
 }
 
-// Half a hello holds nobody up when all is to end.
+// TestEndsInTheHello checks that a client with half a hello does not delay the end.
 func TestEndsInTheHello(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -221,16 +222,18 @@ func TestEndsInTheHello(t *testing.T) {
 	start := time.Now()
 	(&Server{Road: r, Port: 443, Timeout: time.Minute}).Serve(ctx, conn.(*net.TCPConn))
 	if took := time.Since(start); took > 10*time.Second || (<-r.ended).Err == nil {
-		t.Errorf("ended after %v", took)
+		t.Errorf("Serve ended after %v, want 10s at most, with an error", took)
 	}
 }
 
-// silent is a connection on which writes go nowhere.
+// silent is a connection that discards writes.
 type silent struct{ net.Conn }
 
 func (c silent) Write(b []byte) (int, error) { return len(b), nil }
 func (c silent) CloseWrite() error           { return nil }
 
+// FuzzReadHello checks that no byte is lost, and that it makes no difference in how
+// many pieces a hello arrives.
 func FuzzReadHello(f *testing.F) {
 	good := hello(f, "api.corp.example")
 	f.Add(good)
@@ -244,15 +247,15 @@ func FuzzReadHello(f *testing.F) {
 		rest, _ := io.ReadAll(r)
 		switch {
 		case (name == "") != (err != nil):
-			t.Fatalf("%q with %v", name, err)
+			t.Fatalf("readHello = %q, %v, want a name or an error", name, err)
 		case err == nil && !bytes.Equal(append(read, rest...), b):
-			t.Fatal("bytes were lost")
+			t.Fatal("readHello and the rest of the stream differ from the input")
 		case err != nil && flow.ClassOf(err) != flow.BadRequest && flow.ClassOf(err) != flow.Canceled:
-			t.Fatalf("class of %v", err)
+			t.Fatalf("readHello: %v, want class bad_request or canceled", err)
 		}
 		again, _, err2 := readHello(byByte{bytes.NewReader(b)})
 		if again != name || flow.ClassOf(err2) != flow.ClassOf(err) {
-			t.Fatalf("in pieces: %q, %v; at once: %q, %v", again, err2, name, err)
+			t.Fatalf("readHello byte by byte = %q, %v, at once = %q, %v, want the same", again, err2, name, err)
 		}
 	})
 }
