@@ -87,7 +87,7 @@ const oauthSecret = "tskey-client-"
 func (d *Device) setKeys(o *tailnet.Options) error {
 	client, err := d.config.ReadClientSecret()
 	if err != nil {
-		return err
+		return fmt.Errorf("tailnet.clientSecretFile: %w", err)
 	}
 	key, keyErr := d.authKey()
 	if strings.HasPrefix(key, oauthSecret) {
@@ -134,7 +134,7 @@ func (d *Device) authKey() (string, error) {
 	key, err := d.config.ReadAuthKey()
 	switch {
 	case err != nil:
-		return "", err
+		return "", fmt.Errorf("tailnet.authKeyFile: %w", err)
 	case key == "" && d.secret != nil:
 		return d.secret.AuthKey(), nil
 	}
