@@ -198,3 +198,50 @@ func codeBlocks(text string) (list []codeBlock) {
 	}
 	return append(list, codeBlock{"", indented.String()})
 }
+
+var repoPath = regexp.MustCompile("`((?:internal|cmd|charts|e2e|docs|tools|bench)/[A-Za-z0-9_./-]*)`")
+
+// TestDocsPaths checks that every file and folder that a page names exists.
+func TestDocsPaths(t *testing.T) {
+	n := 0
+	for _, p := range pages(t) {
+		if p.path == "docs/comparison.md" { // it names files of other projects
+			continue
+		}
+		for _, m := range repoPath.FindAllStringSubmatch(p.text, -1) {
+			n++
+			if _, err := os.Stat("../" + m[1]); err != nil && !strings.Contains(m[1], "NAME") {
+				t.Errorf("%s names %s: %v", p.path, m[1], err)
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("found only %d paths: the test looks for the wrong thing", n)
+	}
+}
+
+// TestArchitectureNamesEveryPackage checks that the table of ARCHITECTURE.md has
+// a row for each package.
+func TestArchitectureNamesEveryPackage(t *testing.T) {
+	text, err := os.ReadFile("../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"../internal/*", "../internal/datapath/*", "../internal/tailnet/*"} {
+		dirs, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range dirs {
+			info, err := os.Stat(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := strings.TrimPrefix(dir, "../")
+			short := "`…/" + filepath.Base(dir) + "`"
+			if info.IsDir() && filepath.Base(dir) != "testdata" && !strings.Contains(string(text), "`"+name+"`") && !strings.Contains(string(text), short) {
+				t.Errorf("ARCHITECTURE.md does not name %s", name)
+			}
+		}
+	}
+}
