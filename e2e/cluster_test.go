@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	siteNS, clientNS = "pando-e2e-site", "pando-e2e-client"
-	apiName          = "api.internal.cloudprovider.io"
+	siteNS     = "pando-e2e-site"
+	clientNS   = "pando-e2e-client"
+	apiName    = "api.internal.cloudprovider.io"
 	pandoImage       = "lab.invalid/pando:e2e"
 	stockImage       = "lab.invalid/tailscale:e2e"
 )
@@ -41,7 +42,9 @@ func command(t *testing.T, within time.Duration, stdin []byte, name string, args
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &errs
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Stdout = &out
+	cmd.Stderr = &errs
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(name), strings.Join(args, " "), err, out.String(), errs.String())
 	}

@@ -83,7 +83,11 @@ func startSite(t *testing.T) string {
 // dropIn starts the company's StatefulSet with the stock container, and then
 // changes only its image.
 func dropIn(t *testing.T, key string) {
-	const ns, name, proxy = "pando-e2e-dropin", "ts-proxy", "http://ts-proxy.pando-e2e-dropin:1055"
+	const (
+		ns    = "pando-e2e-dropin"
+		name  = "ts-proxy"
+		proxy = "http://ts-proxy.pando-e2e-dropin:1055"
+	)
 	defer diagnose(t, ns)
 	apply(t, "dropin.yaml", map[string]string{"AuthKey": key, "Control": control})
 	rollout(t, ns, name)
@@ -256,7 +260,10 @@ func memory(t *testing.T, ns, name, when string) {
 // no client notices. Then it stops it again and deletes a replica meanwhile: the
 // new one must not be ready until it has joined.
 func controlAway(t *testing.T) {
-	const ns, proxy = "pando-e2e-chart", "http://pando.pando-e2e-chart:1055"
+	const (
+		ns    = "pando-e2e-chart"
+		proxy = "http://pando.pando-e2e-chart:1055"
+	)
 	defer diagnose(t, ns)
 	away := func(f func()) {
 		kubectl(t, "-n", siteNS, "exec", "headscale", "--", "/lab", "touch", "/state/down")
@@ -308,7 +315,8 @@ func everybodyBack(t *testing.T) {
 func fleetOf(t *testing.T, name string) (m map[string]device) {
 	t.Helper()
 	eventually(t, "three devices called "+name, time.Minute, func() error {
-		if m = devices(t, name+"-"); len(m) != 3 {
+		m = devices(t, name+"-")
+		if len(m) != 3 {
 			return fmt.Errorf("devices = %v", slices.Sorted(maps.Keys(m)))
 		}
 		return nil

@@ -41,7 +41,8 @@ func noProxy(t *testing.T, ns, name string) {
 	printed := kubectl(t, "-n", ns, "exec", name+"-0", "--", "/pando", "coredns", "--config", "/etc/pando/config/pando.yaml", "--address", address)
 	block, _, _ := strings.Cut(printed, "\n# kube-dns")
 	t.Logf("pando coredns:\n%s", printed)
-	server, client := "dns-"+name, "client-"+name
+	server := "dns-" + name
+	client := "client-" + name
 	apply(t, "noproxy.yaml", map[string]string{
 		"Server": server, "Client": client, "Image": image,
 		"Corefile": indent(".:53 {\n    errors\n    ready\n    forward . "+dns+"\n}\n"+block, 4),

@@ -75,7 +75,7 @@ func TestPackageDocs(t *testing.T) {
 		}
 	}
 	for pkg, d := range docs {
-		// Files for one system each may repeat it, so long as only one is built.
+		// Files for one system each may repeat it, if only one of them is built.
 		if n := len(strings.Fields(d[0])); n != 1 && !strings.Contains(d[0], "_linux.go") {
 			t.Errorf("%s has %d package comments (%s), want one", pkg, n, d[0])
 		}
@@ -107,7 +107,7 @@ func TestForbiddenImports(t *testing.T) {
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
 			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/testnet", "internal/fleet"}, f.pkg) && !strings.HasPrefix(f.pkg, "internal/tailnet/"),
 				"only tailnet (testnet for its control server, fleet for its Kubernetes client) imports tailscale.com")
-			deny(strings.HasPrefix(path, "gvisor.dev/") && f.pkg != "internal/tailnet/userspace", "the userspace stack has a room of its own")
+			deny(strings.HasPrefix(path, "gvisor.dev/") && f.pkg != "internal/tailnet/userspace", "only the package of the userspace stack uses it")
 			deny(own == "internal/tailnet" && !slices.Contains([]string{"internal/device", "internal/testnet"}, f.pkg),
 				"the device runs the engine; no other package needs it")
 			deny(own == "internal/gateway" && !slices.Contains([]string{"internal/cli", "internal/demo"}, f.pkg), "the gateway is built by cli and demo")
@@ -172,7 +172,8 @@ func TestEveryClassHasReplies(t *testing.T) {
 
 // Rule 4: a wrapper of a connection passes half-close on.
 func TestConnWrappersHalfClose(t *testing.T) {
-	wrappers, halfClose := map[string]string{}, map[string]bool{}
+	wrappers := map[string]string{}
+	halfClose := map[string]bool{}
 	for _, f := range source(t) {
 		for _, d := range f.ast.Decls {
 			switch d := d.(type) {
@@ -215,7 +216,11 @@ func TestConnWrappersHalfClose(t *testing.T) {
 
 // Rule 7: size is a smell. The ten largest are printed; twice the habit fails.
 func TestSizes(t *testing.T) {
-	const fileHabit, funcHabit, packageHabit = 400, 60, 900
+	const (
+		fileHabit    = 400
+		funcHabit    = 60
+		packageHabit = 900
+	)
 	type item struct {
 		name  string
 		lines int
