@@ -109,12 +109,20 @@ docs-check: ## check links, commands and examples of the documentation
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
-# The tests use curl as a client and a PostgreSQL as a target, and the race
-# detector needs a C compiler.
+# The tests use curl as a client and PostgreSQL as a target, and the race
+# detector needs a C compiler. Without curl nothing can be tested. Without the
+# others, less is tested.
 .PHONY: deps
-deps:
-	@command -v curl >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -q curl; } || { echo 'the tests need curl: install it'; exit 1; }
-	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get update -q; apt-get install -y -q --no-install-recommends postgresql; }; } || echo 'NO POSTGRESQL: its test is skipped.'
+deps: ## install what the tests need, curl and PostgreSQL, on Debian as root
+	@need=; \
+	command -v curl >/dev/null || need="$$need curl"; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || need="$$need postgresql"; \
+	if [ -n "$$need" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "make deps: installing with apt-get:$$need (the tests use curl as a client and PostgreSQL as a target)"; \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends $$need || true; \
+	fi
+	@command -v curl >/dev/null || { echo 'make deps: the tests need curl; install it, or run make deps as root on Debian'; exit 1; }
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || echo 'NO POSTGRESQL: its test is skipped.'
 	@[ -n '$(RACE)' ] || echo 'NO C COMPILER: testing without the race detector.'
 
 ifneq ($(shell command -v gcc),)
