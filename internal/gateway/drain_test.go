@@ -33,7 +33,7 @@ func drain(t *testing.T, w *world) {
 	idle := r.raw(t) // accepted in order: once it has its answer, silent is in too
 	fmt.Fprintf(idle, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)
 	if resp, err := http.ReadResponse(bufio.NewReader(idle), nil); err != nil || resp.Close {
-		t.Fatalf("%v, %v", resp, err)
+		t.Fatalf("the idle client got %v, %v; want an answer that keeps the connection", resp, err)
 	}
 
 	r.drain()
@@ -121,21 +121,19 @@ func drainCuts(t *testing.T, w *world) {
 	r.flows.mu.Lock()
 	for _, f := range r.flows.lines {
 		if f["class"] != "cut" {
-			t.Errorf("a flow that the drain ended: %v", f)
+			t.Errorf("a flow that the drain ended has class %v, want cut: %v", f["class"], f)
 		}
 		if f["status"] == 400.0 {
-			t.Errorf("nobody was told of a bad request: %v", f)
+			t.Errorf("a flow has status 400, which no client was sent: %v", f)
 		}
 	}
 	if n := len(r.flows.lines); n != 4 || !strings.Contains(r.flows.all.String(), `"connections":4,"tunnels":1,"requests":2`) {
-		t.Errorf("%d flows were cut, of 4: %s", n, r.flows.all.String())
+		t.Errorf("%d flow lines, want 4 and the same in the log's summary: %s", n, r.flows.all.String())
 	}
 	r.flows.mu.Unlock()
-	if f := r.flows.find(t, silent); f["class"] != "cut" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "the silent origin", r.flows.find(t, silent), fields{"class": "cut"})
 	if f := r.flows.find(t, target); f["class"] != "cut" || !strings.Contains(f["err"].(string), "drain time is over") {
-		t.Errorf("flow line %v", f)
+		t.Errorf("the tunnel: flow line %v, want class cut and that the drain time is over", f)
 	}
 }
 
@@ -216,7 +214,7 @@ func (c transfers) drain(t *testing.T, w *world) {
 			case what == "late" && err != nil:
 				cut.Add(1)
 			default:
-				t.Errorf("%s: %d bytes, %v", what, len(b), err)
+				t.Errorf("a %s transfer got %d bytes, %v", what, len(b), err)
 			}
 		})
 	}
@@ -271,7 +269,7 @@ func cloudGone(t *testing.T, w *world) {
 	for target, class := range map[string]string{"http://fresh." + testnet.Zone + "/": "timeout", "http://" + testnet.APIAddr.String() + ":9999/": "timeout"} {
 		out := w.curl(t, "-i", "-x", "http://"+r.addr, target)
 		if !strings.Contains(out, "HTTP/1.1 504") || !strings.Contains(out, "("+class+")") {
-			t.Errorf("%s:\n%s", target, out)
+			t.Errorf("%s: got\n%s\nwant 504 and class %s", target, out, class)
 		}
 	}
 }
@@ -298,7 +296,7 @@ func adminPort(t *testing.T, w *world) {
 	}
 	for _, path := range []string{"/livez", "/readyz", "/healthz"} {
 		if code, body := get(path); code != 200 {
-			t.Errorf("%s: %d %s", path, code, body)
+			t.Errorf("%s = %d %s, want 200", path, code, body)
 		}
 	}
 	w.curl(t, "-x", "http://"+r.addr, "http://"+testnet.APIName+"/")

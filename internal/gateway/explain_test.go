@@ -53,14 +53,15 @@ func (r *replica) wants(t *testing.T, args []string, code int, words ...string) 
 	}
 	for _, word := range words {
 		if !strings.Contains(out, word) {
-			t.Errorf("not a word of %q", word)
+			t.Errorf("the explanation lacks %q", word)
 		}
 	}
 }
 
 func TestExplain(t *testing.T) { eachMode(t, ownTailnet, explained) }
 
-// explained: a fault of each class that a target can have is injected, and named.
+// explained makes a fault of each class that a target can have, and checks that
+// explain names it.
 func explained(t *testing.T, w *world) {
 	// serve returns the port of a target, with its colon.
 	serve := func(h func(net.Conn)) string { return fmt.Sprint(":", w.cloud.Serve(h).Port()) }
@@ -180,12 +181,13 @@ func explained(t *testing.T, w *world) {
 		t.Errorf("as JSON: %d, %v, %+v\n%s", code, err, report, out)
 	}
 	if n := r.flows.count(); n != 0 {
-		t.Errorf("%d explanations were logged as flows", n)
+		t.Errorf("%d flow lines, want none for explanations", n)
 	}
 	explainGuards(t, r)
 }
 
-// explainGuards: whoever asks stands for any client, so few may ask.
+// explainGuards checks that a browser cannot ask: the question may name any
+// client.
 func explainGuards(t *testing.T, r *replica) {
 	url := "http://" + r.gw.AdminAddr().String() + "/explain"
 	for _, tc := range []struct {
@@ -202,14 +204,15 @@ func explainGuards(t *testing.T, r *replica) {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != tc.code {
-			t.Errorf("%s: %s, want %d", tc.name, resp.Status, tc.code)
+			t.Errorf("%s: status %s, want %d", tc.name, resp.Status, tc.code)
 		}
 	}
 }
 
 func TestExplainTheReplica(t *testing.T) { userspace(t, ownTailnet, explainedReplica) }
 
-// explainedReplica: faults of the replica itself, and a replica without any.
+// explainedReplica makes faults of the replica itself, and checks that explain
+// names them; and a replica without a fault.
 func explainedReplica(t *testing.T, w *world) {
 	target := testnet.APIName + ":80"
 	t.Run("well", func(t *testing.T) {

@@ -23,9 +23,7 @@ func ipv6Only(t *testing.T, w *world) {
 	if !strings.Contains(out, `"path":"/six"`) {
 		t.Errorf("the API said %s", out)
 	}
-	if f := w.flows.find(t, "v6only."); f["addr"] != "["+testnet.APIAddr6.String()+"]:80" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "v6only", w.flows.find(t, "v6only."), fields{"addr": "[" + testnet.APIAddr6.String() + "]:80"})
 }
 
 func TestMagicDNSName(t *testing.T) { eachMode(t, sharedGateway, magicDNSName) }
@@ -41,11 +39,9 @@ func magicDNSName(t *testing.T, w *world) {
 		}
 		// Nothing listens on port 1, so the answer is the node's own refusal.
 		if resp.StatusCode != 502 || !strings.Contains(resp.Header.Get("Proxy-Status"), "connection_refused") {
-			t.Errorf("%s: %s %s", name, resp.Status, resp.Header.Get("Proxy-Status"))
+			t.Errorf("%s: got %s, Proxy-Status %s; want 502 and connection_refused", name, resp.Status, resp.Header.Get("Proxy-Status"))
 		}
-		if f := w.flows.find(t, name+":1"); f["source"] != "magicdns" {
-			t.Errorf("flow line %v", f)
-		}
+		checkFlow(t, name, w.flows.find(t, name+":1"), fields{"source": "magicdns"})
 	}
 }
 
@@ -79,7 +75,7 @@ func loop(t *testing.T, w *world) {
 	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\nVia: 1.1 a, 1.1 gateway\r\n\r\n", w.origin.host)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != 502 || !strings.Contains(resp.Header.Get("Proxy-Status"), "proxy_loop_detected") {
-		t.Errorf("%v, %v", resp, err)
+		t.Errorf("got %v, %v; want 502 and proxy_loop_detected", resp, err)
 	}
 }
 
@@ -131,16 +127,14 @@ func policyRules(t *testing.T, w *world) {
 		}
 	})
 	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/")
-	if f := r.flows.find(t, testnet.APIName+":443"); f["rule"] != "api" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "an allowed name", r.flows.find(t, testnet.APIName+":443"), fields{"rule": "api"})
 	before := w.cloud.Queries("db.secret." + testnet.Zone)
 	for target, rule := range map[string]string{
 		"http://db.secret." + testnet.Zone + "/": "no-secrets", "http://" + testnet.APIName + "/": "rest", "http://" + testnet.APIAddr.String() + ":443/": "rest",
 	} {
 		out := w.curl(t, "-i", "-x", "http://"+r.addr, target)
 		if !strings.Contains(out, "HTTP/1.1 403") || !strings.Contains(out, "rule "+rule+" of the gateway's policy denies it") {
-			t.Errorf("%s:\n%s", target, out)
+			t.Errorf("%s: got\n%s\nwant 403 and rule %s", target, out, rule)
 		}
 	}
 	if w.cloud.Queries("db.secret."+testnet.Zone) != before {
@@ -157,7 +151,7 @@ func policyShortName(t *testing.T, w *world) {
 	})
 	for _, host := range []string{"cloud." + testnet.MagicSuffix, "cloud"} {
 		if out := w.curl(t, "-i", "-x", "http://"+r.addr, "http://"+host+":1/"); !strings.Contains(out, "HTTP/1.1 403") || !strings.Contains(out, "rule no-devices") {
-			t.Errorf("%s:\n%s", host, out)
+			t.Errorf("%s: got\n%s\nwant 403 and rule no-devices", host, out)
 		}
 	}
 }
@@ -170,9 +164,7 @@ func policyReport(t *testing.T, w *world) {
 		c.Policy.Rules = []config.Rule{{Name: "nothing", Action: "deny"}}
 	})
 	w.curl(t, "-x", "http://"+r.addr, "https://"+testnet.APIName+"/")
-	if f := r.flows.find(t, testnet.APIName+":443"); f["status"] != float64(200) || f["would_deny"] != "rule nothing" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "in report mode", r.flows.find(t, testnet.APIName+":443"), fields{"status": 200.0, "would_deny": "rule nothing"})
 	if out := w.curl(t, "-i", "-x", "http://"+r.addr, "http://127.0.0.1/"); !strings.Contains(out, "HTTP/1.1 403") {
 		t.Errorf("report mode lets through what is never allowed:\n%s", out)
 	}
@@ -205,12 +197,10 @@ func policyDirect(t *testing.T, w *world) {
 	})
 	c, br := r.connectTo(t, ln.Addr().String(), "")
 	if b, err := io.ReadAll(br); err != nil || string(b) != "direct" {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("the listener sent %q, %v; want direct", b, err)
 	}
 	c.Close()
-	if f := r.flows.find(t, ln.Addr().String()); f["path"] != "direct" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "the listener", r.flows.find(t, ln.Addr().String()), fields{"path": "direct"})
 	_, port, _ := net.SplitHostPort(r.addr)
 	for _, own := range []string{host, r.gw.Node().Addrs()[0].String(), "[" + r.gw.Node().Addrs()[1].String() + "]"} {
 		c := r.raw(t)
@@ -238,12 +228,10 @@ func hostTable(t *testing.T, w *world) {
 	})
 	for _, name := range []string{"api.example.com", "API.Example.COM.", "one.apps.example.com", "a.b.apps.example.com"} {
 		if out := w.curl(t, "-x", "http://"+r.addr, "http://"+name+"/table"); !strings.Contains(out, `"path":"/table"`) {
-			t.Errorf("%s: %s", name, out)
+			t.Errorf("%s: the API answered %s, want the path /table", name, out)
 		}
 	}
-	if f := r.flows.find(t, "one.apps"); f["source"] != "hosts" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "a wildcard", r.flows.find(t, "one.apps"), fields{"source": "hosts"})
 }
 
 func TestAuthentication(t *testing.T) { userspace(t, sharedTailnet, authentication) }
@@ -257,7 +245,7 @@ func authentication(t *testing.T, w *world) {
 	url := "http://" + testnet.APIName + "/"
 	for _, proxy := range []string{"http://alice:correct%3Ahorse@", "socks5h://bob:s3cret@"} {
 		if out := w.curl(t, "-x", proxy+r.addr, url); !strings.Contains(out, "private-api") {
-			t.Errorf("%s: %s", proxy, out)
+			t.Errorf("%s: got %s, want the API's answer", proxy, out)
 		}
 	}
 	out := w.curl(t, "-i", "-x", "http://"+r.addr, url)
@@ -266,17 +254,15 @@ func authentication(t *testing.T, w *world) {
 	}
 	for _, proxy := range []string{"http://alice:wrong@", "http://nobody:s3cret@"} {
 		if out := w.curl(t, "-i", "-x", proxy+r.addr, url); !strings.Contains(out, "HTTP/1.1 407") {
-			t.Errorf("%s:\n%s", proxy, out)
+			t.Errorf("%s: got\n%s\nwant 407", proxy, out)
 		}
 	}
 	for _, proxy := range []string{"socks5h://", "socks5h://bob:wrong@"} {
 		if out, err := w.tryCurl(t, "-x", proxy+r.addr, url); err == nil {
-			t.Errorf("%s: %s", proxy, out)
+			t.Errorf("%s: got %s, want a failure", proxy, out)
 		}
 	}
-	if f := r.flows.find(t, testnet.APIName); f["user"] != "alice" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "a user", r.flows.find(t, testnet.APIName), fields{"user": "alice"})
 	r.flows.mu.Lock()
 	defer r.flows.mu.Unlock()
 	for _, secret := range []string{"correct:horse", "s3cret", testnet.AuthKey} {

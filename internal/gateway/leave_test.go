@@ -136,11 +136,11 @@ func clientLeavesAtOnce(t *testing.T, w *world) {
 	r.flows.mu.Lock()
 	defer r.flows.mu.Unlock()
 	if len(r.flows.lines) != len(requests) {
-		t.Errorf("%d lines for %d requests", len(r.flows.lines), len(requests))
+		t.Errorf("%d flow lines, want %d: one for each request", len(r.flows.lines), len(requests))
 	}
 	for _, f := range r.flows.lines {
 		if f["class"] != "canceled" {
-			t.Errorf("a client that left: %v", f)
+			t.Errorf("flow line %v, want class canceled", f)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func limits(t *testing.T, w *world) {
 	if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
 		t.Errorf("SOCKS5, after the reply: %q, %v; want the end", b, err)
 	}
-	// Another client is not concerned, until there is no room at all.
+	// Another client is served, until there is no room at all.
 	other := func() net.Conn {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 		c, err := d.Dial("tcp", r.addr)
@@ -73,7 +73,7 @@ func limits(t *testing.T, w *world) {
 	if m[`pando_limit_refusals_total{limit="per_client"}`] != 2 || m[`pando_limit_refusals_total{limit="connections"}`] != 1 || m["pando_connections"] != 3 || m["pando_clients"] != 2 {
 		t.Errorf("metrics: %v", m)
 	}
-	// Who leaves makes room.
+	// A client that leaves makes room.
 	first.Close()
 	testkit.Eventually(t, "room for one", func() bool { return value(t, r, "pando_connections") == 2 })
 	first = open()
@@ -81,21 +81,21 @@ func limits(t *testing.T, w *world) {
 	second.Close()
 	testkit.Eventually(t, "room for two", func() bool { return value(t, r, "pando_connections") == 1 })
 
-	// One dial at a time: a second one is told to come again.
+	// One dial at a time: a second one gets 503.
 	fmt.Fprintf(r.raw(t), "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", w.nobody(t, r))
 	testkit.Eventually(t, "a dial", func() bool { return value(t, r, "pando_dials") == 1 })
 	if code := ask(other()); code != 503 {
 		t.Errorf("a second dial: %d", code)
 	}
 	if f := r.flows.find(t, silent.String()); f["class"] != "ok" && f["class"] != "canceled" {
-		t.Errorf("flow line %v", f)
+		t.Errorf("flow line %v, want class ok or canceled", f)
 	}
 }
 
 func TestTransparentLimits(t *testing.T) { userspace(t, sharedTailnet, transparentLimits) }
 
-// transparentLimits: clients that know of no proxy are counted and turned away,
-// each in its own protocol.
+// transparentLimits checks that clients without a proxy setting are counted, and
+// refused each in its own protocol.
 func transparentLimits(t *testing.T, w *world) {
 	o, host := w.origin, w.origin.host
 	f := newFronts(t)
@@ -191,7 +191,7 @@ func (w *world) nobody(t *testing.T, r *replica) netip.AddrPort {
 
 func TestSlowAndHeavyRequests(t *testing.T) { userspace(t, sharedTailnet, slowAndHeavy) }
 
-// slowAndHeavy: heads and bodies that do not come, or come too big.
+// slowAndHeavy checks heads and bodies that stop in the middle, or are too large.
 func slowAndHeavy(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		c.HTTP.HeaderTimeout = config.Duration(300 * time.Millisecond)
@@ -212,11 +212,11 @@ func slowAndHeavy(t *testing.T, w *world) {
 		io.WriteString(conn, c.send)
 		line, err := bufio.NewReader(conn).ReadString('\n')
 		if !strings.HasPrefix(line, c.want) {
-			t.Errorf("%s: %q, %v; want %s", c.name, line, err, c.want)
+			t.Errorf("%s: got %q, %v; want %s", c.name, line, err, c.want)
 		}
 		io.Copy(io.Discard, conn)
-		if took := time.Since(begin); took > 15*time.Second {
-			t.Errorf("%s took %v", c.name, took)
+		if took := time.Since(begin); took > 30*time.Second {
+			t.Errorf("%s took %v, want less than 30 s", c.name, took)
 		}
 	}
 	if f := r.flows.matching(w.origin.host); len(f) != 3 { // the others asked for nothing that could be read
@@ -249,7 +249,7 @@ func idleTunnel(t *testing.T, w *world) {
 		t.Error("the idle one ended cleanly")
 	}
 	if f := r.flows.find(t, target); f["class"] != "idle" || !strings.Contains(f["hint"].(string), "tunnel.idleTimeout") {
-		t.Errorf("flow line %v", f)
+		t.Errorf("the idle tunnel: flow line %v, want class idle and the setting in its hint", f)
 	}
 	busy.CloseWrite()
 	if _, err := io.ReadAll(br); err != nil {
@@ -276,7 +276,7 @@ func idleTunnel(t *testing.T, w *world) {
 
 func TestIdleTunnelInADrain(t *testing.T) { userspace(t, sharedTailnet, idleInDrain) }
 
-// idleInDrain: a drain waits for no tunnel that has gone idle.
+// idleInDrain checks that a drain does not wait for a tunnel that is idle.
 func idleInDrain(t *testing.T, w *world) {
 	target := w.countBytes()
 	r := w.start(t, func(c *config.Config) {
@@ -288,15 +288,13 @@ func idleInDrain(t *testing.T, w *world) {
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
-	if f := r.flows.find(t, target); f["class"] != "idle" {
-		t.Errorf("flow line %v", f)
-	}
+	checkFlow(t, "the idle tunnel", r.flows.find(t, target), fields{"class": "idle"})
 }
 
 func TestRouteThatGoesAway(t *testing.T) { eachMode(t, ownTailnet, routeGone) }
 
-// routeGone: a tunnel whose router carries its target no more ends in seconds,
-// and says why.
+// routeGone checks a tunnel whose target loses its route: it ends in seconds, and
+// its flow line says why.
 func routeGone(t *testing.T, w *world) {
 	target := w.countBytes()
 	r := w.start(t, func(c *config.Config) { c.Tunnel.PeerTimeout = config.Duration(4 * time.Second) })
@@ -313,7 +311,7 @@ func routeGone(t *testing.T, w *world) {
 	f := r.flows.find(t, target)
 	t.Logf("ended %v after the route went: %v; %v", time.Since(begin).Round(100*time.Millisecond), f["err"], f["hint"])
 	// The kernel remembers, sometimes, that its route went.
-	if f["class"] != "timeout" && !(w.mode == tailnet.Kernel && f["class"] == "unreachable") || !strings.Contains(f["hint"].(string), "no peer routes it any more") || time.Since(begin) > 15*time.Second {
-		t.Errorf("flow line %v", f)
+	if f["class"] != "timeout" && !(w.mode == tailnet.Kernel && f["class"] == "unreachable") || !strings.Contains(f["hint"].(string), "no peer routes it any more") || time.Since(begin) > 30*time.Second {
+		t.Errorf("flow line %v after %v; want class timeout and the lost route in its hint", f, time.Since(begin))
 	}
 }

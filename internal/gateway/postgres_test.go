@@ -64,13 +64,13 @@ func TestPostgreSQL(t *testing.T) {
 	}
 	out, err := psql("verify-full")
 	if err != nil || !strings.Contains(out, "100000|95 MB\nt|TLSv1.3\n") {
-		t.Errorf("psql: %v\n%s", err, out)
+		t.Errorf("psql: %v, printed\n%s\nwant 100000 rows over TLS 1.3", err, out)
 	}
 	if out, err := psql("disable"); err == nil || !strings.Contains(out, "no encryption") {
-		t.Errorf("psql without TLS: %v\n%s", err, out)
+		t.Errorf("psql without TLS: %v, printed\n%s\nwant a refusal", err, out)
 	}
 	if f := r.flows.find(t, host); f["front"] != "forward" || f["class"] != "ok" || f["source"] != "zone "+testnet.Zone {
-		t.Errorf("flow line %v", f)
+		t.Errorf("flow line %v, want a forward flow of class ok, resolved by the private zone", f)
 	}
 }
 

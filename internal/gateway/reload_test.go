@@ -141,7 +141,7 @@ func reload(t *testing.T, w *world) {
 
 func TestReloadUsersSamplingAndZones(t *testing.T) { userspace(t, sharedTailnet, reloadMore) }
 
-// reloadMore: the rest of what applies without a restart.
+// reloadMore checks the rest of what applies without a restart.
 func reloadMore(t *testing.T, w *world) {
 	dir := t.TempDir()
 	users, file := filepath.Join(dir, "users"), filepath.Join(dir, "pando.yaml")
@@ -217,7 +217,7 @@ func reloadMore(t *testing.T, w *world) {
 		}
 	}
 	if well > 1 {
-		t.Errorf("%d flow lines of 21 with log.sample at 1000", well)
+		t.Errorf("%d flow lines of 21 requests with log.sample at 1000, want at most 1", well)
 	}
 	if _, st := r.admin(t, "/status"); !strings.Contains(st, "other.example") {
 		t.Errorf("the status does not know the zone: %s", st)

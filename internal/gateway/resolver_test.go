@@ -119,7 +119,7 @@ func (w *world) dnsServer(answer testnet.AnswerDNS) (addr string, a *queries) {
 	return at.String(), a
 }
 
-// flowTo has curl ask for host through the replica and returns the flow's line.
+// flowTo sends curl to host through the replica, and returns the flow's line.
 func (w *world) flowTo(t *testing.T, r *replica, host string) map[string]any {
 	t.Helper()
 	before := len(r.flows.matching(host + ":80"))
@@ -135,7 +135,7 @@ func (w *world) flowTo(t *testing.T, r *replica, host string) map[string]any {
 	return f
 }
 
-// zoneOf is the zone of a case: no host has an underscore.
+// zoneOf is the zone of a case: host names have no underscores.
 func zoneOf(name string) string { return strings.ReplaceAll(name, "_", "-") + ".example" }
 
 // minTTL and maxTTL are how long answers are kept where servers give a useless
@@ -302,7 +302,7 @@ func netmapChanges(t *testing.T, w *world) {
 	}
 	for _, host := range []string{"none." + testnet.Zone, "new." + zoneOf("nxdomain"), "none." + testnet.MagicSuffix} {
 		if f := w.flowTo(t, r, host); f["class"] != "not_found" {
-			t.Errorf("%s: flow line %v", host, f)
+			t.Errorf("%s: flow line %v, want class not_found", host, f)
 		}
 	}
 	if seen.of(nobodys) == 0 || seen.names() != 1 {
@@ -386,7 +386,7 @@ func sameAddress(t *testing.T, w *world) {
 			t.Errorf("%s: flow line %v, want class %s", host, f, class)
 		}
 		if more := lies(t)[seen:]; len(more) > 0 {
-			t.Errorf("%s: the liar was asked %q", host, more)
+			t.Errorf("%s: the pod network's server was asked %q, want nothing", host, more)
 			seen += len(more)
 		}
 	}

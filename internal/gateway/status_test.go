@@ -89,7 +89,7 @@ func probeTargets(t *testing.T, w *world) {
 	w.cloud.Handle(addr, func(c net.Conn) { c.Close() })
 	testkit.Eventually(t, "the target to be back", ready)
 	if n := r.flows.count(); n != 0 {
-		t.Errorf("%d probes were logged as flows", n)
+		t.Errorf("%d flow lines, want none for probes", n)
 	}
 }
 
@@ -220,8 +220,8 @@ func logSample(t *testing.T, w *world) {
 
 func TestEveryMetricMoves(t *testing.T) { eachMode(t, ownTailnet, metricsMove) }
 
-// metricsMove: a scrape at work differs from one at rest in every metric of
-// ours, but for those that other cases move, or that must not move here.
+// metricsMove checks that a scrape at work differs from one at rest in every
+// metric of ours, except those that other tests move or that must not move here.
 func metricsMove(t *testing.T, w *world) {
 	target := w.countBytes()
 	r := w.start(t, func(c *config.Config) {
@@ -281,8 +281,8 @@ func metricsMove(t *testing.T, w *world) {
 	tunnel.Close()
 }
 
-// mended has the router lose its side of the session until the loss is found out
-// before the router has begun a new one by itself.
+// mended makes the router lose its side of the session, until the gateway finds
+// the loss before the router has begun a new session by itself.
 func mended(t *testing.T, w *world, r *replica, addr string) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); value(t, r, "pando_tailnet_sessions_mended_total") == 0; {
@@ -298,8 +298,8 @@ func mended(t *testing.T, w *world, r *replica, addr string) {
 
 func TestKeyExpiryPeersAndRoutes(t *testing.T) { userspace(t, ownTailnet, keyExpiry) }
 
-// keyExpiry: a key that ends soon is shown and warned of, and peers and routes
-// are counted as they come.
+// keyExpiry checks that a key which ends soon is shown and warned of, and that
+// peers and routes are counted as they come.
 func keyExpiry(t *testing.T, w *world) {
 	edit := func(dir string) func(*config.Config) {
 		return func(c *config.Config) {

@@ -55,7 +55,7 @@ func freePorts(t *testing.T, n int) (list []string) {
 
 func TestTransparentFronts(t *testing.T) { eachMode(t, sharedTailnet, transparent) }
 
-// transparent: clients without a proxy setting, on ports of their own.
+// transparent checks clients without a proxy setting, on ports of their own.
 func transparent(t *testing.T, w *world) {
 	free := freePorts(t, 4)
 	echo := testnet.NamePort(w.cloud.Serve(func(c net.Conn) { // speaks first
@@ -135,7 +135,7 @@ func transparent(t *testing.T, w *world) {
 	}
 }
 
-// fronts are where clients that know of no proxy find a replica.
+// fronts are the addresses of a replica for clients without a proxy setting.
 type fronts struct{ sni, web, forward, dns string }
 
 func newFronts(t *testing.T) fronts {
@@ -144,7 +144,7 @@ func newFronts(t *testing.T) fronts {
 	return fronts{p[0], p[1], p[2], p[3]}
 }
 
-// serve has c listen there; what comes to forward is for target.
+// serve configures c to listen there. Connections to forward go to target.
 func (f fronts) serve(c *config.Config, target string) {
 	c.SNI, c.Web = []config.FrontPort{{Listen: f.sni}}, []config.FrontPort{{Listen: f.web}}
 	c.Forward = []config.ForwardPort{{Listen: f.forward, Target: parseTarget(target)}}
@@ -172,7 +172,7 @@ func dialPort(t *testing.T, addr string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// page is a client's HTTP connection, which it keeps.
+// page is a client's HTTP connection, which it keeps open.
 type page struct {
 	conn net.Conn
 	br   *bufio.Reader
@@ -227,8 +227,8 @@ func counted(t *testing.T, c *net.TCPConn, n int) {
 
 func TestTransparentDrain(t *testing.T) { eachMode(t, sharedTailnet, transparentDrain) }
 
-// transparentDrain: clients that know of no proxy are let go as those of the
-// proxies are.
+// transparentDrain checks that a drain treats clients without a proxy setting as
+// it does others.
 func transparentDrain(t *testing.T, w *world) {
 	t.Run("settles", func(t *testing.T) {
 		host := w.origin.host
@@ -350,7 +350,7 @@ func transparentDrain(t *testing.T, w *world) {
 		}
 		for front, target := range map[string]string{"sni": ":443", "forward": pipe, "web": o.host} {
 			if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"], f["hint"]), "shutting down and the drain time") {
-				t.Errorf("%s: flow line %v", front, f)
+				t.Errorf("%s: flow line %v, want class cut and that the drain time is over", front, f)
 			}
 		}
 	})
@@ -358,8 +358,8 @@ func transparentDrain(t *testing.T, w *world) {
 
 func TestSNILeadsBack(t *testing.T) { eachMode(t, sharedTailnet, leadsBack) }
 
-// leadsBack: a name that stands for Pando itself, or for the fleet, is told so
-// by an alert, and goes round in no circle.
+// leadsBack checks that a client of a name which leads back to Pando itself, or
+// to the fleet, gets an alert: its connection does not go round in a circle.
 func leadsBack(t *testing.T, w *world) {
 	const fleet = "10.96.0.7"
 	host := hostAddr(t, w)
@@ -393,7 +393,7 @@ func leadsBack(t *testing.T, w *world) {
 			}
 			f := r.flows.find(t, name)
 			if f["front"] != "sni" || f["class"] != "denied" || !strings.Contains(fmt.Sprint(f["err"]), "forbidden address") || f["dial_ms"] != nil {
-				t.Errorf("flow line %v", f)
+				t.Errorf("flow line %v, want a denied sni flow that was not dialled", f)
 			}
 		})
 	}
@@ -402,7 +402,7 @@ func leadsBack(t *testing.T, w *world) {
 		t.Error(err)
 	}
 	if n := r.flows.count(); n != 6 {
-		t.Errorf("%d flow lines, want one for each client", n)
+		t.Errorf("%d flow lines, want 6: one for each client", n)
 	}
 }
 

@@ -25,7 +25,7 @@ func curlConnect(t *testing.T, w *world) {
 	f := w.flows.findFront(t, "connect", testnet.APIName+":443")
 	// curl may close with a session ticket unread, which resets the connection.
 	if f["front"] != "connect" || f["class"] != "ok" && f["class"] != "canceled" || f["source"] != "zone "+testnet.Zone || f["path"] != "tailnet" || f["addr"] != testnet.APIAddr.String()+":443" {
-		t.Errorf("flow line %v", f)
+		t.Errorf("flow line %v, want a connect flow to the API over the tailnet", f)
 	}
 }
 

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -175,6 +177,20 @@ func (l *flowLog) findFront(t *testing.T, front, what string) map[string]any {
 		return false
 	})
 	return got
+}
+
+// fields are fields of a flow line.
+type fields map[string]any
+
+// checkFlow compares some fields of a flow line with those wanted. what names
+// the flow. A nil value means that the line must not have the field.
+func checkFlow(t *testing.T, what string, got map[string]any, want fields) {
+	t.Helper()
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if got[key] != want[key] {
+			t.Errorf("%s: %s = %v, want %v in flow line %v", what, key, got[key], want[key], got)
+		}
+	}
 }
 
 // says waits until the log holds what.
