@@ -24,7 +24,7 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// newTailnet is a world with nobody in it yet, whose gateways are in userspace
+// newTailnet is a world without any device yet. Its gateways are in userspace
 // mode.
 func newTailnet(t *testing.T) *world {
 	t.Helper()
@@ -48,9 +48,10 @@ func (w *world) device(t *testing.T, name string) testnet.Device {
 	return all[i]
 }
 
-// The secret of an OAuth client, in its own place or in that of an auth key,
-// mints the key that lets a replica in, for the tags that the replica has.
+// TestOAuthClient checks that the secret of an OAuth client, given as such or as
+// an auth key, creates the key by which a replica logs in, with its tags.
 func TestOAuthClient(t *testing.T) {
+	t.Parallel()
 	w := newTailnet(t)
 	tags := []string{"tag:k8s", "tag:egress"}
 	for _, c := range []struct {
@@ -77,7 +78,7 @@ func TestOAuthClient(t *testing.T) {
 	}
 }
 
-// keyAPI stands in for the API that mints auth keys: for tags alone.
+// keyAPI stands in for the API that creates auth keys. It wants these tags.
 func keyAPI(t *testing.T, tags []string) (url string, minted *atomic.Int32) {
 	minted = new(atomic.Int32)
 	mux := http.NewServeMux()
@@ -109,9 +110,11 @@ func keyAPI(t *testing.T, tags []string) (url string, minted *atomic.Int32) {
 	return s.URL, minted
 }
 
-// A client that comes before the control server does, as when a whole cluster
-// starts, waits and gets through: to a name that only the tailnet knows.
+// TestEarlyConnection checks a client that connects before the control server is
+// there, as when a whole cluster starts: it waits, and reaches a name that only
+// the tailnet knows.
 func TestEarlyConnection(t *testing.T) {
+	t.Parallel()
 	w := newTailnet(t)
 	w.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}})
 	w.net.StopControl()
@@ -183,10 +186,11 @@ func TestEarlyConnection(t *testing.T) {
 	})
 }
 
-// A replica that advertises routes (TS_ROUTES) carries other nodes there,
-// beside its own work. The route is an address of this host: to it, nothing
-// leaves the host.
+// TestAdvertisedRoute checks that a replica which advertises routes (TS_ROUTES)
+// carries connections of other nodes there. The route is an address of this host,
+// so nothing leaves the host.
 func TestAdvertisedRoute(t *testing.T) {
+	t.Parallel()
 	w := newTailnet(t)
 	addr := netip.MustParseAddr(hostAddr(t, w))
 	ln, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())

@@ -9,8 +9,8 @@ import (
 	"github.com/pandoproxy/pando/internal/gateway"
 )
 
-// The port is this process's alone, unless the configuration shares it; and a
-// share needs both sides to want it.
+// TestPortIsExclusive checks that a port belongs to one process, unless both
+// processes are configured to share it.
 func TestPortIsExclusive(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

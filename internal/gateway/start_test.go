@@ -25,9 +25,9 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// An API server that takes connections and never answers delays nothing but
-// the tailnet: probes are answered, requests are told to come again, and the
-// boot time counts.
+// TestSilentAPIServer checks that an API server which accepts connections and
+// never answers delays only the tailnet: probes are answered, requests get 503
+// with Retry-After, and the boot timeout runs.
 func TestSilentAPIServer(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -97,8 +97,8 @@ func TestSilentAPIServer(t *testing.T) {
 	}
 }
 
-// A resolver of the tailnet that nobody routes (yet) keeps the replica from being
-// ready, but from nothing else.
+// TestRoutesThatComeLate checks that a replica is not ready while no peer routes
+// a resolver of the tailnet, but serves.
 func TestRoutesThatComeLate(t *testing.T) {
 	t.Parallel()
 	w := tailnetWith(t, tailnet.Userspace, map[string][]string{"late.example": {"10.50.0.2"}})
