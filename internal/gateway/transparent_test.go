@@ -284,7 +284,7 @@ func transparentDrain(t *testing.T, w *world) {
 		last.conn.Close()
 
 		r.drain()
-		r.flows.says(t, `"msg":"port closed`)
+		r.flows.says(t, `"msg":"ports closed`)
 		for _, addr := range []string{f.sni, f.web, f.forward, f.dns} {
 			if c, err := net.Dial("tcp", addr); err == nil {
 				c.Close()
