@@ -98,8 +98,9 @@ vuln: ## look for known vulnerabilities in what is linked
 	if echo "$$out" | grep -q 'fetching vulnerabilities'; then echo 'SKIPPED: the vulnerability database can not be reached from here.'; else exit $$code; fi
 
 .PHONY: docs
-docs: ## generate docs/configuration.md, the help of the flags and the chart's schema
+docs: ## generate docs/configuration.md, docs/metrics.md, the help of the flags and the chart's schema
 	$(GO) run ./internal/configdoc/generate
+	$(GO) test -count=1 ./internal/metrics -run TestReference -update
 
 .PHONY: docs-check
 docs-check: ## check links, commands and examples of the documentation

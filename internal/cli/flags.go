@@ -27,7 +27,7 @@ func addConfigFlags(cmd *cobra.Command, env Env) *settings {
 		if !k.Scalar {
 			continue
 		}
-		f := s.flags.VarPF(&keyValue{text: k.Default, kind: flagType(k)}, k.Flag(), "", flagUsage(k))
+		f := s.flags.VarPF(&keyValue{text: k.Default, kind: flagType(k)}, k.Flag(), "", k.Doc)
 		if k.Type == "bool" {
 			f.NoOptDefVal = "true"
 		}
@@ -106,10 +106,6 @@ func flagType(k config.Key) string {
 	return k.Type
 }
 
-// flagUsage returns the text of a key's flag. pflag takes a word in backticks
-// for the name of the value.
-func flagUsage(k config.Key) string { return strings.ReplaceAll(k.Doc, "`", "") }
-
 // helpWidth is the width of the help of flags, in characters.
 const helpWidth = 100
 
@@ -122,7 +118,7 @@ func printUsage(w io.Writer, cmd *cobra.Command) error {
 		if !k.Scalar {
 			continue
 		}
-		name, _, _ := strings.Cut(k.Path, ".")
+		name := k.Section()
 		section[k.Flag()] = name
 		if len(order) == 0 || order[len(order)-1] != name {
 			order = append(order, name)
@@ -139,7 +135,7 @@ func printUsage(w io.Writer, cmd *cobra.Command) error {
 	})
 	fmt.Fprintf(w, "Usage:\n  %s\n\nFlags:\n%s", cmd.UseLine(), groups[""].FlagUsagesWrapped(helpWidth))
 	for _, name := range order {
-		fmt.Fprintf(w, "\nFlags of the section %s:\n%s", name, groups[name].FlagUsagesWrapped(helpWidth))
+		fmt.Fprintf(w, "\nSection %s. %s\n%s", name, config.SectionDoc(name), groups[name].FlagUsagesWrapped(helpWidth))
 	}
 	_, err := fmt.Fprintln(w, "\nThe sections are those of the configuration file. docs/configuration.md describes all keys.")
 	return err

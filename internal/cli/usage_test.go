@@ -118,14 +118,13 @@ func TestHelpListsEveryFlag(t *testing.T) {
 				t.Fatal(err)
 			}
 			sections := map[string]string{}
-			for _, part := range strings.Split(stdout, "\nFlags of the section ")[1:] {
-				name, flags, _ := strings.Cut(part, ":\n")
+			for _, part := range strings.Split(stdout, "\nSection ")[1:] {
+				name, flags, _ := strings.Cut(part, ". ")
 				sections[name] = flags
 			}
 			for _, k := range config.Keys() {
-				section, _, _ := strings.Cut(k.Path, ".")
-				if got := strings.Contains(sections[section], "--"+k.Flag()+" "); got != k.Scalar {
-					t.Errorf("pando %v: --%s in the section %s: %v, want %v", args, k.Flag(), section, got, k.Scalar)
+				if got := strings.Contains(sections[k.Section()], "--"+k.Flag()+" "); got != k.Scalar {
+					t.Errorf("pando %v: --%s in the section %s: %v, want %v", args, k.Flag(), k.Section(), got, k.Scalar)
 				}
 			}
 		}

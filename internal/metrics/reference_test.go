@@ -24,7 +24,7 @@ const (
 
 // TestReference checks that docs/metrics.md has every metric, every value of its
 // labels and every key of a flow's log line, as the code has them. With -update
-// it writes the page from docs/metrics.md.in.
+// it writes the page from docs/metrics.md.in; make docs calls it so.
 func TestReference(t *testing.T) {
 	template, err := os.ReadFile(referenceTemplate)
 	if err != nil {
@@ -41,7 +41,7 @@ func TestReference(t *testing.T) {
 		}
 		page = strings.Replace(page, mark, strings.TrimSuffix(table, "\n"), 1)
 	}
-	page = "<!-- Made from docs/metrics.md.in and the code by: go test ./internal/metrics -update -->\n\n" + page
+	page = "<!-- Generated from docs/metrics.md.in and the code by \"make docs\". Do not edit. -->\n\n" + page
 	if *update {
 		if err := os.WriteFile(referencePage, []byte(page), 0o644); err != nil {
 			t.Fatal(err)
@@ -52,7 +52,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != page {
-		t.Errorf("docs/metrics.md is not up to date; run: go test ./internal/metrics -update")
+		t.Errorf("docs/metrics.md is not up to date; run: make docs")
 	}
 }
 
