@@ -1,6 +1,7 @@
-// Package fleet keeps what a replica must find again after a restart in a
-// Kubernetes Secret of its own, in the form of the stock container: a replica
-// that takes a stock container's place adopts its device, address and all.
+// Package fleet keeps the state that a replica needs after a restart in a
+// Kubernetes Secret of the replica's own. The Secret has the form of the stock
+// container's: a replica that replaces a stock container keeps its device and
+// address.
 package fleet
 
 import (
@@ -25,18 +26,22 @@ import (
 )
 
 const (
-	requestTime = 10 * time.Second // bound on one exchange with the API server
-	createTime  = 10 * time.Second // how long Open hopes that a missing Secret appears
+	requestTime = 10 * time.Second // bounds one load or one save
 	firstRetry  = time.Second
 	lastRetry   = 30 * time.Second
 )
 
+// createTime is how long Open waits for a missing Secret that it may not create.
+// Tests shorten it.
+var createTime = 10 * time.Second
+
 // authKey is the field that may hold the auth key for the first login.
 const authKey = "authkey"
 
-// Secret is a Kubernetes Secret in the pod's namespace. It is read once, by
-// Open; from then on reads come from memory, and writes go to memory at once
-// and to the API server as soon as it takes them. It is an ipn.StateStore.
+// Secret is a Kubernetes Secret in the pod's namespace. Open reads it once. After
+// that, reads come from memory. Writes go to memory at once, and to the API server
+// as soon as it accepts them. Secret implements ipn.StateStore. Its methods may be
+// called concurrently.
 type Secret struct {
 	name     string
 	log      *slog.Logger
@@ -44,40 +49,47 @@ type Secret struct {
 	canPatch bool
 
 	mu      sync.Mutex
-	data    map[string][]byte // as it should be
-	unsaved map[string]int    // keys that the API server lacks; counts their changes
+	data    map[string][]byte // the fields that the Secret is to have
+	unsaved map[string]int    // fields that are not saved yet, each with the number of its changes
 
-	changed chan struct{} // holds one token while there is something to save
+	changed chan struct{} // holds a token while there is something to save
 	stop    context.CancelFunc
-	stopped chan struct{}
+	stopped chan struct{} // closed when save has ended
 }
 
-// Open reads the Secret called name; one that is missing is made at the first
-// write, if the service account may. While the API server does not answer it
-// goes on trying, until ctx ends. The error says which permission is missing.
+// Open reads the Secret called name. A missing Secret is created at the first write,
+// if the service account may do that. While the API server does not answer, Open
+// tries again until ctx ends. If a permission is missing, the error names it. The
+// caller closes the Secret; the end of ctx does not.
 func Open(ctx context.Context, name string, log *slog.Logger) (*Secret, error) {
 	api, err := kubeclient.New("pando")
 	if err != nil {
-		return nil, fmt.Errorf("secret %s: this is no pod with a service account: %w; use a directory instead: tailnet.stateDir, or TS_STATE_DIR and an empty TS_KUBE_SECRET", name, err)
+		return nil, fmt.Errorf("secret %s: not in a pod with a service account: %w; use a directory instead: tailnet.stateDir, or TS_STATE_DIR and an empty TS_KUBE_SECRET", name, err)
 	}
-	if host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"); host != "" && port != "" {
+	host := os.Getenv("KUBERNETES_SERVICE_HOST")
+	port := os.Getenv("KUBERNETES_SERVICE_PORT")
+	if host != "" && port != "" {
 		api.SetURL("https://" + net.JoinHostPort(host, port)) // without cluster DNS, which may be down
 	}
 	s := &Secret{
-		name: name, log: log, api: api,
-		unsaved: map[string]int{}, changed: make(chan struct{}, 1), stopped: make(chan struct{}),
+		name:    name,
+		log:     log,
+		api:     api,
+		unsaved: map[string]int{},
+		changed: make(chan struct{}, 1),
+		stopped: make(chan struct{}),
 	}
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("secret %s: %w", name, err)
 	}
-	// It ends with Close, not with ctx: the last writes come at the end.
+	// Saving ends with Close, not with ctx: the last writes come at the end.
 	saving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	go s.save(saving)
 	return s, nil
 }
 
-// load asks what this service account may do, and reads the Secret.
+// load calls tryLoad until it succeeds, fails for good, or ctx ends.
 func (s *Secret) load(ctx context.Context) error {
 	begin := time.Now()
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
@@ -85,13 +97,14 @@ func (s *Secret) load(ctx context.Context) error {
 		if err == nil || permanent(err) || errors.Is(err, errMissing) && time.Since(begin) > createTime {
 			return err
 		}
-		s.log.Warn("state not read yet", "secret", s.name, "err", err, "retry_in", wait.String())
+		s.log.Warn("cannot read the state yet; will try again", "secret", s.name, "err", err, "retry_in", wait.String())
 		if !tstime.Sleep(ctx, wait) {
 			return err
 		}
 	}
 }
 
+// tryLoad checks the permissions of the service account and reads the Secret.
 func (s *Secret) tryLoad(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
@@ -110,17 +123,19 @@ func (s *Secret) tryLoad(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	if s.data = secret.Data; s.data == nil {
+	s.data = secret.Data
+	if s.data == nil {
 		s.data = map[string][]byte{}
 	}
 	return nil
 }
 
-var errMissing = errors.New("it does not exist, and the service account may not create Secrets: create it, or let it")
+var errMissing = errors.New("the Secret does not exist and the service account may not create it: create the Secret, or allow create on secrets")
 
+// permissionError is an error that another attempt does not cure.
 type permissionError struct{ error }
 
-// permanent reports whether trying again is of no use.
+// permanent reports whether another attempt cannot help.
 func permanent(err error) bool {
 	if _, ok := errors.AsType[*permissionError](err); ok {
 		return true
@@ -139,15 +154,18 @@ func (s *Secret) AuthKey() string {
 // DropAuthKey removes the auth key from the Secret.
 func (s *Secret) DropAuthKey() { s.set(map[string][]byte{authKey: nil}) }
 
-// SetDevice writes who this replica is on the tailnet, in the fields that the
-// stock container writes: name is the device's full name with its last dot.
+// SetDevice writes the identity of this replica's device, in the fields that the
+// stock container writes. id is the control server's name for the device, name its
+// fully qualified name, with or without the trailing dot.
 func (s *Secret) SetDevice(id, name string, addrs []netip.Addr) {
 	ips, err := json.Marshal(addrs)
 	if err != nil {
-		panic(err) // addresses are text
+		panic(err) // addresses can always be encoded
 	}
 	fields := map[string][]byte{
-		kubetypes.KeyDeviceID: []byte(id), kubetypes.KeyDeviceFQDN: []byte(name), kubetypes.KeyDeviceIPs: ips,
+		kubetypes.KeyDeviceID:   []byte(id),
+		kubetypes.KeyDeviceFQDN: []byte(strings.TrimSuffix(name, ".") + "."),
+		kubetypes.KeyDeviceIPs:  ips,
 	}
 	if uid := os.Getenv("POD_UID"); uid != "" {
 		fields[kubetypes.KeyPodUID] = []byte(uid)
@@ -155,7 +173,7 @@ func (s *Secret) SetDevice(id, name string, addrs []netip.Addr) {
 	s.set(fields)
 }
 
-// ReadState returns what was written under id, or ipn.ErrStateNotExist.
+// ReadState returns the value of id, or ipn.ErrStateNotExist.
 func (s *Secret) ReadState(id ipn.StateKey) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,13 +184,14 @@ func (s *Secret) ReadState(id ipn.StateKey) ([]byte, error) {
 	return slices.Clone(b), nil
 }
 
-// WriteState keeps b under id; nil removes it. It never waits for the API
-// server, and never fails: what could not be saved is tried again.
+// WriteState sets the value of id to b. Nil removes id. WriteState does not wait for
+// the API server and never fails: if the value cannot be saved, save tries again.
 func (s *Secret) WriteState(id ipn.StateKey, b []byte) error {
 	s.set(map[string][]byte{field(id): b})
 	return nil
 }
 
+// set changes fields and wakes save. A nil value removes its field.
 func (s *Secret) set(fields map[string][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +215,8 @@ func (s *Secret) set(fields map[string][]byte) {
 	}
 }
 
-// save writes what changed, again and again while it fails, until ctx ends.
+// save writes the changes to the API server until ctx ends. After a failure it tries
+// again.
 func (s *Secret) save(ctx context.Context) {
 	defer close(s.stopped)
 	for {
@@ -213,7 +233,7 @@ func (s *Secret) save(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			s.log.Warn("state not saved yet", "secret", s.name, "err", err, "retry_in", wait.String())
+			s.log.Warn("cannot save the state yet; will try again", "secret", s.name, "err", err, "retry_in", wait.String())
 			if !tstime.Sleep(ctx, wait) {
 				return
 			}
@@ -221,7 +241,7 @@ func (s *Secret) save(ctx context.Context) {
 	}
 }
 
-// flush brings the API server's copy up to date.
+// flush writes all unsaved fields to the API server, once.
 func (s *Secret) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
@@ -229,7 +249,8 @@ func (s *Secret) flush(ctx context.Context) error {
 	saving := make(map[string]int, len(s.unsaved))
 	want := make(map[string][]byte, len(s.unsaved)) // nil removes
 	for k, n := range s.unsaved {
-		saving[k], want[k] = n, s.data[k]
+		saving[k] = n
+		want[k] = s.data[k]
 	}
 	s.mu.Unlock()
 	if len(saving) == 0 {
@@ -248,7 +269,8 @@ func (s *Secret) flush(ctx context.Context) error {
 	return nil
 }
 
-// write sets fields in the Secret and leaves its others alone.
+// write sets fields in the Secret and keeps its other fields. A nil value removes
+// its field.
 func (s *Secret) write(ctx context.Context, fields map[string][]byte) error {
 	secret, err := s.api.GetSecret(ctx, s.name)
 	if kubeclient.IsNotFoundErr(err) {
@@ -288,6 +310,7 @@ func (s *Secret) write(ctx context.Context, fields map[string][]byte) error {
 	return s.api.JSONPatchResource(ctx, s.name, kubeclient.TypeSecrets, patch)
 }
 
+// apply sets fields in data. A nil value removes its field.
 func apply(data, fields map[string][]byte) {
 	for k, v := range fields {
 		if v == nil {
@@ -298,7 +321,8 @@ func apply(data, fields map[string][]byte) {
 	}
 }
 
-// Close saves what is left, while ctx allows, and reports what could not be.
+// Close saves the changes that are left, and returns an error if it cannot do so
+// before ctx ends.
 func (s *Secret) Close(ctx context.Context) error {
 	s.stop()
 	<-s.stopped
@@ -308,7 +332,7 @@ func (s *Secret) Close(ctx context.Context) error {
 	return nil
 }
 
-// field is id as a key of a Secret, as the stock container spells it.
+// field returns id as a key of a Secret, with the stock container's spelling.
 func field(id ipn.StateKey) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -24,13 +24,13 @@ import (
 	"tailscale.com/kube/kubeclient"
 )
 
-// api is the part of the Kubernetes API that a replica uses, over TLS. The end
-// to end tests have a real one.
+// api is the part of the Kubernetes API that a replica uses, over TLS. The end-to-end
+// tests use a real one.
 type api struct {
 	*httptest.Server
 	mu      sync.Mutex
 	secrets map[string]map[string][]byte
-	verbs   []string // that the service account may
+	verbs   []string // allowed to the service account
 	down    bool
 	writes  int
 }
@@ -140,6 +140,7 @@ func (a *api) set(f func()) {
 	f()
 }
 
+// open opens the Secret called name.
 func open(t *testing.T, name string) *Secret {
 	t.Helper()
 	s, err := Open(t.Context(), name, slog.New(slog.DiscardHandler))
@@ -149,16 +150,18 @@ func open(t *testing.T, name string) *Secret {
 	return s
 }
 
+// closed closes s.
 func closed(t *testing.T, s *Secret) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)
 	}
 }
 
-// What one replica wrote, its successor reads, whatever it was allowed to do.
+// TestStateSurvives checks that a replica reads what its predecessor wrote, for each
+// set of permissions.
 func TestStateSurvives(t *testing.T) {
 	for name, verbs := range map[string][]string{
 		"made":    {"get", "update", "patch", "create"},
@@ -169,11 +172,11 @@ func TestStateSurvives(t *testing.T) {
 			t.Setenv("POD_UID", "uid-1")
 			a := newAPI(t, verbs...)
 			if name != "made" {
-				a.secrets["pando-0"] = nil // created by hand, and empty
+				a.secrets["pando-0"] = nil // created by an administrator, empty
 			}
 			s := open(t, "pando-0")
 			if _, err := s.ReadState("_machinekey"); err != ipn.ErrStateNotExist {
-				t.Errorf("a new Secret has state: %v", err)
+				t.Errorf("ReadState() = %v in a new Secret, want ErrStateNotExist", err)
 			}
 			s.WriteState("_machinekey", []byte("m"))
 			s.WriteState("profile-a/b", []byte("p"))
@@ -195,20 +198,20 @@ func TestStateSurvives(t *testing.T) {
 			s = open(t, "pando-0")
 			defer closed(t, s)
 			if b, err := s.ReadState("profile-a/b"); err != nil || string(b) != "p" {
-				t.Errorf("the successor read %q, %v", b, err)
+				t.Errorf("ReadState() = %q, %v by the successor; want p", b, err)
 			}
 		})
 	}
 }
 
-// A Secret that others write to as well keeps what they wrote; and the auth
-// key leaves it when it is told to.
+// TestFieldsOfOthers checks that fields which other programs write stay in the
+// Secret, and that DropAuthKey removes the auth key.
 func TestFieldsOfOthers(t *testing.T) {
 	a := newAPI(t, "get", "update", "patch")
 	a.secrets["ts"] = map[string][]byte{"authkey": []byte("tskey-auth-x\n"), "mine": []byte("1")}
 	s := open(t, "ts")
 	if s.AuthKey() != "tskey-auth-x" {
-		t.Errorf("auth key %q", s.AuthKey())
+		t.Errorf("AuthKey() = %q, want tskey-auth-x", s.AuthKey())
 	}
 	a.set(func() { a.secrets["ts"]["later"] = []byte("2") })
 	s.WriteState("_profiles", []byte("{}"))
@@ -216,12 +219,12 @@ func TestFieldsOfOthers(t *testing.T) {
 	closed(t, s)
 	got := a.get("ts")
 	if string(got["mine"]) != "1" || string(got["later"]) != "2" || string(got["_profiles"]) != "{}" || got["authkey"] != nil {
-		t.Errorf("the Secret holds %q", got)
+		t.Errorf("the Secret holds %q, want the fields mine, later and _profiles, and no authkey", got)
 	}
 }
 
-// While the API server is away, reads and writes go on, and what was written
-// arrives when it is back.
+// TestOutage checks that reads and writes work while the API server is away, and
+// that the last value is saved when it is back.
 func TestOutage(t *testing.T) {
 	a := newAPI(t, "get", "update", "patch")
 	a.secrets["s"] = map[string][]byte{"k": []byte("1")}
@@ -233,47 +236,50 @@ func TestOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if b, err := s.ReadState("k"); err != nil || string(b) != "99" || time.Since(start) > 2*time.Second {
-		t.Errorf("in the outage: %q, %v, after %v", b, err, time.Since(start))
+	if b, err := s.ReadState("k"); err != nil || string(b) != "99" || time.Since(start) > requestTime {
+		t.Errorf("ReadState() = %q, %v after %v in an outage; want 99 without a wait for the API server", b, err, time.Since(start))
 	}
 	a.set(func() { a.down = false })
-	for deadline := time.Now().Add(10 * time.Second); string(a.get("s")["k"]) != "99"; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); string(a.get("s")["k"]) != "99"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the API server never got the last value: %q", a.get("s"))
+			t.Fatalf("the Secret holds %q a minute after the outage, want k=99", a.get("s"))
 		}
 	}
 	closed(t, s)
 	writes := a.writes
 	if writes > 5 {
-		t.Errorf("100 changes took %d writes, want few", writes)
+		t.Errorf("100 changes took %d writes, want 5 at most", writes)
 	}
-	// One that ends in an outage says what it could not save.
+	// If a replica ends in an outage, Close reports what it could not save.
 	s = open(t, "s")
 	a.set(func() { a.down = true })
 	s.WriteState("k", []byte("lost"))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := s.Close(ctx); err == nil || !strings.Contains(err.Error(), "secret s: not saved") {
-		t.Errorf("Close gave %v", err)
+		t.Errorf("Close() = %v in an outage, want an error that names the Secret", err)
 	}
 }
 
+// TestPermissions checks that the error names the missing permission.
 func TestPermissions(t *testing.T) {
+	createTime = 100 * time.Millisecond // one attempt after the first
+	defer func() { createTime = 10 * time.Second }()
 	for _, c := range []struct {
 		verbs []string
 		want  string
 	}{
 		{[]string{"get"}, `missing update permission on secret "s"`},
 		{nil, `missing get permission on secret "s"`},
-		{[]string{"get", "update", "patch"}, "it does not exist, and the service account may not create Secrets"},
+		{[]string{"get", "update", "patch"}, "the Secret does not exist and the service account may not create it"},
 	} {
 		newAPI(t, c.verbs...)
 		if _, err := Open(t.Context(), "s", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%v: %v\nwant %s", c.verbs, err, c.want)
+			t.Errorf("Open() = %v with the verbs %v, want an error with %q", err, c.verbs, c.want)
 		}
 	}
 	kubeclient.SetRootPathForTesting(t.TempDir())
-	if _, err := Open(t.Context(), "s", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "no pod with a service account") {
-		t.Errorf("outside of a cluster: %v", err)
+	if _, err := Open(t.Context(), "s", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "not in a pod with a service account") {
+		t.Errorf("Open() = %v outside a cluster, want an error that says so", err)
 	}
 }

@@ -1,5 +1,6 @@
-// Package oauth mints auth keys with the secret of a tailnet's OAuth client, so
-// that a fleet outlives any one key (https://tailscale.com/kb/1215/oauth-clients).
+// Package oauth creates auth keys with the secret of a tailnet's OAuth client, so
+// that a fleet does not depend on the lifetime of one key
+// (https://tailscale.com/kb/1215/oauth-clients).
 package oauth
 
 import (
@@ -18,14 +19,14 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// Client mints auth keys.
+// Client creates auth keys.
 type Client struct {
 	secret   string
 	api      string
 	settings keySettings
 }
 
-// keySettings is what the API calls devices.create.
+// keySettings is devices.create in the API's request.
 type keySettings struct {
 	Reusable      bool     `json:"reusable"`
 	Ephemeral     bool     `json:"ephemeral"`
@@ -33,16 +34,21 @@ type keySettings struct {
 	Tags          []string `json:"tags"`
 }
 
-// New reads a client's secret. Options may follow it, as the stock
-// client allows: "?ephemeral=false&preauthorized=true&baseURL=https://…";
-// ephemeral is true and preauthorized false where nothing is said.
+// New returns a client for secret, whose keys give devices the tags. Options may
+// follow the secret, as with the stock client:
+// "?ephemeral=false&preauthorized=true&baseURL=https://…". The defaults are
+// ephemeral=true and preauthorized=false.
 func New(secret string, tags []string) (*Client, error) {
 	secret, options, _ := strings.Cut(secret, "?")
 	values, err := url.ParseQuery(options)
 	if err != nil {
-		return nil, errors.New("OAuth client secret: the options behind it are malformed")
+		return nil, errors.New("OAuth client secret: cannot parse the options after the question mark")
 	}
-	c := &Client{secret: secret, api: "https://api.tailscale.com", settings: keySettings{Ephemeral: true, Tags: tags}}
+	c := &Client{
+		secret:   secret,
+		api:      "https://api.tailscale.com",
+		settings: keySettings{Ephemeral: true, Tags: tags},
+	}
 	for name := range values {
 		v := values.Get(name)
 		var err error
@@ -52,11 +58,12 @@ func New(secret string, tags []string) (*Client, error) {
 		case "preauthorized":
 			c.settings.Preauthorized, err = strconv.ParseBool(v)
 		case "baseURL":
-			if c.api = strings.TrimSuffix(v, "/"); !strings.HasPrefix(v, "https://") && !strings.HasPrefix(v, "http://") {
-				err = errors.New("no URL")
+			c.api = strings.TrimSuffix(v, "/")
+			if !strings.HasPrefix(v, "https://") && !strings.HasPrefix(v, "http://") {
+				err = errors.New("not an http or https URL")
 			}
 		default:
-			err = errors.New("no such option")
+			err = errors.New("unknown option: use ephemeral, preauthorized or baseURL")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("OAuth client secret: option %s: %w", name, err)
@@ -65,12 +72,12 @@ func New(secret string, tags []string) (*Client, error) {
 	return c, nil
 }
 
-// Mint returns a new auth key, good for one login. The error holds what the
-// API said, never the secret.
+// Mint returns a new auth key for one login. It takes 30 s at most. The error holds
+// the answer of the API, and never the secret.
 func (c *Client) Mint(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	// The API takes the client from the secret; the library wants some ID.
+	// The API finds the client by its secret, but the library needs an ID.
 	conf := clientcredentials.Config{ClientID: "pando", ClientSecret: c.secret, TokenURL: c.api + "/api/v2/oauth/token"}
 	body, err := json.Marshal(map[string]any{
 		"description":  "pando",
@@ -86,16 +93,16 @@ func (c *Client) Mint(ctx context.Context) (string, error) {
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := conf.Client(ctx).Do(req)
 	if err != nil {
-		return "", fmt.Errorf("mint auth key: %w", err)
+		return "", fmt.Errorf("cannot create an auth key: %w", err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err != nil {
-		return "", fmt.Errorf("mint auth key: %w", err)
+		return "", fmt.Errorf("cannot create an auth key: %w", err)
 	}
 	var answer struct{ Key, Message string }
 	if err := json.Unmarshal(b, &answer); resp.StatusCode != http.StatusOK || err != nil || answer.Key == "" {
-		return "", fmt.Errorf("mint auth key: the API answered %s %s", resp.Status, answer.Message)
+		return "", fmt.Errorf("cannot create an auth key: the API answered %s %s", resp.Status, answer.Message)
 	}
 	return answer.Key, nil
 }

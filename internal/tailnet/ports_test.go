@@ -95,7 +95,8 @@ func TestFreshSourcePort(t *testing.T) {
 // challengeACK returns the ACK of a connection in TIME_WAIT, with old sequence
 // numbers.
 func challengeACK(src, dst netip.AddrPort) []byte {
-	const ipLen, tcpLen = 20, 20
+	const ipLen = 20
+	const tcpLen = 20
 	b := make([]byte, ipLen+tcpLen)
 	b[0] = 0x45 // IPv4, header of five words
 	b[3] = ipLen + tcpLen

@@ -13,16 +13,18 @@ import (
 	"time"
 )
 
-// Certificate returns a server certificate for names (host names or IP
-// addresses) that lasts a day, and the PEM of the authority that signed it,
-// made for this one certificate.
+// Certificate returns a server certificate for names (host names or IP addresses)
+// that is valid for a day. It also returns the PEM of the authority that signed it.
+// That authority signs nothing else.
 func Certificate(names ...string) (tls.Certificate, []byte, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, nil, err
 	}
 	ca := template("Pando test authority")
-	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
+	ca.IsCA = true
+	ca.BasicConstraintsValid = true
+	ca.KeyUsage = x509.KeyUsageCertSign
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
 	if err != nil {
 		return tls.Certificate{}, nil, err
@@ -49,6 +51,7 @@ func Certificate(names ...string) (tls.Certificate, []byte, error) {
 	return tls.Certificate{Certificate: [][]byte{der, caDER}, PrivateKey: key}, caPEM, nil
 }
 
+// template returns a certificate for name that is valid for a day.
 func template(name string) *x509.Certificate {
 	now := time.Now()
 	return &x509.Certificate{

@@ -20,14 +20,14 @@ import (
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
-// The private site that every Cloud carries.
+// Names of the private site that every Cloud carries.
 const (
 	Zone    = "internal.cloudprovider.io"
 	APIName = "api." + Zone
 )
 
-// Addresses of the private site. They exist in no kernel: only inside the
-// network stack of the cloud node.
+// Addresses of the private site. They exist only inside the network stack of the
+// cloud node, and in no kernel.
 var (
 	Network  = netip.MustParsePrefix("10.12.0.0/16")
 	Network6 = netip.MustParsePrefix("fd12:cafe::/64")
@@ -36,9 +36,9 @@ var (
 	DNSAddr  = netip.MustParseAddr("10.12.0.2")
 )
 
-// Cloud is a subnet router with a private site behind it: an API on ports 80
-// and 443 of APIAddr and APIAddr6, and a DNS server on DNSAddr that alone
-// knows Zone.
+// Cloud is a subnet router with a private site behind it. The site has an API on
+// ports 80 and 443 of APIAddr and APIAddr6, and a DNS server on DNSAddr. No other DNS
+// server knows Zone. StartCloud starts one.
 type Cloud struct {
 	*tailnet.Node
 	CA []byte // PEM of the authority that signed the API's certificate
@@ -51,23 +51,27 @@ type Cloud struct {
 	listener []*inbox
 	servers  []io.Closer
 	live     map[net.Conn]bool
-	hosts    int // how many addresses NewHost has given
+	hosts    int // number of addresses that NewHost has returned
 }
 
-// AnswerDNS answers a query that came over network, "udp" or "tcp", as a good
-// server does or a broken one. Nil means that it stays silent.
+// AnswerDNS returns the answer to a query that came over network, "udp" or "tcp". It
+// can behave like a good server or a broken one. Nil means no answer.
 type AnswerDNS func(network string, q *dns.Msg) *dns.Msg
 
-// StartCloud joins a cloud node called hostname, has its routes approved and
-// waits until it is up. One that was closed and is started again is the same
-// device.
+// StartCloud starts a cloud node called hostname, waits until it is up and approves
+// its routes. A cloud node with the hostname of an earlier one is the same device.
+// The caller closes it. A nil logger discards all messages.
 func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logger) (*Cloud, error) {
 	cert, ca, err := Certificate(APIName)
 	if err != nil {
 		return nil, err
 	}
 	c := &Cloud{
-		CA: ca, tcp: map[netip.AddrPort]func(net.Conn){}, dns: map[netip.AddrPort]AnswerDNS{}, queries: map[string]int{}, live: map[net.Conn]bool{},
+		CA:      ca,
+		tcp:     map[netip.AddrPort]func(net.Conn){},
+		dns:     map[netip.AddrPort]AnswerDNS{},
+		queries: map[string]int{},
+		live:    map[net.Conn]bool{},
 		records: map[string][]netip.Addr{
 			APIName + ".":          {APIAddr},
 			"dual." + Zone + ".":   {APIAddr, APIAddr6},
@@ -86,9 +90,14 @@ func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logg
 	store := n.state[hostname]
 	n.mu.Unlock()
 	c.Node, err = tailnet.Start(ctx, tailnet.Options{
-		Store: store, Hostname: hostname, ControlURL: n.URL(), AuthKey: AuthKey, Logger: logger,
+		Store:           store,
+		Hostname:        hostname,
+		ControlURL:      n.URL(),
+		AuthKey:         AuthKey,
+		Logger:          logger,
 		AdvertiseRoutes: []netip.Prefix{Network, Network6},
-		ServeTCP:        c.tcpHandler, ServeUDP: c.udpHandler,
+		ServeTCP:        c.tcpHandler,
+		ServeUDP:        c.udpHandler,
 	})
 	if err != nil {
 		return nil, err
@@ -100,15 +109,15 @@ func (n *Net) StartCloud(ctx context.Context, hostname string, logger *slog.Logg
 	return c, n.ApproveRoutes(hostname, Network, Network6)
 }
 
-// Handle gives every TCP connection to addr to h, which closes it.
+// Handle calls h for every TCP connection to addr. h closes the connection.
 func (c *Cloud) Handle(addr netip.AddrPort, h func(net.Conn)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tcp[addr] = h
 }
 
-// ServeDNS has h answer the queries to addr, over UDP and TCP, in place of who
-// answered there. Nil is the private DNS server, which stands at port 53 of
+// ServeDNS calls h for every DNS query to addr, over UDP and TCP, instead of the
+// handler that was there. Nil means the private DNS server, which serves port 53 of
 // DNSAddr from the start.
 func (c *Cloud) ServeDNS(addr netip.AddrPort, h AnswerDNS) {
 	if h == nil {
@@ -120,8 +129,8 @@ func (c *Cloud) ServeDNS(addr netip.AddrPort, h AnswerDNS) {
 	c.tcp[addr] = func(conn net.Conn) { c.serveDNS(conn, "tcp", addr) }
 }
 
-// SetRecord makes the private DNS server answer name, without a trailing dot,
-// with addrs; none means that the name doesn't exist.
+// SetRecord sets the addresses of name, which has no trailing dot, in the private DNS
+// server. Without addrs the name does not exist.
 func (c *Cloud) SetRecord(name string, addrs ...netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,14 +140,14 @@ func (c *Cloud) SetRecord(name string, addrs ...netip.Addr) {
 	}
 }
 
-// Queries returns how often the private DNS server was asked for name.
+// Queries returns the number of queries for name that the private DNS server got.
 func (c *Cloud) Queries(name string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.queries[dns.Fqdn(name)]
 }
 
-// Listen returns a listener on an address of the private site.
+// Listen returns a TCP listener on an address of the private site.
 func (c *Cloud) Listen(addr netip.AddrPort) net.Listener {
 	in := &inbox{addr: net.TCPAddrFromAddrPort(addr), conns: make(chan net.Conn), done: make(chan struct{})}
 	c.Handle(addr, in.put)
@@ -148,7 +157,7 @@ func (c *Cloud) Listen(addr netip.AddrPort) net.Listener {
 	return in
 }
 
-// Close takes the node and all that stands behind it off the tailnet.
+// Close closes the node and all servers and connections of its private site.
 func (c *Cloud) Close() error {
 	c.mu.Lock()
 	for _, in := range c.listener {
@@ -164,7 +173,8 @@ func (c *Cloud) Close() error {
 	return c.Node.Close()
 }
 
-// tcpHandler answers for the whole private network: what nobody serves is refused.
+// tcpHandler serves the whole private network. It refuses connections to addresses
+// without a server.
 func (c *Cloud) tcpHandler(src, dst netip.AddrPort) (func(net.Conn), bool) {
 	if !Network.Contains(dst.Addr()) && !Network6.Contains(dst.Addr()) {
 		return nil, false
@@ -177,7 +187,12 @@ func (c *Cloud) tcpHandler(src, dst netip.AddrPort) (func(net.Conn), bool) {
 	}
 	return func(conn net.Conn) {
 		tc := conn.(halfCloser)
-		fc := &flowConn{halfCloser: tc, remote: net.TCPAddrFromAddrPort(src), local: net.TCPAddrFromAddrPort(dst), closed: make(chan struct{})}
+		fc := &flowConn{
+			halfCloser: tc,
+			remote:     net.TCPAddrFromAddrPort(src),
+			local:      net.TCPAddrFromAddrPort(dst),
+			closed:     make(chan struct{}),
+		}
 		c.mu.Lock()
 		c.live[fc] = true
 		c.mu.Unlock()
@@ -189,8 +204,8 @@ func (c *Cloud) tcpHandler(src, dst netip.AddrPort) (func(net.Conn), bool) {
 	}, true
 }
 
-// udpHandler is tcpHandler for UDP, where nobody is told of a refusal: what
-// nobody serves gets no answer.
+// udpHandler serves the private network over UDP, which has no refusals: packets to
+// addresses without a server get no answer.
 func (c *Cloud) udpHandler(_, dst netip.AddrPort) (func(net.Conn), bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,7 +215,8 @@ func (c *Cloud) udpHandler(_, dst netip.AddrPort) (func(net.Conn), bool) {
 	return func(conn net.Conn) { c.serveDNS(conn, "udp", dst) }, true
 }
 
-// serveDNS answers one client's queries to addr, until it is quiet for long.
+// serveDNS answers the queries of one client to addr, until the client sends nothing
+// for 30 s.
 func (c *Cloud) serveDNS(conn net.Conn, network string, addr netip.AddrPort) {
 	defer conn.Close()
 	dc := &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize}
@@ -219,8 +235,8 @@ func (c *Cloud) serveDNS(conn net.Conn, network string, addr netip.AddrPort) {
 	}
 }
 
-// answer is the private DNS server: authoritative for Zone, and for what else
-// SetRecord has given it.
+// answer is the AnswerDNS of the private DNS server. It is authoritative for Zone and
+// for other names that SetRecord has set.
 func (c *Cloud) answer(_ string, q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg).SetReply(q)
 	if len(q.Question) != 1 {
@@ -253,15 +269,16 @@ func (c *Cloud) answer(_ string, q *dns.Msg) *dns.Msg {
 	return m
 }
 
-// Reply is what the private API answers to every request.
+// Reply is the private API's answer to every request, in JSON.
 type Reply struct {
 	Service string `json:"service"`
-	Device  string `json:"device"` // tailnet address of the device that the request came through
+	Device  string `json:"device"` // tailnet address of the device that sent the request
 	Host    string `json:"host"`
 	Path    string `json:"path"`
 	TLS     bool   `json:"tls"`
 }
 
+// serveHTTP starts the private API on ln, over TLS unless tlsConf is nil.
 func (c *Cloud) serveHTTP(ln net.Listener, tlsConf *tls.Config) {
 	if tlsConf != nil {
 		ln = tls.NewListener(ln, tlsConf)
@@ -272,7 +289,11 @@ func (c *Cloud) serveHTTP(ln net.Listener, tlsConf *tls.Config) {
 			device, _, _ := net.SplitHostPort(r.RemoteAddr)
 			w.Header().Set("Content-Type", "application/json")
 			json.NewEncoder(w).Encode(Reply{
-				Service: "private-api", Device: device, Host: r.Host, Path: r.URL.Path, TLS: r.TLS != nil,
+				Service: "private-api",
+				Device:  device,
+				Host:    r.Host,
+				Path:    r.URL.Path,
+				TLS:     r.TLS != nil,
 			})
 		}),
 	}
@@ -286,7 +307,7 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-// flowConn is a connection that knows its addresses before the handshake ends.
+// flowConn is a connection whose addresses are known before the handshake ends.
 type flowConn struct {
 	halfCloser
 	remote, local net.Addr
@@ -301,7 +322,7 @@ func (c *flowConn) Close() error {
 	return c.halfCloser.Close()
 }
 
-// inbox is a net.Listener fed by a handler.
+// inbox is a net.Listener whose connections come from a handler of Cloud.
 type inbox struct {
 	addr  net.Addr
 	conns chan net.Conn

@@ -14,9 +14,10 @@ import (
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
-// A node joins, and reaches the private API that exists only inside the cloud node.
+// TestPrivateAPI checks that a node joins and reaches the private API, which exists
+// only inside the cloud node.
 func TestPrivateAPI(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	n, err := Start(ctx, nil)
 	if err != nil {
@@ -58,7 +59,7 @@ func TestPrivateAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !r.TLS || r.Path != "/v1" || r.Device != node.Addrs()[0].String() {
-		t.Errorf("reply %+v, want it over TLS, for /v1, from device %v", r, node.Addrs()[0])
+		t.Errorf("reply %+v, want TLS, path /v1 and device %v", r, node.Addrs()[0])
 	}
 	client.CloseIdleConnections()
 }

@@ -1,12 +1,13 @@
-// Package scoped programs the kernel for a tailnet node's own sockets alone: its
-// addresses on the TUN device, the tailnet's routes in a table of their own,
-// and two rules for each address: "from it, look up that table", and "from it,
-// else unreachable", for what the tailnet does not route any more must not go
-// out in clear by the host's own network. Nothing else of the host is captured:
-// replies to clients, probes and cluster DNS stay as they were, whatever routes
-// are accepted. It needs NET_ADMIN, and neither a firewall nor a sysctl.
+// Package scoped programs the kernel for the sockets of one tailnet node. It sets
+// the node's addresses on the TUN device, the tailnet's routes in a routing table of
+// their own, and two rules for each address. The first rule looks up that table for
+// packets from the address. The second refuses them, because packets to an address
+// that the tailnet does not route must not leave unencrypted through the host's own
+// network.
 //
-// Without Linux there is none.
+// No other traffic of the host is affected, whatever routes are accepted: replies to
+// clients, probes and cluster DNS work as before. The package needs NET_ADMIN, and
+// neither a firewall nor a sysctl. It exists only on Linux.
 package scoped
 
 import (
@@ -23,9 +24,9 @@ import (
 	"tailscale.com/wgengine/router"
 )
 
-// The numbers that Tailscale's own router uses, so that a person who looks
-// finds what they expect. Where another one runs in the same network namespace
-// and has the table, the next free one is taken.
+// These are the numbers of Tailscale's own router, so that they look familiar to an
+// administrator. If another node in the same network namespace has the table, the
+// next free table is used.
 const (
 	firstTable     = 52
 	tables         = 16
@@ -33,9 +34,9 @@ const (
 	refusePriority = lookupPriority + 1
 )
 
-// Router is the engine's router.Router.
+// Router implements router.Router of the engine.
 type Router struct {
-	tun string // name of the device
+	tun string // name of the TUN device
 
 	mu     sync.Mutex
 	table  int // set by Up
@@ -43,11 +44,11 @@ type Router struct {
 	routes map[netip.Prefix]bool
 }
 
-// New returns a router for the TUN device called tun, which is there already.
+// New returns a router for the TUN device called tun, which must exist.
 func New(tun string) *Router { return &Router{tun: tun} }
 
-// Up brings the device up, takes a table, and removes rules that a killed
-// predecessor left. The engine calls it once more, which changes nothing.
+// Up brings the device up, reserves a routing table, and removes the rules of a
+// killed predecessor. The engine calls it a second time, which changes nothing.
 func (r *Router) Up() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,8 +65,8 @@ func (r *Router) Up() error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("router: %s: %w", r.tun, err)
 	}
-	// A table is taken by a route that every node has, and that goes with its
-	// device, however the process ends.
+	// A route that every node has reserves a table. It disappears with the device,
+	// however the process ends.
 	own := netip.PrefixFrom(tsaddr.TailscaleServiceIP(), 32)
 	for r.table = firstTable; r.table < firstTable+tables; r.table++ {
 		if err = netlink.RouteAdd(r.route(link, own)); !errors.Is(err, unix.EEXIST) {
@@ -74,12 +75,13 @@ func (r *Router) Up() error {
 	}
 	if err != nil {
 		r.table = 0
-		return fmt.Errorf("router: no routing table of %d to %d can be had: %w", firstTable, firstTable+tables-1, err)
+		return fmt.Errorf("router: no routing table from %d to %d is free: %w", firstTable, firstTable+tables-1, err)
 	}
 	return nil
 }
 
-// Set makes the kernel's state equal to cfg; nil means nothing at all.
+// Set makes the kernel's addresses and routes equal to those of cfg. Nil removes all
+// of them.
 func (r *Router) Set(cfg *router.Config) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,20 +102,21 @@ func (r *Router) Set(cfg *router.Config) error {
 	return errors.Join(errs...)
 }
 
-// Close removes the addresses and their rules. The routes go with the device.
+// Close removes the addresses and their rules. The routes disappear with the device.
 func (r *Router) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	link, err := netlink.LinkByName(r.tun)
 	if err != nil {
-		return nil // and with it all that was on it; rules go at the next Up
+		return nil // the device and its addresses are gone; the next Up removes the rules
 	}
 	var errs []error
 	r.addrs = change(r.addrs, nil, &errs, nil, func(p netip.Prefix) error { return r.delAddr(link, p) })
 	return errors.Join(errs...)
 }
 
-// change brings have to want and returns what is there afterwards.
+// change calls add and del for the differences between have and want, appends their
+// errors to errs, and returns what is there afterwards.
 func change(have map[netip.Prefix]bool, want []netip.Prefix, errs *[]error, add, del func(netip.Prefix) error) map[netip.Prefix]bool {
 	now := make(map[netip.Prefix]bool, len(want))
 	for _, p := range want {
@@ -122,7 +125,7 @@ func change(have map[netip.Prefix]bool, want []netip.Prefix, errs *[]error, add,
 		}
 		if !have[p] {
 			if err := add(p); err != nil {
-				*errs = append(*errs, fmt.Errorf("router: add %s: %w", p, err))
+				*errs = append(*errs, fmt.Errorf("router: cannot add %s: %w", p, err))
 				continue
 			}
 		}
@@ -131,15 +134,15 @@ func change(have map[netip.Prefix]bool, want []netip.Prefix, errs *[]error, add,
 	for p := range have {
 		if !now[p] {
 			if err := del(p); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EADDRNOTAVAIL) {
-				*errs = append(*errs, fmt.Errorf("router: remove %s: %w", p, err))
+				*errs = append(*errs, fmt.Errorf("router: cannot remove %s: %w", p, err))
 			}
 		}
 	}
 	return now
 }
 
-// haveIPv6 reports whether this network namespace speaks IPv6 at all; pods of
-// IPv4 clusters often don't.
+// haveIPv6 reports whether this network namespace has IPv6. Pods of IPv4 clusters
+// often do not.
 func haveIPv6() bool {
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
@@ -149,8 +152,10 @@ func haveIPv6() bool {
 	return true
 }
 
+// addAddr adds the rules of p, and then the address p, so that no packet is sent
+// from it without the rules.
 func (r *Router) addAddr(link netlink.Link, p netip.Prefix) error {
-	for _, rule := range r.rules(p) { // before there is an address to send from
+	for _, rule := range r.rules(p) {
 		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
@@ -158,6 +163,7 @@ func (r *Router) addAddr(link netlink.Link, p netip.Prefix) error {
 	return netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD})
 }
 
+// delAddr removes the address p and its rules.
 func (r *Router) delAddr(link netlink.Link, p netip.Prefix) error {
 	errs := []error{netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(p)})}
 	for _, rule := range r.rules(p) {
@@ -168,41 +174,48 @@ func (r *Router) delAddr(link netlink.Link, p netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// rules are those of the node's own address p.
+// rules returns the two rules of the node's own address p.
 func (r *Router) rules(p netip.Prefix) []*netlink.Rule {
 	family := netlink.FAMILY_V4
 	if p.Addr().Is6() {
 		family = netlink.FAMILY_V6
 	}
-	lookup, refuse := netlink.NewRule(), netlink.NewRule()
-	lookup.Family, lookup.Src, lookup.Priority, lookup.Table = family, ipNet(p), lookupPriority, r.table
-	refuse.Family, refuse.Src, refuse.Priority, refuse.Type = family, ipNet(p), refusePriority, unix.RTN_UNREACHABLE
+	lookup := netlink.NewRule()
+	lookup.Family = family
+	lookup.Src = ipNet(p)
+	lookup.Priority = lookupPriority
+	lookup.Table = r.table
+	refuse := netlink.NewRule()
+	refuse.Family = family
+	refuse.Src = ipNet(p)
+	refuse.Priority = refusePriority
+	refuse.Type = unix.RTN_UNREACHABLE
 	return []*netlink.Rule{lookup, refuse}
 }
 
-// dropOrphans removes rules of ours whose address is on no interface any more.
+// dropOrphans removes rules of nodes whose address is no longer on an interface.
 func dropOrphans() error {
 	var errs []error
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return fmt.Errorf("router: addresses of this host: %w", err)
+		return fmt.Errorf("router: cannot list the addresses of this host: %w", err)
 	}
-	lives := func(ip net.IP) bool {
+	inUse := func(ip net.IP) bool {
 		return slices.ContainsFunc(addrs, func(a net.Addr) bool { n, ok := a.(*net.IPNet); return ok && n.IP.Equal(ip) })
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		rules, err := netlink.RuleList(family)
 		if err != nil {
 			if family == netlink.FAMILY_V6 {
-				continue // no IPv6 here
+				continue // this host has no IPv6
 			}
-			errs = append(errs, fmt.Errorf("router: list rules: %w", err))
+			errs = append(errs, fmt.Errorf("router: cannot list rules: %w", err))
 		}
 		for i := range rules {
 			r := &rules[i]
 			lookup := r.Priority == lookupPriority && r.Table >= firstTable && r.Table < firstTable+tables
-			refuse := r.Priority == refusePriority && r.Table == unix.RT_TABLE_UNSPEC // the list is without types
-			if !lookup && !refuse || r.Src == nil || lives(r.Src.IP) {
+			refuse := r.Priority == refusePriority && r.Table == unix.RT_TABLE_UNSPEC // a listed rule has no type
+			if !lookup && !refuse || r.Src == nil || inUse(r.Src.IP) {
 				continue
 			}
 			if refuse {
@@ -212,15 +225,21 @@ func dropOrphans() error {
 				continue
 			}
 			if err := netlink.RuleDel(r); err != nil {
-				errs = append(errs, fmt.Errorf("router: remove rule %v: %w", rules[i], err))
+				errs = append(errs, fmt.Errorf("router: cannot remove rule %v: %w", rules[i], err))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// route returns the route to p through link, in the table of r.
 func (r *Router) route(link netlink.Link, p netip.Prefix) *netlink.Route {
-	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(p), Table: r.table, Scope: netlink.SCOPE_LINK}
+	return &netlink.Route{
+		LinkIndex: link.Attrs().Index,
+		Dst:       ipNet(p),
+		Table:     r.table,
+		Scope:     netlink.SCOPE_LINK,
+	}
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -1,5 +1,5 @@
-// Package userspace opens the TCP connections of a tailnet node that has no
-// device in the kernel: in gVisor's stack, below the wrapper of the library.
+// Package userspace opens the TCP connections of a tailnet node that has no device
+// in the kernel. It uses gVisor's stack directly, below the library's wrapper.
 package userspace
 
 import (
@@ -30,47 +30,50 @@ import (
 // nicID is the only interface of the library's netstack.
 const nicID = 1
 
-// freshPorts is when a dial that has had no answer tries again, from a fresh
-// source port, beside the attempts that still wait. A NAT that reuses a port
-// which the target holds in TIME_WAIT gets challenge ACKs for its SYNs (RFC
-// 5961 section 4.2); Linux answers those with a reset and connects at the next
-// SYN, netstack re-sends the same SYN until it gives up.
+// freshPorts are the times at which a dial without an answer tries again from a
+// new source port, while the earlier attempts still wait. A NAT that reuses a port
+// which the target holds in TIME_WAIT gets challenge ACKs for its SYNs (RFC 5961
+// section 4.2). Linux answers those with a reset and connects at the next SYN.
+// Netstack sends the same SYN again until it gives up.
 var freshPorts = [...]time.Duration{0, 1200 * time.Millisecond, 3500 * time.Millisecond}
 
-// MaxRTO is the longest time between two tries to send a segment. TCP doubles its
-// RTO with each that is lost, up to 120 s, so after an outage of half a minute a
-// connection that had something to send stays silent for another half, although
-// its peer is back. RFC 6298 section 2.5 asks for 60 s at least, for the sake of
-// paths that take long; through a tunnel that takes 5 s nobody works.
+// MaxRTO is the longest time between two attempts to send a segment. TCP doubles its
+// RTO with each segment that is lost, up to 120 s. So after an outage of half a
+// minute a connection with data to send stays silent for another half minute,
+// although its peer is back. RFC 6298 section 2.5 asks for 60 s at least, for paths
+// that are slow. A path through a tunnel that takes 5 s is of no use anyway.
 const MaxRTO = 5 * time.Second
 
-// timeWait is how long the port of an ended connection is held for its target.
-// RFC 9293 section 3.6 waits for two lives of a segment, for copies that come late
-// and a FIN that is sent again. WireGuard lets no copy pass, and the last tries of a
-// FIN are no further apart than MaxRTO.
+// timeWait is how long the port of an ended connection is held for its target. RFC
+// 9293 section 3.6 waits for two segment lifetimes, for copies that arrive late and
+// for a FIN that is sent again. WireGuard drops copies, and the last attempts to
+// send a FIN are MaxRTO apart at most.
 const timeWait = 2 * MaxRTO
 
-// Stack is a node's stack, with the connections that Dial opens in it.
+// Stack is the userspace TCP/IP stack of a node.
 type Stack struct {
 	*stack.Stack
 	peerTimeout time.Duration
-	ports       atomic.Uint32 // how many were handed out, and what the first one was
+	ports       atomic.Uint32 // counts the source ports that were used, from a random start
 }
 
-// Of returns the stack that the library's wrapper keeps to itself. We need it to
-// end endpoints before the wrapper stops serving them, and to hold our endpoints
-// ourselves; docs/design/0002 has the story. A connection whose peer does not
-// acknowledge what was sent for peerTimeout is over; 0 leaves that to TCP, which
-// tries for 16 minutes.
+// Of returns the stack that the library's wrapper keeps to itself. We need it to end
+// endpoints before the wrapper stops serving them, and to hold our endpoints
+// ourselves (docs/design/0002). peerTimeout ends a connection whose peer does not
+// acknowledge what was sent for this long. Zero leaves that to TCP, which tries for
+// 16 minutes. Of returns an error if the library's version keeps its stack
+// elsewhere.
 func Of(ns *netstack.Impl, peerTimeout time.Duration) (*Stack, error) {
 	f := reflect.ValueOf(ns).Elem().FieldByName("ipstack")
 	if !f.IsValid() || f.Type() != reflect.TypeFor[*stack.Stack]() {
-		return nil, errors.New("this version of tailscale.com keeps its netstack elsewhere: adapt userspace.Of")
+		return nil, errors.New("this version of tailscale.com keeps its netstack in another field: adapt userspace.Of")
 	}
 	s := &Stack{Stack: *(**stack.Stack)(unsafe.Pointer(f.UnsafeAddr())), peerTimeout: peerTimeout}
-	s.ports.Store(rand.Uint32()) // a predecessor with the same address began elsewhere
-	longest, tries, wait := tcpip.TCPMaxRTOOption(MaxRTO), tcpip.TCPMaxRetriesOption(16*time.Minute/MaxRTO), tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	for _, option := range []tcpip.SettableTransportProtocolOption{&longest, &tries, &wait} {
+	s.ports.Store(rand.Uint32()) // a predecessor with the same address started elsewhere
+	maxRTO := tcpip.TCPMaxRTOOption(MaxRTO)
+	maxRetries := tcpip.TCPMaxRetriesOption(16 * time.Minute / MaxRTO)
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&maxRTO, &maxRetries, &wait} {
 		if terr := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); terr != nil {
 			return nil, errno(terr)
 		}
@@ -78,32 +81,32 @@ func Of(ns *netstack.Impl, peerTimeout time.Duration) (*Stack, error) {
 	return s, nil
 }
 
-// SendFromAny lets endpoints go on sending from an address that has left the
-// stack.
+// SendFromAny lets endpoints send from an address that has left the stack.
 func (s *Stack) SendFromAny() { s.SetSpoofing(nicID, true) }
 
-// conn is a TCP connection of the userspace stack. It is a gonet.TCPConn,
-// half-close included, with the endpoint in reach.
+// conn is a TCP connection of the userspace stack. It is a gonet.TCPConn, which can
+// half-close, and also has the endpoint.
 type conn struct {
 	*gonet.TCPConn
 	ep tcpip.Endpoint
 	wq *waiter.Queue
 }
 
-// Read and Write give the kernel's errno for a connection that was lost.
+// Read is the Read of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
-	return n, c.lost(err)
+	return n, withErrno(err)
 }
 
+// Write is the Write of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.TCPConn.Write(b)
-	return n, c.lost(err)
+	return n, withErrno(err)
 }
 
-// lost adds the errno to an error of the wrapped connection, which has the
-// stack's error as text alone.
-func (c *conn) lost(err error) error {
+// withErrno adds the errno to an error of gonet, which holds the stack's error only
+// as text.
+func withErrno(err error) error {
 	oe, ok := err.(*net.OpError) // as gonet made it
 	if !ok {
 		return err
@@ -120,16 +123,15 @@ func (c *conn) lost(err error) error {
 // Abort closes the connection with a reset, as a close with SO_LINGER 0 does.
 func (c *conn) Abort() { c.ep.Abort() }
 
-// Readable reports whether a Read would return at once, with data, an end or
-// an error.
+// Readable reports whether Read would return at once, with data, EOF or an error.
 func (c *conn) Readable() bool {
 	return c.ep.Readiness(readEvents)&readEvents != 0
 }
 
 const readEvents = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
 
-// AwaitReadable returns when a Read would return at once. It lets a caller
-// wait without holding a buffer. Closing the connection ends it.
+// AwaitReadable returns when Read would return at once. It lets a caller wait
+// without a buffer. Closing the connection ends the wait.
 func (c *conn) AwaitReadable() {
 	if c.Readable() {
 		return
@@ -143,8 +145,8 @@ func (c *conn) AwaitReadable() {
 	<-ch
 }
 
-// attempt is one connect in progress. It stays where it is: the endpoint's waiters
-// are a list that goes through its entry.
+// attempt is one connect in progress. It must not be copied: its entry is linked in
+// the list of the endpoint's waiters.
 type attempt struct {
 	ep    tcpip.Endpoint
 	wq    *waiter.Queue
@@ -152,25 +154,17 @@ type attempt struct {
 	ready chan struct{} // nil once the attempt is over
 }
 
-// Dial opens a connection from src, an address of the stack, to dst, racing a few
-// source ports when the first gets no answer. Errors are the errnos that the
-// kernel would give, or that of ctx when it was canceled. Dial runs in the
-// caller's goroutine alone.
+// Dial opens a connection to dst from src, which is an address of the stack. If the
+// first source port gets no answer it tries others at the same time (freshPorts).
+// Errors are the errnos that the kernel would return. The end of ctx by its deadline
+// is ETIMEDOUT, and a canceled ctx returns its own error. Dial starts no goroutine.
 func (s *Stack) Dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	var tries [len(freshPorts)]attempt
 	started := 0
-	defer func() {
-		for i := range tries[:started] {
-			if a := &tries[i]; a.ready != nil {
-				a.wq.EventUnregister(&a.entry)
-				a.ep.Abort()
-			}
-		}
-	}()
+	defer func() { abortAll(tries[:started]) }()
 	begin := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var lastErr error
 	for {
 		which := -1
 		select {
@@ -180,10 +174,12 @@ func (s *Stack) Dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (n
 			err := tries[started].connect(ctx, s, src, dst)
 			if err != nil && allOver(tries[:started]) {
 				return nil, err
-			} else if err != nil {
+			}
+			if err != nil {
 				continue // with those that still wait
 			}
-			if started++; started < len(tries) {
+			started++
+			if started < len(tries) {
 				timer.Reset(freshPorts[started] - time.Since(begin))
 			}
 			continue
@@ -194,31 +190,48 @@ func (s *Stack) Dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (n
 		case <-tries[2].ready:
 			which = 2
 		}
-		a := &tries[which]
-		a.wq.EventUnregister(&a.entry)
-		a.ready = nil
-		err := a.ep.LastError()
-		if err == nil {
-			// Set before the handshake, it would begin with the first byte only.
-			a.ep.SocketOptions().SetKeepAlive(true)
-			return &conn{TCPConn: gonet.NewTCPConn(a.wq, a.ep), ep: a.ep, wq: a.wq}, nil
-		}
-		a.ep.Close()
-		lastErr = errno(err)
+		c, err := tries[which].result()
 		// A refusal is an answer. An attempt that timed out leaves the others:
 		// netstack gives one up within a second when its SYNs are challenged fast
 		// enough.
 		switch {
-		case !errors.Is(lastErr, syscall.ETIMEDOUT):
-			return nil, lastErr
+		case err == nil:
+			return c, nil
+		case !errors.Is(err, syscall.ETIMEDOUT):
+			return nil, err
 		case allOver(tries[:started]) && started == len(tries):
-			return nil, lastErr
+			return nil, err
 		case allOver(tries[:started]):
 			timer.Reset(0)
 		}
 	}
 }
 
+// result ends an attempt that is ready, and returns its connection or its errno.
+func (a *attempt) result() (*conn, error) {
+	a.wq.EventUnregister(&a.entry)
+	a.ready = nil
+	if err := a.ep.LastError(); err != nil {
+		a.ep.Close()
+		return nil, errno(err)
+	}
+	// If this were set before the handshake, it would start only with the first
+	// byte.
+	a.ep.SocketOptions().SetKeepAlive(true)
+	return &conn{TCPConn: gonet.NewTCPConn(a.wq, a.ep), ep: a.ep, wq: a.wq}, nil
+}
+
+// abortAll ends the attempts that are still in progress.
+func abortAll(tries []attempt) {
+	for i := range tries {
+		if a := &tries[i]; a.ready != nil {
+			a.wq.EventUnregister(&a.entry)
+			a.ep.Abort()
+		}
+	}
+}
+
+// allOver reports whether no attempt is in progress.
 func allOver(tries []attempt) bool {
 	for i := range tries {
 		if tries[i].ready != nil {
@@ -228,22 +241,24 @@ func allOver(tries []attempt) bool {
 	return true
 }
 
-// connect sends the first SYN of a new endpoint, from src and the next port that
-// no other connection to dst has. Ports are taken in turn, as Linux does, so that
-// each rests for as long as it can; docs/design/0012.
+// connect sends the first SYN of a new endpoint, from src and the next port that no
+// other connection to dst has. Ports are used in turn, as Linux does, so that each
+// rests as long as possible (docs/design/0012).
 func (a *attempt) connect(ctx context.Context, s *Stack, src netip.Addr, dst netip.AddrPort) error {
 	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
 	}
 	id := stack.TransportEndpointID{
-		LocalAddress: tcpip.AddrFromSlice(src.AsSlice()), RemoteAddress: tcpip.AddrFromSlice(dst.Addr().AsSlice()), RemotePort: dst.Port(),
+		LocalAddress:  tcpip.AddrFromSlice(src.AsSlice()),
+		RemoteAddress: tcpip.AddrFromSlice(dst.Addr().AsSlice()),
+		RemotePort:    dst.Port(),
 	}
 	first, last := s.PortRange()
 	for range int(last-first) + 1 {
 		id.LocalPort = first + uint16(s.ports.Add(1)%(uint32(last-first)+1))
 		if s.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID) != nil {
-			continue // cheaper than to find it out by a new endpoint
+			continue // in use; to learn that from a new endpoint is expensive
 		}
 		if err := a.connectFrom(s, proto, netip.AddrPortFrom(src, id.LocalPort), dst); !errors.Is(err, syscall.EADDRINUSE) {
 			return err
@@ -255,8 +270,9 @@ func (a *attempt) connect(ctx context.Context, s *Stack, src netip.Addr, dst net
 	return syscall.EADDRNOTAVAIL
 }
 
-// connectFrom gives EADDRINUSE when a connection from src to dst is there, or
-// someone else has the port of src.
+// connectFrom sends the first SYN of a new endpoint from src to dst. It returns
+// EADDRINUSE if there is already a connection from src to dst, or if another
+// endpoint has bound the port of src.
 func (a *attempt) connectFrom(s *Stack, proto tcpip.NetworkProtocolNumber, src, dst netip.AddrPort) error {
 	wq := new(waiter.Queue)
 	ep, terr := s.NewEndpoint(tcp.ProtocolNumber, proto, wq)
@@ -264,7 +280,7 @@ func (a *attempt) connectFrom(s *Stack, proto tcpip.NetworkProtocolNumber, src, 
 		return errno(terr)
 	}
 	keepAlive(ep, s.peerTimeout)
-	ep.SocketOptions().SetReuseAddress(true) // a port counts with its target, not alone
+	ep.SocketOptions().SetReuseAddress(true) // a port may serve several targets at the same time
 	if terr := ep.Bind(fullAddr(src)); terr != nil {
 		ep.Close()
 		return errno(terr)
@@ -279,25 +295,29 @@ func (a *attempt) connectFrom(s *Stack, proto tcpip.NetworkProtocolNumber, src, 
 	wq.EventUnregister(&a.entry)
 	ep.Close()
 	a.ready = nil
-	if _, taken := terr.(*tcpip.ErrBadLocalAddress); taken { // by its bind, the address is good
+	if _, taken := terr.(*tcpip.ErrBadLocalAddress); taken { // the bind succeeded, so the address itself is good
 		return syscall.EADDRINUSE
 	}
 	return errno(terr)
 }
 
-// keepAlive has a peer that vanished found out, with the times of kernel mode.
-// Netstack's own are two hours for an idle one, and two minutes for data that
-// is not acknowledged. Unlike the kernel it never gives up on a peer that
-// leaves its receive window closed and says so.
+// keepAlive sets the times after which a peer that disappeared is found, as in
+// kernel mode. Netstack's own times are two hours for an idle connection and two
+// minutes for data that is not acknowledged. Unlike the kernel, netstack never
+// gives up on a peer that acknowledges but keeps its receive window closed.
 func keepAlive(ep tcpip.Endpoint, timeout time.Duration) {
 	c := socket.KeepAlive(timeout)
-	if c.Count == 0 { // those of package net
-		c.Idle, c.Interval, c.Count = 15*time.Second, 15*time.Second, 9
+	if c.Count == 0 { // the defaults of package net
+		c.Idle = 15 * time.Second
+		c.Interval = 15 * time.Second
+		c.Count = 9
 	}
-	idle, interval, user := tcpip.KeepaliveIdleOption(c.Idle), tcpip.KeepaliveIntervalOption(c.Interval), tcpip.TCPUserTimeoutOption(timeout)
+	idle := tcpip.KeepaliveIdleOption(c.Idle)
+	interval := tcpip.KeepaliveIntervalOption(c.Interval)
+	user := tcpip.TCPUserTimeoutOption(timeout)
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&interval)
-	ep.SetSockOpt(&user) // zero is none
+	ep.SetSockOpt(&user) // zero means none
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, c.Count)
 }
 
@@ -305,8 +325,8 @@ func fullAddr(ap netip.AddrPort) tcpip.FullAddress {
 	return tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(ap.Addr().AsSlice()), Port: ap.Port()}
 }
 
-// errno turns netstack's errors into the errnos that the kernel would give, so
-// that callers judge both modes alike.
+// errno returns the errno that the kernel would return for err, so that callers see
+// the same errors in both modes.
 func errno(err tcpip.Error) error {
 	switch err.(type) {
 	case *tcpip.ErrConnectionRefused:
@@ -325,7 +345,7 @@ func errno(err tcpip.Error) error {
 	return fmt.Errorf("netstack: %s", err)
 }
 
-// ctxErrno says timeout as the kernel does.
+// ctxErrno returns the kernel's errno for a deadline that has passed.
 func ctxErrno(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return syscall.ETIMEDOUT

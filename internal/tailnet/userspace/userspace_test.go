@@ -21,7 +21,7 @@ var (
 	target = netip.MustParseAddrPort("10.0.0.1:80")
 )
 
-// newStack is a stack from which nothing ever gets an answer.
+// newStack returns a stack whose packets never get an answer.
 func newStack(t *testing.T) *Stack {
 	t.Helper()
 	s := stack.New(stack.Options{
@@ -40,6 +40,7 @@ func newStack(t *testing.T) *Stack {
 	return &Stack{Stack: s}
 }
 
+// fill starts count connections to target, which never get an answer.
 func fill(t *testing.T, s *Stack, count int) {
 	t.Helper()
 	for range count {
@@ -49,8 +50,9 @@ func fill(t *testing.T, s *Stack, count int) {
 	}
 }
 
-// With all ports of a target taken, one dial more is refused without an endpoint
-// for each of them, and other targets have theirs.
+// TestNoPortIsLeft checks a dial to a target for which all source ports are in use:
+// it is refused without making an endpoint for each port, and other targets can
+// still use the ports.
 func TestNoPortIsLeft(t *testing.T) {
 	s := newStack(t)
 	const ports = 4096 // a twelfth of the usual
@@ -60,19 +62,20 @@ func TestNoPortIsLeft(t *testing.T) {
 	fill(t, s, ports)
 	begin := time.Now()
 	if _, err := s.Dial(t.Context(), here, target); !errors.Is(err, syscall.EADDRNOTAVAIL) {
-		t.Errorf("one more than %d: %v", ports, err)
+		t.Errorf("Dial(%v) = %v with all %d ports in use, want EADDRNOTAVAIL", target, err, ports)
 	}
 	t.Logf("MEASURED with %d ports taken, a dial is refused after %v", ports, time.Since(begin).Round(100*time.Microsecond))
 	if tried := s.Stats().TCP.FailedConnectionAttempts.Value(); tried != 0 {
-		t.Errorf("%d endpoints were made for it, in vain", tried)
+		t.Errorf("the dial that was refused made %d endpoints, want 0", tried)
 	}
-	if err := new(attempt).connect(t.Context(), s, here, netip.AddrPortFrom(target.Addr(), 81)); err != nil {
-		t.Errorf("another target: %v", err)
+	other := netip.AddrPortFrom(target.Addr(), 81)
+	if err := new(attempt).connect(t.Context(), s, here, other); err != nil {
+		t.Errorf("connect(%v) = %v with the ports of another target in use, want nil", other, err)
 	}
 }
 
-// A dial that waits for an answer goes on waiting when there is no fresh port for
-// its second try.
+// TestNoFreshPortIsLeft checks that a dial still waits for its answer when there is
+// no port for its second attempt.
 func TestNoFreshPortIsLeft(t *testing.T) {
 	s := newStack(t)
 	if terr := s.SetPortRange(20000, 20003); terr != nil {
@@ -82,6 +85,6 @@ func TestNoFreshPortIsLeft(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), freshPorts[1]+300*time.Millisecond)
 	defer cancel()
 	if _, err := s.Dial(ctx, here, target); !errors.Is(err, syscall.ETIMEDOUT) {
-		t.Errorf("with the last port: %v, want a time-out", err)
+		t.Errorf("Dial(%v) = %v with the last port, want ETIMEDOUT", target, err)
 	}
 }
