@@ -119,33 +119,41 @@ func isBelow(path, above string) bool {
 // Nearest returns the candidate that name is most likely meant to be, or "" if none
 // is similar.
 func Nearest(name string, candidates []string) string {
-	best, least := "", max(1, min(3, len(name)/3))+1
+	best := ""
+	least := max(1, min(3, len(name)/3)) + 1
 	for _, c := range candidates {
-		if n := distance(strings.ToLower(name), strings.ToLower(c)); n < least {
-			best, least = c, n
+		n := distance(strings.ToLower(name), strings.ToLower(c))
+		if n < least {
+			best = c
+			least = n
 		}
 	}
 	return best
 }
 
-// distance returns how many letters must be inserted, removed or replaced to make
-// b of a (the Levenshtein distance).
+// distance returns how many letters of a must be inserted, removed, replaced or
+// swapped with the next one to make b.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	rows := make([][]int, len(a)+1) // rows[i][j] is the distance of a[:i] and b[:j]
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			replaced := rows[i-1][j-1]
+			if a[i-1] != b[j-1] {
 				replaced++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+			best := min(replaced, rows[i-1][j]+1, rows[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				best = min(best, rows[i-2][j-2]+1)
+			}
+			rows[i][j] = best
 		}
 	}
-	return row[len(b)]
+	return rows[len(a)][len(b)]
 }

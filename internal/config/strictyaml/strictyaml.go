@@ -61,7 +61,7 @@ func Decode(file string, data []byte, v any, o Options, r *Report) bool {
 	// aliases that multiply, and tags that do not match their values.
 	var ignored any
 	if err := root.Decode(&ignored); err != nil {
-		d.AddAt(d.at(root), "", errors.New("invalid YAML: "+decodeProblem(err)))
+		d.AddAt(Origin{Where: d.file}, "", errors.New("invalid YAML: "+decodeProblem(err)))
 		return false
 	}
 	schema := reflect.ValueOf(v).Elem()
