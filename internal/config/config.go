@@ -4,9 +4,9 @@
 // their own types. Load reports all mistakes at once, each with its place, its key
 // and the remedy.
 //
-// The package starts nothing and imports no other package of Pando. It knows a few
-// rules of Kubernetes: how Secrets are named, and which variables a Service adds to
-// a pod. The variables of the stock tailscale container are in package stock.
+// The package starts nothing. It knows two rules of Kubernetes: how Secrets are
+// named, and which variables a Service adds to a pod. The variables of the stock
+// tailscale container are in package stock.
 package config
 
 import "time"

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // Duration is a time.Duration that is written as "10s" or "2m30s".
@@ -137,13 +138,11 @@ func (h FleetHost) String() string {
 func (h FleetHost) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
 func parseFleetHost(s string) (FleetHost, error) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return FleetHost{Addr: a.Unmap()}, nil
-	}
-	if checkName(s) != nil || strings.HasPrefix(s, "*.") {
+	h, err := host.Parse(s)
+	if err != nil || !h.Addr.IsValid() && (checkName(s) != nil || strings.HasPrefix(s, "*.")) {
 		return FleetHost{}, fmt.Errorf("invalid address or name %q: write one such as 10.96.0.7 or pando.pando.svc", s)
 	}
-	return FleetHost{Name: strings.ToLower(s)}, nil
+	return FleetHost{Addr: h.Addr, Name: h.Name}, nil
 }
 
 // SlogLevel returns the level as slog knows it; an unknown level is info.

@@ -103,9 +103,11 @@ type Options struct {
 	HostsFile  string // empty means /etc/hosts
 	ResolvConf string // empty means /etc/resolv.conf
 
-	// Timeout bounds one lookup, all its queries included. Zero means 5s.
+	// Timeout bounds one lookup, all its queries included. Zero means
+	// DefaultTimeout.
 	Timeout time.Duration
-	// MinTTL and MaxTTL bound how long an answer is kept. Zero means 1s and 5m.
+	// MinTTL and MaxTTL bound how long an answer is kept. Zero means
+	// DefaultMinTTL and DefaultMaxTTL.
 	MinTTL, MaxTTL time.Duration
 	// Looked, when set, is called for each lookup of a name. source is the kind of
 	// source that answered or failed: one of the Source constants, for a zone
@@ -148,6 +150,13 @@ type Resolver struct {
 	dialBase DialFunc // how the pod's own resolvers are reached; tests replace it
 }
 
+// The defaults of Options.
+const (
+	DefaultTimeout = 5 * time.Second
+	DefaultMinTTL  = time.Second
+	DefaultMaxTTL  = 5 * time.Minute
+)
+
 // New returns a resolver. It starts no goroutine.
 func New(opts Options) *Resolver {
 	if opts.HostsFile == "" {
@@ -157,13 +166,13 @@ func New(opts Options) *Resolver {
 		opts.ResolvConf = "/etc/resolv.conf"
 	}
 	if opts.Timeout == 0 {
-		opts.Timeout = 5 * time.Second
+		opts.Timeout = DefaultTimeout
 	}
 	if opts.MinTTL == 0 {
-		opts.MinTTL = time.Second
+		opts.MinTTL = DefaultMinTTL
 	}
 	if opts.MaxTTL == 0 {
-		opts.MaxTTL = 5 * time.Minute
+		opts.MaxTTL = DefaultMaxTTL
 	}
 	if opts.CacheSize == 0 {
 		opts.CacheSize = 10_000

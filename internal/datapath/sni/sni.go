@@ -22,7 +22,7 @@ type Road interface {
 }
 
 // DefaultTimeout is used when Server.Timeout is zero.
-const DefaultTimeout = 10 * time.Second
+const DefaultTimeout = 30 * time.Second
 
 // Server speaks to TLS clients. Its fields must not change once it is in use.
 type Server struct {
