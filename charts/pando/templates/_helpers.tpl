@@ -23,14 +23,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{ .Values.tailnet.existingSecret | default (printf "%s-authkey" (include "pando.name" .)) }}
 {{- end -}}
 
-{{- /* What a running replica does not take over: when it changes, pods restart. */ -}}
+{{- /* The keys that are not live: when one of them changes, the pods restart. */ -}}
 {{- define "pando.restartConfig" -}}
 {{- $c := omit (include "pando.config" . | fromYaml) "policy" "limits" -}}
 {{- $c = set $c "resolve" (omit ($c.resolve | default dict) "hosts" "zones") -}}
 {{- set $c "log" (omit ($c.log | default dict) "level" "sample") | toYaml -}}
 {{- end -}}
 
-{{- /* What the chart says itself, under what config says. */ -}}
+{{- /* What the chart sets itself; the value config wins. */ -}}
 {{- define "pando.config" -}}
 {{- $key := printf "/etc/pando/key/%s" .Values.tailnet.authKeyField -}}
 {{- $tailnet := dict "mode" .Values.mode "authKeyFile" $key -}}
