@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // Validate reports all mistakes in c at once, each with its path and the remedy. If
@@ -261,6 +262,9 @@ var nameForm = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])
 func checkName(name string) error {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return fmt.Errorf("%q is an address, not a name", name)
+	}
+	if host.EndsInNumber(name) {
+		return fmt.Errorf("%q ends in a number, so it is never a name", name)
 	}
 	if strings.HasSuffix(name, ".") {
 		return fmt.Errorf("%q ends in a dot; leave the dot out", name)

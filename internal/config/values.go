@@ -108,15 +108,22 @@ var hostForm = regexp.MustCompile(`^([a-zA-Z0-9_-]{1,63}\.)*[a-zA-Z0-9_-]{1,63}\
 // ParseTarget reads host:port. Port 0 is an error.
 func ParseTarget(s string) (Target, error) {
 	const example = "write host:port, such as db.internal.example.com:5432"
-	host, port, err := net.SplitHostPort(s)
+	name, port, err := net.SplitHostPort(s)
 	n, perr := strconv.ParseUint(port, 10, 16)
-	if err != nil || perr != nil || n == 0 || host == "" {
+	if err != nil || perr != nil || n == 0 || name == "" {
 		return Target{}, fmt.Errorf("invalid target %q: %s", s, example)
 	}
-	if _, err := netip.ParseAddr(host); err != nil && (!hostForm.MatchString(host) || len(strings.TrimSuffix(host, ".")) > 253) {
-		return Target{}, fmt.Errorf("invalid host %q in the target: %s", host, example)
+	if _, err := netip.ParseAddr(name); err != nil && !isHost(name) {
+		return Target{}, fmt.Errorf("invalid host %q in the target: %s", name, example)
 	}
-	return Target{Host: host, Port: uint16(n)}, nil
+	return Target{Host: name, Port: uint16(n)}, nil
+}
+
+// isHost reports whether name has the form of a host, and the front ends do not
+// read it as a malformed address.
+func isHost(name string) bool {
+	_, err := host.Parse(name)
+	return err == nil && hostForm.MatchString(name)
 }
 
 // FleetHost is an address of the fleet, or a name of it. One of the two fields is
