@@ -20,6 +20,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
@@ -115,4 +116,22 @@ func TestRoutesThatComeLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
+}
+
+// TestUserspaceNeedsNoPrivilege checks that a user without any right can run a
+// gateway in userspace mode.
+func TestUserspaceNeedsNoPrivilege(t *testing.T) {
+	if !nstest.AsNobody(t) {
+		return
+	}
+	if os.Geteuid() == 0 {
+		t.Fatal("the test runs as root")
+	}
+	w := ownTailnet(t, tailnet.Userspace)
+	r := w.start(t, nil)
+	for _, proxy := range []string{"http://", "socks5h://"} {
+		if out := w.curl(t, "-x", proxy+r.addr, "https://"+testnet.APIName+"/"); !strings.Contains(out, `"tls":true`) {
+			t.Errorf("%s: the API answered %s, want an answer over TLS", proxy, out)
+		}
+	}
 }

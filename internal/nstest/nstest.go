@@ -78,15 +78,6 @@ func userspace(t *testing.T, run func(*testing.T, tailnet.Mode)) {
 	t.Run(string(tailnet.Userspace), func(t *testing.T) { run(t, tailnet.Userspace) })
 }
 
-// Inside reports true where there is kernel mode, and skips the test elsewhere.
-//
-// Deprecated: use EachMode or NeedKernelMode.
-func Inside(t *testing.T) bool {
-	t.Helper()
-	NeedKernelMode(t)
-	return true
-}
-
 // runTests runs the tests in this process and returns its exit code.
 func runTests(m *testing.M, after []func()) int {
 	flag.Parse()
