@@ -33,22 +33,14 @@ func Default() Config {
 			MinTTL:  Duration(time.Second),
 			MaxTTL:  Duration(5 * time.Minute),
 		},
-		DNS: DNS{
-			TTL: Duration(5 * time.Second),
-		},
-		Policy: Policy{
-			Direct: "none",
-			Mode:   "enforce",
-		},
+		DNS:    DNS{TTL: Duration(5 * time.Second)},
+		Policy: Policy{Direct: "none", Mode: "enforce"},
 		Limits: Limits{
 			Connections: 16384,
 			PerClient:   4096,
 			Dials:       2048,
 		},
-		Dial: Dial{
-			Timeout:  Duration(10 * time.Second),
-			Attempts: 3,
-		},
+		Dial: Dial{Timeout: Duration(10 * time.Second), Attempts: 3},
 		HTTP: HTTP{
 			HeaderTimeout:  Duration(30 * time.Second),
 			IdleTimeout:    Duration(90 * time.Second),
@@ -56,19 +48,13 @@ func Default() Config {
 			MaxHeaderBytes: 64 << 10,
 			MaxHeaders:     256,
 		},
-		Tunnel: Tunnel{
-			IdleTimeout: Duration(time.Hour),
-			PeerTimeout: Duration(time.Minute),
-		},
+		Tunnel: Tunnel{IdleTimeout: Duration(time.Hour), PeerTimeout: Duration(time.Minute)},
 		Probe: Probe{
 			Interval:  Duration(10 * time.Second),
 			Failures:  3,
 			Successes: 1,
 		},
-		Drain: Drain{
-			Settle:  Duration(5 * time.Second),
-			Timeout: Duration(20 * time.Second),
-		},
+		Drain: Drain{Settle: Duration(5 * time.Second), Timeout: Duration(20 * time.Second)},
 		Log: Log{
 			Level:  "info",
 			Format: "json",

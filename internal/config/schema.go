@@ -17,11 +17,11 @@ type Config struct {
 	Resolve Resolve `json:"resolve"`
 	// What the DNS server at listen.dns answers.
 	DNS DNS `json:"dns"`
-	// Ports for TLS clients that do not know about the proxy. The server name in
-	// the ClientHello is the target. Nothing is decrypted.
+	// Ports for TLS clients that do not know about the proxy. The server name in the
+	// ClientHello is the target. Nothing is decrypted.
 	SNI []FrontPort `json:"sni"`
-	// Ports for plain-HTTP clients that do not know about the proxy. The Host of
-	// each request is its target.
+	// Ports for plain-HTTP clients that do not know about the proxy. The Host of each request
+	// is its target.
 	Web []FrontPort `json:"web"`
 	// Ports that lead to one fixed target each, for databases and other protocols.
 	Forward []ForwardPort `json:"forward"`
@@ -47,99 +47,98 @@ type Config struct {
 
 // Listen is the section listen.
 type Listen struct {
-	// Address of the proxy port, host:port. HTTP and SOCKS5 share the port. An
-	// empty host means all addresses.
+	// Address of the proxy port, host:port. HTTP and SOCKS5 share the port. An empty host
+	// means all addresses.
 	Proxy string `json:"proxy"`
 	// More addresses on which the same proxies listen.
 	Also []string `json:"also"`
-	// Address of the admin port, which serves /livez, /readyz, /metrics and
-	// /status. Empty means no admin port.
+	// Address of the admin port, which serves /livez, /readyz, /metrics and /status. Empty
+	// means no admin port.
 	Admin string `json:"admin"`
 	// More addresses of the admin port. They are not used if admin is empty.
 	AdminAlso []string `json:"adminAlso"`
-	// Address of the DNS server for the zones in dns.zones, over UDP and TCP.
-	// Cluster DNS forwards these zones to it. Empty means no DNS server.
+	// Address of the DNS server for the zones in dns.zones, over UDP and TCP. Cluster DNS
+	// forwards these zones to it. Empty means no DNS server.
 	DNS string `json:"dns"`
 	// Serve Go's profiles at /debug/pprof/ on the admin port.
 	Pprof bool `json:"pprof"`
-	// Share the proxy port with other replicas on the same host (SO_REUSEPORT). If
-	// false, a port in use is an error.
+	// Share the proxy port with other replicas on the same host (SO_REUSEPORT). If false, a
+	// port in use is an error.
 	ReusePort bool `json:"reusePort"`
 }
 
 // Tailnet is the section tailnet.
 type Tailnet struct {
-	// `userspace` needs no privilege. `kernel` uses a TUN device; it needs NET_ADMIN
-	// and Linux.
+	// `userspace` needs no privilege. `kernel` uses a TUN device; it needs NET_ADMIN and
+	// Linux.
 	Mode string `json:"mode"`
 	// URL of the coordination server: Tailscale's own, or that of a Headscale.
 	ControlURL string `json:"controlURL"`
 	// Device name on the tailnet. Empty means the host's name.
 	Hostname string `json:"hostname"`
-	// Auth key for the first login, and for a new login when the device key has
-	// expired. It can also be the secret of an OAuth client, as in clientSecret.
-	// Prefer authKeyFile, which keeps the key out of this file.
+	// Auth key for the first login, and for a new login when the device key has expired. It
+	// can also be the secret of an OAuth client, as in clientSecret. Prefer authKeyFile, which
+	// keeps the key out of this file.
 	AuthKey Secret `json:"authKey"`
 	// File that holds the auth key. It cannot be set together with authKey.
 	AuthKeyFile string `json:"authKeyFile"`
-	// Secret of an OAuth client, which mints an auth key whenever one is needed. It
-	// requires tags. Prefer clientSecretFile. Options can follow the secret:
+	// Secret of an OAuth client, which mints an auth key whenever one is needed. It requires
+	// tags. Prefer clientSecretFile. Options can follow the secret:
 	// ?ephemeral=false&preauthorized=true&baseURL=URL.
 	ClientSecret Secret `json:"clientSecret"`
-	// File that holds the OAuth client's secret. It cannot be set together with
-	// clientSecret.
+	// File that holds the OAuth client's secret. It cannot be set together with clientSecret.
 	ClientSecretFile string `json:"clientSecretFile"`
 	// Tags of the device, each as tag:name.
 	Tags []string `json:"tags"`
-	// Register as an ephemeral device: log out on exit. The control server deletes
-	// the device once it is offline.
+	// Register as an ephemeral device: log out on exit. The control server deletes the device
+	// once it is offline.
 	Ephemeral bool `json:"ephemeral"`
 	// Use the subnet routes that peers advertise.
 	AcceptRoutes bool `json:"acceptRoutes"`
-	// Prefixes that the replica advertises and carries for the tailnet, as a subnet
-	// router does.
+	// Prefixes that the replica advertises and carries for the tailnet, as a subnet router
+	// does.
 	AdvertiseRoutes []netip.Prefix `json:"advertiseRoutes"`
-	// Refuse connections that tailnet peers open to this replica. It has no effect
-	// if advertiseRoutes is set.
+	// Refuse connections that tailnet peers open to this replica. It has no effect if
+	// advertiseRoutes is set.
 	ShieldsUp bool `json:"shieldsUp"`
-	// Kubernetes Secret, in the pod's own namespace, that stores the device's keys.
-	// Pando creates it if it does not exist. Its field authkey is used if no other
-	// key is set. It cannot be set together with stateDir.
+	// Kubernetes Secret, in the pod's own namespace, that stores the device's keys. Pando
+	// creates it if it does not exist. Its field authkey is used if no other key is set. It
+	// cannot be set together with stateDir.
 	KubeSecret string `json:"kubeSecret"`
 	// Remove the field authkey from the Secret after the first login.
 	AuthOnce bool `json:"authOnce"`
-	// Directory that stores the device's keys. Without stateDir and kubeSecret the
-	// keys stay in memory, and each start registers a new device.
+	// Directory that stores the device's keys. Without stateDir and kubeSecret the keys stay
+	// in memory, and each start registers a new device.
 	StateDir string `json:"stateDir"`
-	// Directory in which the engine stores the last network map, so that a replica
-	// can start while the control server is unreachable. The control server must
-	// grant this, with the node attribute cache-network-maps. Empty means stateDir;
-	// if that is empty too, no map is stored.
+	// Directory in which the engine stores the last network map, so that a replica can start
+	// while the control server is unreachable. The control server must grant this, with the
+	// node attribute cache-network-maps. Empty means stateDir; if that is empty too, no map is
+	// stored.
 	CacheDir string `json:"cacheDir"`
 	// Name of the TUN device in kernel mode.
 	TUN string `json:"tun"`
 	// UDP port of the tailnet engine. 0 means any free port.
 	Port int `json:"port"`
-	// How long a request waits for the tailnet to come up before it is refused. 0s
-	// refuses it at once.
+	// How long a request waits for the tailnet to come up before it is refused. 0s refuses it
+	// at once.
 	StartTimeout Duration `json:"startTimeout"`
-	// Exit with an error if the replica is not on the tailnet after this long. 0s
-	// means keep trying.
+	// Exit with an error if the replica is not on the tailnet after this long. 0s means keep
+	// trying.
 	BootTimeout Duration `json:"bootTimeout"`
 }
 
 // Resolve is the section resolve.
 type Resolve struct {
-	// Host table: names and their addresses. `*.suffix` stands for all names below
-	// suffix. The host table is used first, and the pod's own /etc/hosts second.
+	// Host table: names and their addresses. `*.suffix` stands for all names below suffix. The
+	// host table is used first, and the pod's own /etc/hosts second.
 	Hosts map[string][]netip.Addr `json:"hosts" live:"yes"`
-	// Zones with resolvers of their own, in addition to the tailnet's split-DNS
-	// routes. If both have the same suffix, this list wins. The longest suffix
-	// decides which zone a name belongs to.
+	// Zones with resolvers of their own, in addition to the tailnet's split-DNS routes. If
+	// both have the same suffix, this list wins. The longest suffix decides which zone a name
+	// belongs to.
 	Zones []Zone `json:"zones" live:"yes"`
-	// Use the tailnet's DNS: MagicDNS, the resolvers of its split-DNS routes, and
-	// its global resolvers, if it has any. The global resolvers get names that
-	// belong neither to these nor to the cluster.
+	// Use the tailnet's DNS: MagicDNS, the resolvers of its split-DNS routes, and its global
+	// resolvers, if it has any. The global resolvers get names that belong neither to these
+	// nor to the cluster.
 	Tailnet bool `json:"tailnet"`
 	// Time limit of one lookup, including all its queries.
 	Timeout Duration `json:"timeout"`
@@ -161,13 +160,11 @@ type Zone struct {
 
 // DNS is the section dns.
 type DNS struct {
-	// Zones that the DNS server answers. It refuses all other names. Names in these
-	// zones are never looked up with the pod's own resolver, which would ask Pando
-	// again.
+	// Zones that the DNS server answers. It refuses all other names. Names in these zones are
+	// never looked up with the pod's own resolver, which would ask Pando again.
 	Zones []ServedZone `json:"zones"`
-	// The fleet's own addresses, where the Service leads to the ports of sni, web
-	// and forward. Write addresses, or names that the pod's resolver knows, such as
-	// pando.pando.svc.
+	// The fleet's own addresses, where the Service leads to the ports of sni, web and forward.
+	// Write addresses, or names that the pod's resolver knows, such as pando.pando.svc.
 	Fleet []FleetHost `json:"fleet"`
 	// Longest time for which clients may cache an answer.
 	TTL Duration `json:"ttl"`
@@ -177,9 +174,9 @@ type DNS struct {
 type ServedZone struct {
 	// The zone: this name and all names below it.
 	Suffix string `json:"suffix"`
-	// `fleet` answers with the fleet's own addresses, so that clients connect to the
-	// fleet. `real` answers with the target's addresses, for clients that reach the
-	// target by themselves or use a proxy. Empty means fleet.
+	// `fleet` answers with the fleet's own addresses, so that clients connect to the fleet.
+	// `real` answers with the target's addresses, for clients that reach the target by
+	// themselves or use a proxy. Empty means fleet.
 	Answer string `json:"answer"`
 }
 
@@ -187,8 +184,8 @@ type ServedZone struct {
 type FrontPort struct {
 	// Address of the port, host:port. An empty host means all addresses.
 	Listen string `json:"listen"`
-	// The target's port: the port that clients expect to connect to. 0 means 443
-	// under sni and 80 under web.
+	// The target's port: the port that clients expect to connect to. 0 means 443 under sni and
+	// 80 under web.
 	Port int `json:"port"`
 }
 
@@ -202,15 +199,14 @@ type ForwardPort struct {
 
 // Policy is the section policy.
 type Policy struct {
-	// What to do with addresses that no tailnet peer routes. `none`: refuse them
-	// all. `public`: dial internet addresses through the pod's own network. `any`:
-	// dial everything except the addresses that are always forbidden.
+	// What to do with addresses that no tailnet peer routes. `none`: refuse them all.
+	// `public`: dial internet addresses through the pod's own network. `any`: dial everything
+	// except the addresses that are always forbidden.
 	Direct string `json:"direct"`
-	// `enforce` applies the policy. `report` allows what the policy would deny, and
-	// logs it.
+	// `enforce` applies the policy. `report` allows what the policy would deny, and logs it.
 	Mode string `json:"mode"`
-	// Rules in order. The first rule that matches decides. A request that matches no
-	// rule is allowed.
+	// Rules in order. The first rule that matches decides. A request that matches no rule is
+	// allowed.
 	Rules []Rule `json:"rules,omitempty"`
 }
 
@@ -223,8 +219,8 @@ type Rule struct {
 	From []netip.Prefix `json:"from,omitempty"`
 	// Target names: exact names, or `*.suffix` for all names below suffix.
 	Names []string `json:"names,omitempty"`
-	// Target addresses: prefixes or single addresses. In a rule that denies, they
-	// also match inside NAT64, 6to4 and 4via6 addresses.
+	// Target addresses: prefixes or single addresses. In a rule that denies, they also match
+	// inside NAT64, 6to4 and 4via6 addresses.
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
 	// Target ports: a port such as 443, or a range such as 8000-8099.
 	Ports []PortRange `json:"ports,omitempty"`
@@ -234,43 +230,38 @@ type Rule struct {
 
 // Auth is the section auth.
 type Auth struct {
-	// File of user:password lines. A client must give one of these pairs (HTTP Basic
-	// or SOCKS5). Empty means that no password is required. A change of the file's
-	// content applies without a restart.
+	// File of user:password lines. A client must give one of these pairs (HTTP Basic or
+	// SOCKS5). Empty means that no password is required. A change of the file's content
+	// applies without a restart.
 	UsersFile string `json:"usersFile"`
 }
 
 // Limits is the section limits.
 type Limits struct {
-	// Most client connections at the same time, including tunnels. Further
-	// connections get HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means no
-	// limit.
+	// Most client connections at the same time, including tunnels. Further connections get
+	// HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means no limit.
 	Connections int `json:"connections"`
 	// Most connections from one client address. 0 means no limit.
 	PerClient int `json:"perClient"`
-	// Most connections to targets that are being opened at the same time. 0 means
-	// no limit.
+	// Most connections to targets that are being opened at the same time. 0 means no limit.
 	Dials int `json:"dials"`
 }
 
 // Dial is the section dial.
 type Dial struct {
-	// Time limit for connecting to a target, including all its addresses and
-	// attempts.
+	// Time limit for connecting to a target, including all its addresses and attempts.
 	Timeout Duration `json:"timeout"`
-	// How often a target's addresses are tried if the network reports them
-	// unreachable or the connection is reset. Nothing is tried again after a byte
-	// was sent.
+	// How often a target's addresses are tried if the network reports them unreachable or the
+	// connection is reset. Nothing is tried again after a byte was sent.
 	Attempts int `json:"attempts"`
 }
 
 // HTTP is the section http.
 type HTTP struct {
-	// Time limit for receiving the head of a request, or the ClientHello on a port
-	// of sni.
+	// Time limit for receiving the head of a request, or the ClientHello on a port of sni.
 	HeaderTimeout Duration `json:"headerTimeout"`
-	// How long an idle connection, of a client or to an origin, is kept open for the
-	// next request.
+	// How long an idle connection, of a client or to an origin, is kept open for the next
+	// request.
 	IdleTimeout Duration `json:"idleTimeout"`
 	// How long a client may pause while it sends the body of a request.
 	BodyTimeout Duration `json:"bodyTimeout"`
@@ -282,19 +273,18 @@ type HTTP struct {
 
 // Tunnel is the section tunnel.
 type Tunnel struct {
-	// Close tunnels and plain-HTTP exchanges that carry no data for this long. 0s
-	// disables it.
+	// Close tunnels and plain-HTTP exchanges that carry no data for this long. 0s disables it.
 	IdleTimeout Duration `json:"idleTimeout"`
-	// Close a connection if the client or the target acknowledges neither data nor
-	// keep-alives for this long, or reads nothing while data waits for it (kernel
-	// sockets only). 0s leaves this to TCP, which takes up to 16 minutes.
+	// Close a connection if the client or the target acknowledges neither data nor keep-alives
+	// for this long, or reads nothing while data waits for it (kernel sockets only). 0s leaves
+	// this to TCP, which takes up to 16 minutes.
 	PeerTimeout Duration `json:"peerTimeout"`
 }
 
 // Probe is the section probe.
 type Probe struct {
-	// Targets, host:port, that a ready replica can connect to. Probes pass policy
-	// and resolver as client requests do; their client address is 127.0.0.1.
+	// Targets, host:port, that a ready replica can connect to. Probes pass policy and resolver
+	// as client requests do; their client address is 127.0.0.1.
 	Targets []Target `json:"targets"`
 	// Time between two probes of a target.
 	Interval Duration `json:"interval"`
@@ -306,8 +296,8 @@ type Probe struct {
 
 // Drain is the section drain.
 type Drain struct {
-	// How long the replica accepts new connections after it has reported that it is
-	// not ready. It is up to twice as long while connections keep arriving.
+	// How long the replica accepts new connections after it has reported that it is not ready.
+	// It is up to twice as long while connections keep arriving.
 	Settle Duration `json:"settle"`
 	// How long work in progress may continue after settle. 0s cuts it at once.
 	Timeout Duration `json:"timeout"`
@@ -319,8 +309,8 @@ type Log struct {
 	Level string `json:"level" live:"yes"`
 	// `json` or `text`.
 	Format string `json:"format"`
-	// Log one of this many flows that ended well. Metrics count them all. Flows that
-	// failed, or that report mode would have denied, are always logged. All flows
-	// are logged at level info.
+	// Log one of this many flows that ended well. Metrics count them all. Flows that failed,
+	// or that report mode would have denied, are always logged. All flows are logged at level
+	// info.
 	Sample int `json:"sample" live:"yes"`
 }

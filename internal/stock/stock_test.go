@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -12,8 +14,8 @@ import (
 	"github.com/pandoproxy/pando/internal/config"
 )
 
-// The variables of a StatefulSet that used the stock container as an egress
-// proxy, as users have them.
+// TestFromEnv checks the variables of a real StatefulSet that used the stock container
+// as an egress proxy.
 func TestFromEnv(t *testing.T) {
 	company := []string{
 		"KUBERNETES_SERVICE_HOST=10.96.0.1", "POD_HOSTNAME=ts-proxy-1", "TS_KUBE_SECRET=ts-proxy-1-ts-state",
@@ -41,6 +43,7 @@ func TestFromEnv(t *testing.T) {
 	equal(t, c, want)
 }
 
+// TestVariables checks what each variable sets.
 func TestVariables(t *testing.T) {
 	pod := "KUBERNETES_SERVICE_HOST=10.96.0.1"
 	for _, c := range []struct {
@@ -57,9 +60,13 @@ func TestVariables(t *testing.T) {
 		{"hostname_flag_wins", []string{"TS_HOSTNAME=env", "TS_EXTRA_ARGS=--hostname=flag"}, func(c *config.Config) { c.Tailnet.Hostname = "flag" }},
 		{"routes_flag_wins", []string{"TS_ROUTES=10.1.0.0/16", "TS_EXTRA_ARGS=--advertise-routes=10.2.0.0/16"}, func(c *config.Config) { c.Tailnet.AdvertiseRoutes = prefixes("10.2.0.0/16") }},
 		{"tun_flag_wins", []string{"TS_USERSPACE=false", "TS_TAILSCALED_EXTRA_ARGS=--tun=userspace-networking"}, func(c *config.Config) {}},
-		{"tun_flag_alone", []string{"TS_TAILSCALED_EXTRA_ARGS=--tun=ts1"}, func(c *config.Config) { c.Tailnet.Mode, c.Tailnet.TUN = "kernel", "ts1" }},
+		{"tun_flag_alone", []string{"TS_TAILSCALED_EXTRA_ARGS=--tun=ts1"}, func(c *config.Config) {
+			c.Tailnet.Mode = "kernel"
+			c.Tailnet.TUN = "ts1"
+		}},
 		{"both_health_checks", []string{"TS_HEALTHCHECK_ADDR_PORT=:9004", "TS_ENABLE_METRICS=true"}, func(c *config.Config) {
-			c.Listen.Admin, c.Listen.AdminAlso = "[::]:9002", []string{":9004"}
+			c.Listen.Admin = "[::]:9002"
+			c.Listen.AdminAlso = []string{":9004"}
 		}},
 		{"what_is_off_asks_for_nothing", []string{"TS_EXPERIMENTAL_CERT_SHARE=false", "EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRESS=0", "TS_EXTRA_ARGS=--json --qr-format=small"}, func(c *config.Config) {}},
 		{"pod_without_secret", []string{pod}, func(c *config.Config) { c.Tailnet.KubeSecret = "tailscale" }},
@@ -72,10 +79,14 @@ func TestVariables(t *testing.T) {
 		{"routes", []string{"TS_ROUTES=10.1.0.0/16, 10.2.0.0/16"}, func(c *config.Config) { c.Tailnet.AdvertiseRoutes = prefixes("10.1.0.0/16", "10.2.0.0/16") }},
 		{"no_routes", []string{"TS_EXTRA_ARGS=--accept-routes=false"}, func(c *config.Config) { c.Tailnet.AcceptRoutes = false }},
 		{"two_ports", []string{"TS_OUTBOUND_HTTP_PROXY_LISTEN=:8080", "TS_SOCKS5_SERVER=localhost:1055"}, func(c *config.Config) {
-			c.Listen.Proxy, c.Listen.Also = ":8080", []string{"localhost:1055"}
+			c.Listen.Proxy = ":8080"
+			c.Listen.Also = []string{"localhost:1055"}
 		}},
 		{"daemon", []string{"TS_TAILSCALED_EXTRA_ARGS=--port=41641 --tun ts0 --verbose=1 --no-logs-no-support --state=mem:", pod}, func(c *config.Config) {
-			c.Tailnet.Mode, c.Tailnet.Port, c.Tailnet.TUN, c.Log.Level = "kernel", 41641, "ts0", "debug"
+			c.Tailnet.Mode = "kernel"
+			c.Tailnet.Port = 41641
+			c.Tailnet.TUN = "ts0"
+			c.Log.Level = "debug"
 		}},
 		{"two_spellings_of_a_port", []string{"TS_OUTBOUND_HTTP_PROXY_LISTEN=:1066", "TS_SOCKS5_SERVER=0.0.0.0:1066"}, func(c *config.Config) { c.Listen.Proxy = ":1066" }},
 		{"two_spellings_of_a_health_check", []string{"TS_HEALTHCHECK_ADDR_PORT=:9002", "TS_ENABLE_METRICS=true"}, func(c *config.Config) { c.Listen.Admin = "[::]:9002" }},
@@ -91,13 +102,14 @@ func TestVariables(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for line := range strings.Lines(fmt.Sprint(got.Validate())) { // files and the rest are not there
+			for line := range strings.Lines(fmt.Sprint(got.Validate())) { // the files do not exist here
 				if strings.Contains(line, "choose another port") || strings.Contains(line, "hostname") {
-					t.Error(line)
+					t.Errorf("Validate reports %s", line)
 				}
 			}
 			want := config.Default()
-			want.Listen.Admin, want.Policy.Direct = "", "public"
+			want.Listen.Admin = ""
+			want.Policy.Direct = "public"
 			c.want(&want)
 			want.Tailnet.Ephemeral = want.Tailnet.KubeSecret == "" && want.Tailnet.StateDir == ""
 			if len(got.Listen.Also) == 0 {
@@ -108,7 +120,8 @@ func TestVariables(t *testing.T) {
 	}
 }
 
-// What an egress proxy can't do is refused, each with what to do instead.
+// TestRefusals checks that what Pando cannot do is an error that says what to do
+// instead, and that no error shows a value.
 func TestRefusals(t *testing.T) {
 	for _, c := range []struct{ env, want string }{
 		{"TS_DEST_IP=10.0.0.1", "TS_DEST_IP: not supported; Pando is an egress proxy"},
@@ -127,28 +140,29 @@ func TestRefusals(t *testing.T) {
 	} {
 		_, _, err := FromEnv([]string{c.env})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s gives %v\nwant %s", c.env, err, c.want)
+			t.Errorf("FromEnv(%s) gives the error %v\nwant %s", c.env, err, c.want)
 		}
 	}
 	for _, args := range []string{"--id-token=hunter2", "--authkey a hunter2", "--shields-up=hunter2"} {
 		if _, _, err := FromEnv([]string{"TS_EXTRA_ARGS=" + args}); err == nil || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("%s: %v", args, err)
+			t.Errorf("FromEnv of TS_EXTRA_ARGS=%s gives %v, want an error that does not show the value", args, err)
 		}
 	}
 	if c, _, err := FromEnv([]string{"TS_AUTHKEY=file:"}); err == nil {
-		t.Errorf("a key in no file: %v", c.Tailnet)
+		t.Errorf("FromEnv of a key file without a path = %v, want an error", c.Tailnet)
 	}
 	if _, _, err := FromEnv([]string{"TS_ROUTES=nowhere"}); err == nil || !strings.Contains(err.Error(), "TS_ROUTES") {
-		t.Errorf("a bad route: %v", err)
+		t.Errorf("FromEnv of an invalid route gives %v, want an error about TS_ROUTES", err)
 	}
 	_, notes, err := FromEnv([]string{"TS_PROXY_PORT_1055_TCP_ADDR=10.0.0.1", "TS_NEW_THING=1", "TS_DEBUG_MTU=1300", "TS_EXTRA_ARGS=--netfilter-mode=off"})
 	text := strings.Join(notes, "\n")
 	if err != nil || !strings.Contains(text, "TS_NEW_THING is not known") || strings.Contains(text, "TS_DEBUG_MTU") || strings.Contains(text, "TS_PROXY") || !strings.Contains(text, "--netfilter-mode has no meaning") {
-		t.Errorf("notes %q, %v", notes, err)
+		t.Errorf("FromEnv gives the notes %q, error %v, want notes on TS_NEW_THING and --netfilter-mode alone", notes, err)
 	}
 }
 
-// As tailscale.com/util/dnsname.SanitizeHostname does, and its tests say.
+// TestDeviceName checks the cases that the tests of
+// tailscale.com/util/dnsname.SanitizeHostname have.
 func TestDeviceName(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"empty", "", ""},
@@ -170,10 +184,10 @@ func TestDeviceName(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got := deviceName(c.in)
 			if got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
+				t.Errorf("deviceName(%q) = %q, want %q", c.in, got, c.want)
 			}
 			if got != "" && !config.IsLabel(got) {
-				t.Errorf("%q is no valid name", got)
+				t.Errorf("deviceName(%q) = %q, which is not a valid label", c.in, got)
 			}
 		})
 	}
@@ -185,15 +199,44 @@ func TestDeviceName(t *testing.T) {
 	} {
 		_, notes, err := FromEnv([]string{env})
 		if err != nil || strings.Contains(strings.Join(notes, "\n"), "device name") != (want != "") || !strings.Contains(strings.Join(notes, "\n"), want) {
-			t.Errorf("%s: notes %q, %v; want %q", env, notes, err, want)
+			t.Errorf("FromEnv(%s) gives the notes %q, error %v, want %q", env, notes, err, want)
 		}
 	}
 }
 
+// TestLoad checks that a file and PANDO_* win over TS_*, and the notes on the result.
+func TestLoad(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pando.yaml")
+	if err := os.WriteFile(file, []byte("log: {level: warn}\nlisten: {proxy: ':3128'}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, notes, err := Load(file, []string{"TS_SOCKS5_SERVER=:1066", "TS_HOSTNAME=egress_0", "PANDO_POLICY_DIRECT=none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen.Proxy != ":3128" || c.Log.Level != "warn" || c.Policy.Direct != "none" || c.Tailnet.Hostname != "egress-0" {
+		t.Errorf("Load = %+v, want the values of the file and of PANDO_*", c)
+	}
+	if len(notes) != 1 || !strings.Contains(notes[0], "egress-0") {
+		t.Errorf("notes %q, want one on the device name", notes)
+	}
+	_, notes, err = Load("", []string{"TS_AUTHKEY=x"})
+	if text := strings.Join(notes, "\n"); err != nil || !strings.Contains(text, "policy.direct is public") || !strings.Contains(text, "listen on :1055") {
+		t.Errorf("Load gives the notes %q, error %v, want notes on policy.direct and on the port", notes, err)
+	}
+	if _, _, err := Load(filepath.Join(t.TempDir(), "none.yaml"), nil); err == nil {
+		t.Error("Load of a missing file gives no error")
+	}
+	if _, _, err := Load(file, []string{"TS_USERSPACE=x", "PANDO_NONE=1"}); err == nil || !strings.HasPrefix(err.Error(), "TS_USERSPACE: ") {
+		t.Errorf("Load gives the error %v, want that of TS_USERSPACE", err)
+	}
+}
+
+// TestDetect checks which variables mean the stock container.
 func TestDetect(t *testing.T) {
 	for env, want := range map[string]bool{"TS_AUTHKEY=x": true, "TS_DEST_IP=x": true, "TS_DEBUG_MTU=1300": false, "PATH=/bin": false} {
 		if got := Detect([]string{"HOME=/root", env}); got != want {
-			t.Errorf("%s: %v, want %v", env, got, want)
+			t.Errorf("Detect(%s) = %v, want %v", env, got, want)
 		}
 	}
 }
