@@ -123,8 +123,13 @@ func answer(w dns.ResponseWriter, q *dns.Msg) {
 		m.Authoritative = true
 	case q.Question[0].Qtype == dns.TypeA:
 		m.Authoritative = true
-		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 10},
-			A: netip.MustParseAddr(apiAddr).AsSlice()}}
+		header := dns.RR_Header{
+			Name:   q.Question[0].Name,
+			Rrtype: dns.TypeA,
+			Class:  dns.ClassINET,
+			Ttl:    10,
+		}
+		m.Answer = []dns.RR{&dns.A{Hdr: header, A: netip.MustParseAddr(apiAddr).AsSlice()}}
 	default:
 		m.Authoritative = true
 	}

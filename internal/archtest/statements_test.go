@@ -113,6 +113,7 @@ func TestFigures(t *testing.T) {
 			case *ast.CompositeLit:
 				if keyed(n) > 3 && fset.Position(n.Lbrace).Line == fset.Position(n.Rbrace).Line {
 					literals++
+					t.Logf("%s: a literal of more than three fields in one line", fset.Position(n.Pos()))
 				}
 			}
 			return true

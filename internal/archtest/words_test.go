@@ -32,7 +32,7 @@ var dialect = []struct {
 }
 
 // allowed are phrases that hold a marker and are plain all the same.
-var allowed = regexp.MustCompile(`(?i)\b(there (is|are|was|were) no|it is no longer|is no longer|are no longer|as long as)\b`)
+var allowed = regexp.MustCompile(`(?i)\b(there (is|are|was|were) no|it is no longer|is no longer|are no longer|as long as|AsNobody|as nobody|user nobody)\b`)
 
 func word(expr string) *regexp.Regexp { return regexp.MustCompile(`(?i)\b(` + expr + `)\b`) }
 

@@ -21,7 +21,12 @@ const targetForm = "write a URL such as https://api.example.com/, or host:port"
 
 // badRequest is the error of a request that is not valid.
 func badRequest(hint string, err error) error {
-	return &flow.Error{Class: flow.BadRequest, Op: "explain", Hint: hint, Err: err}
+	return &flow.Error{
+		Class: flow.BadRequest,
+		Op:    "explain",
+		Hint:  hint,
+		Err:   err,
+	}
 }
 
 // parse checks the request and takes the flow's record from it.

@@ -216,7 +216,12 @@ func (l *liar) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	l.mu.Unlock()
 	m := new(dns.Msg).SetReply(q)
 	if q.Question[0].Qtype == dns.TypeA {
-		h := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}
+		h := dns.RR_Header{
+			Name:   q.Question[0].Name,
+			Rrtype: dns.TypeA,
+			Class:  dns.ClassINET,
+			Ttl:    60,
+		}
 		m.Answer = []dns.RR{&dns.A{Hdr: h, A: net.ParseIP(Lie)}}
 	}
 	w.WriteMsg(m)

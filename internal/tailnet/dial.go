@@ -76,5 +76,10 @@ func opError(network string, dst netip.AddrPort, err error) error {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return err
 	}
-	return &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: err}
+	return &net.OpError{
+		Op:   "dial",
+		Net:  network,
+		Addr: net.TCPAddrFromAddrPort(dst),
+		Err:  err,
+	}
 }
