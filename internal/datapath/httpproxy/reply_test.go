@@ -1,6 +1,9 @@
 package httpproxy
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -47,5 +50,23 @@ func TestStatusFor(t *testing.T) {
 				t.Errorf("statusFor(%v).text is empty, want words for people", class)
 			}
 		})
+	}
+}
+
+// TestStatusIsDocumented checks the column HTTP of the table of classes in
+// docs/troubleshooting.md.
+func TestStatusIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, class := range flow.Classes() {
+		if class == flow.Canceled { // the client has left: it gets no answer
+			continue
+		}
+		row := fmt.Sprintf("\n| `%v` | %d", class, statusFor(class).code)
+		if !strings.Contains(string(page), row) {
+			t.Errorf("docs/troubleshooting.md lacks the row %q", strings.TrimSpace(row))
+		}
 	}
 }

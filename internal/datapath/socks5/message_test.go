@@ -3,7 +3,10 @@ package socks5
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -172,3 +175,23 @@ func creds(b []byte) (any, int, error)    { return erase(parseCredentials(b)) }
 func req(b []byte) (any, int, error)      { return erase(parseRequest(b)) }
 
 func erase[T any](v T, n int, err error) (any, int, error) { return v, n, err }
+
+// TestReplyIsDocumented checks the column SOCKS5 of the table of classes in
+// docs/troubleshooting.md.
+func TestReplyIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, class := range flow.Classes() {
+		err := &flow.Error{Class: class}
+		reply := strconv.Itoa(int(ReplyFor(err)))
+		if ReplyFor(err) == noReply {
+			reply = "none"
+		}
+		row := regexp.MustCompile("(?m)^\\| `" + class.String() + "`[^|]*\\|[^|]*\\| " + reply + "[ ,]")
+		if !row.Match(page) {
+			t.Errorf("docs/troubleshooting.md lacks a row of %v with the SOCKS5 reply %q", class, reply)
+		}
+	}
+}
