@@ -29,7 +29,7 @@ bench: ## measure, as ratios (bench/README.md)
 # What must hold on any machine, however busy, again and again.
 .PHONY: again
 again: ## drain, reload and limits, 50 times with the race detector
-	$(RACE_ENV) $(GO) test $(RACE) -count=50 -timeout 60m -run '^Test(Drain.*|Reload.*|Limits|TransparentDrain|TransparentLimits)$$/^userspace$$' ./internal/gateway
+	$(RACE_ENV) $(GO) test $(RACE) -count=50 -timeout 60m -run '^Test(Drain.*|Reload.*|Limits|TransparentDrain.*|TransparentLimits)$$/^userspace$$' ./internal/gateway
 
 .PHONY: build
 build: ## build bin/pando

@@ -58,48 +58,10 @@ func (r *replica) wants(t *testing.T, args []string, code int, words ...string) 
 	}
 }
 
-func TestExplain(t *testing.T) { eachMode(t, ownTailnet, explained) }
-
-// explained makes a fault of each class that a target can have, and checks that
-// explain names it.
-func explained(t *testing.T, w *world) {
-	// serve returns the port of a target, with its colon.
-	serve := func(h func(net.Conn)) string { return fmt.Sprint(":", w.cloud.Serve(h).Port()) }
-	wrong, _, err := testnet.Certificate("other." + testnet.Zone)
-	if err != nil {
-		t.Fatal(err)
-	}
-	otherName := serve(func(c net.Conn) { // a certificate for somebody else
-		defer c.Close()
-		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}}).Handshake()
-		io.Copy(io.Discard, c)
-	})
-	closes := serve(func(c net.Conn) { c.Close() })
-	wantsCertificate := serve(func(c net.Conn) { // wants a client's certificate
-		defer c.Close()
-		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
-	})
-	busy := serve(func(c net.Conn) { // an answer before the answer, and one without an end
-		defer c.Close()
-		io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-		io.Copy(io.Discard, c)
-	})
-	endlessHead := serve(func(c net.Conn) { // a head without an end
-		defer c.Close()
-		for {
-			if _, err := c.Write(bytes.Repeat([]byte("x"), 32<<10)); err != nil {
-				return
-			}
-		}
-	})
-	mail := serve(func(c net.Conn) {
-		defer c.Close()
-		io.WriteString(c, "220 mail\r\n")
-		io.Copy(io.Discard, c)
-	})
-	w.cloud.SetRecord("both."+testnet.Zone, testnet.APIAddr, testnet.APIAddr6)
-	w.cloud.SetRecord("other."+testnet.Zone, testnet.APIAddr)
-	r := w.start(t, func(c *config.Config) {
+// startExplained runs a gateway with rules, zones and a host table to explain.
+func (w *world) startExplained(t *testing.T) *replica {
+	t.Helper()
+	return w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Policy.Direct = "any"
 		c.Policy.Rules = []config.Rule{
@@ -111,62 +73,32 @@ func explained(t *testing.T, w *world) {
 		c.Resolve.Zones = []config.Zone{{Suffix: "broken.example", Servers: []string{testnet.DNSAddr.String()}}}
 		c.Resolve.Hosts = map[string][]netip.Addr{"typed.example": {testnet.APIAddr}}
 	})
-	api := "https://" + testnet.APIName + "/x"
-	r.wants(t, []string{"--ca", w.ca(), api}, 0,
+}
+
+func TestExplain(t *testing.T) { eachMode(t, ownTailnet, explained) }
+
+// explained makes each fault that resolving and connecting can have, and checks
+// that explain names it; and a target without a fault.
+func explained(t *testing.T, w *world) {
+	r := w.startExplained(t)
+	r.wants(t, []string{"--ca", w.ca(), "https://" + testnet.APIName + "/x"}, 0,
 		"on gateway."+testnet.MagicSuffix, testnet.APIAddr.String()+" from zone "+testnet.Zone, "valid for", "record: no entry", "resolver "+testnet.DNSAddr.String(), "NOERROR",
 		"the name has an owner", "cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct ", "last handshake", testnet.APIAddr.String()+":443 answered",
 		"TLS 1.3, for "+testnet.APIName, "expires 20", ", verified", "HTTP/1.1 200 OK", "No failure.")
-	r.wants(t, []string{api}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
-	testkit.Eventually(t, "an answer that is remembered", func() bool { out, _ := r.explain(t, testnet.APIName+":80"); return strings.Contains(out, ", cached") })
+	testkit.Eventually(t, "a cached answer", func() bool {
+		out, _ := r.explain(t, testnet.APIName+":80")
+		return strings.Contains(out, ", cached")
+	})
 	r.wants(t, []string{"http://typed.example/"}, 0, "from hosts", "hosts: "+testnet.APIAddr.String())
-	r.wants(t, []string{testnet.APIAddr6.String() + ":80"}, 11, "too many colons")
-	r.wants(t, []string{"https:/" + testnet.APIName}, 11, "write a URL such as")
-	r.wants(t, []string{"http://" + testnet.APIName + "/a b"}, 11, "white space")
-	r.wants(t, []string{"[fe80::1%eth0]:80"}, 11, "leave out the zone")
 	r.wants(t, []string{"cloud:1"}, 17, "magicdns: 100.64.", "(cloud."+testnet.MagicSuffix+")", "a search domain of the tailnet completes the name")
-	r.wants(t, []string{"--ca", "/dev/null", api}, 0, "WARN  tls") // as if none were given
-	junk := filepath.Join(t.TempDir(), "junk")
-	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.wants(t, []string{"--ca", junk, api}, 11, "class: bad_request", "authorities in PEM")
-	r.wants(t, []string{"[" + testnet.APIAddr6.String() + "]:80"}, 13, "rule no-ipv6 denies it")
-	r.wants(t, []string{"both." + testnet.Zone + ":80"}, 0, "WARN  policy (address)", testnet.APIAddr.String()+":80 answered")
 	r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "from magicdns", ", peer, direct")
-
-	r.wants(t, []string{"--ca", w.ca(), "https://" + testnet.APIName + otherName + "/"}, 21, "class: bad_response", "not verified", "for other."+testnet.Zone)
-	r.wants(t, []string{"https://" + testnet.APIName + closes + "/"}, 20, "class: reset", "FAIL  tls", "load balancer")
-	r.wants(t, []string{"--tls", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  tls", "speaks another protocol")
-	r.wants(t, []string{"--http", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  http")
-	r.wants(t, []string{"--http", testnet.APIName + endlessHead}, 21, "class: bad_response", "head of the answer is larger than 1 MiB")
-	r.wants(t, []string{"https://other." + testnet.Zone + wantsCertificate + "/"}, 21, "class: bad_response", "the target asks for a client certificate")
-	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + busy + "/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "look at what is marked WARN")
-	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")
-	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `unknown scheme "ftp"`)
-	r.wants(t, []string{"--client", "me", api}, 11, "write the client's address")
-	r.wants(t, []string{"denied." + testnet.Zone + ":443"}, 13, "class: denied", "FAIL  policy (name)", "denied by rule not-this")
-	r.wants(t, []string{"--client", "10.244.9.1", testnet.APIName + ":443"}, 13, "class: denied", "for a client at 10.244.9.1", "rule not-them")
-	r.wants(t, []string{"http://169.254.169.254/"}, 13, "class: denied", "FAIL  policy (address)", "never reachable through a proxy")
 	r.wants(t, []string{"none." + testnet.Zone + ":443"}, 14, "class: not_found", "FAIL  resolve", "NXDOMAIN", "source: zone "+testnet.Zone)
 	r.wants(t, []string{"api.broken.example:443"}, 15, "class: resolve_failed", "FAIL  resolve", "answered REFUSED", "zone broken.example")
 	r.wants(t, []string{testnet.APIName + ":9"}, 17, "class: refused", "FAIL  connect", "nothing listens")
 	if broadcast := broadcastAddr(t, w); broadcast != "" { // the kernel connects to none, and sends nothing
 		r.wants(t, []string{broadcast + ":80"}, 18, "class: unreachable", "is dialled directly", "FAIL  connect")
 	}
-	gone := netip.MustParsePrefix("10.78.0.0/16")
-	node, err := w.net.StartCloud(testkit.Within(t, 20*time.Second), "vanished", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.net.ApproveRoutes("vanished", gone); err != nil {
-		t.Fatal(err)
-	}
-	testkit.Eventually(t, "the route", func() bool { return r.gw.Node().Routes(netip.MustParseAddr("10.78.0.1")) })
-	node.Close()
-	r.wants(t, []string{"10.78.0.1:80"}, 19, "class: timeout", "FAIL  connect", "subnet router of 10.78.0.0/16", "no handshake yet")
-	if err := w.net.ApproveRoutes("vanished"); err != nil {
-		t.Fatal(err)
-	}
+	r.wants(t, []string{w.vanished(t, r) + ":80"}, 19, "class: timeout", "FAIL  connect", "subnet router of 10.78.0.0/16", "no handshake yet")
 
 	// As JSON, for programs.
 	out, code := r.explain(t, "--json", testnet.APIName+":9")
@@ -183,12 +115,118 @@ func explained(t *testing.T, w *world) {
 	if n := r.flows.count(); n != 0 {
 		t.Errorf("%d flow lines, want none for explanations", n)
 	}
-	explainGuards(t, r)
 }
+
+// vanished returns an address whose router has joined, and has left without a
+// word to any peer.
+func (w *world) vanished(t *testing.T, r *replica) string {
+	t.Helper()
+	node, err := w.net.StartCloud(testkit.Within(t, time.Minute), "vanished", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddr("10.78.0.1")
+	if err := w.net.ApproveRoutes("vanished", netip.MustParsePrefix("10.78.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the route", func() bool { return r.gw.Node().Routes(addr) })
+	node.Close()
+	t.Cleanup(func() { w.net.ApproveRoutes("vanished") }) // so that a warm-up does not wait for it
+	return addr.String()
+}
+
+func TestExplainMistakes(t *testing.T) { userspace(t, sharedTailnet, explainedMistakes) }
+
+// explainedMistakes checks that explain says what is wrong with its arguments.
+func explainedMistakes(t *testing.T, w *world) {
+	junk := filepath.Join(t.TempDir(), "junk")
+	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	api := "https://" + testnet.APIName + "/x"
+	r := w.startExplained(t)
+	r.wants(t, []string{testnet.APIAddr6.String() + ":80"}, 11, "too many colons")
+	r.wants(t, []string{"https:/" + testnet.APIName}, 11, "write a URL such as")
+	r.wants(t, []string{"http://" + testnet.APIName + "/a b"}, 11, "white space")
+	r.wants(t, []string{"[fe80::1%eth0]:80"}, 11, "leave out the zone")
+	r.wants(t, []string{"http://10.300.1.1/"}, 11, "class: bad_request", "FAIL  target", "ends in a number")
+	r.wants(t, []string{"ftp://" + testnet.APIName + "/"}, 11, `unknown scheme "ftp"`)
+	r.wants(t, []string{"--client", "me", api}, 11, "write the client's address")
+	r.wants(t, []string{"--ca", junk, api}, 11, "class: bad_request", "authorities in PEM")
+}
+
+func TestExplainPolicy(t *testing.T) { userspace(t, sharedTailnet, explainedPolicy) }
+
+// explainedPolicy checks that explain names the rule that denies a target.
+func explainedPolicy(t *testing.T, w *world) {
+	w.cloud.SetRecord("both."+testnet.Zone, testnet.APIAddr, testnet.APIAddr6)
+	r := w.startExplained(t)
+	r.wants(t, []string{"[" + testnet.APIAddr6.String() + "]:80"}, 13, "rule no-ipv6 denies it")
+	r.wants(t, []string{"both." + testnet.Zone + ":80"}, 0, "WARN  policy (address)", testnet.APIAddr.String()+":80 answered")
+	r.wants(t, []string{"denied." + testnet.Zone + ":443"}, 13, "class: denied", "FAIL  policy (name)", "denied by rule not-this")
+	r.wants(t, []string{"--client", "10.244.9.1", testnet.APIName + ":443"}, 13, "class: denied", "for a client at 10.244.9.1", "rule not-them")
+	r.wants(t, []string{"http://169.254.169.254/"}, 13, "class: denied", "FAIL  policy (address)", "never reachable through a proxy")
+}
+
+func TestExplainTLSAndHTTP(t *testing.T) { userspace(t, sharedTailnet, explainedTalk) }
+
+// explainedTalk makes each fault that a target's TLS and HTTP can have, and
+// checks that explain names it.
+func explainedTalk(t *testing.T, w *world) {
+	// serve returns the port of a target, with its colon.
+	serve := func(h func(net.Conn)) string { return fmt.Sprint(":", w.cloud.Serve(h).Port()) }
+	wrong, _, err := testnet.Certificate("other." + testnet.Zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cloud.SetRecord("other."+testnet.Zone, testnet.APIAddr)
+	otherName := serve(func(c net.Conn) { // a certificate for another name
+		defer c.Close()
+		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}}).Handshake()
+		io.Copy(io.Discard, c)
+	})
+	closes := serve(func(c net.Conn) { c.Close() })
+	wantsCertificate := serve(func(c net.Conn) { // from the client
+		defer c.Close()
+		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{wrong}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
+	})
+	busy := serve(func(c net.Conn) { // an answer before the answer, and one without an end
+		defer c.Close()
+		io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+		io.Copy(io.Discard, c)
+	})
+	endlessHead := serve(func(c net.Conn) {
+		defer c.Close()
+		for {
+			if _, err := c.Write(bytes.Repeat([]byte("x"), 32<<10)); err != nil {
+				return
+			}
+		}
+	})
+	mail := serve(func(c net.Conn) {
+		defer c.Close()
+		io.WriteString(c, "220 mail\r\n")
+		io.Copy(io.Discard, c)
+	})
+	r := w.startExplained(t)
+	api := "https://" + testnet.APIName
+	r.wants(t, []string{api + "/x"}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
+	r.wants(t, []string{"--ca", "/dev/null", api + "/x"}, 0, "WARN  tls")    // as if none were given
+	r.wants(t, []string{"--ca", w.ca(), api + otherName + "/"}, 21, "class: bad_response", "not verified", "for other."+testnet.Zone)
+	r.wants(t, []string{api + closes + "/"}, 20, "class: reset", "FAIL  tls", "load balancer")
+	r.wants(t, []string{"--tls", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  tls", "speaks another protocol")
+	r.wants(t, []string{"--http", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  http")
+	r.wants(t, []string{"--http", testnet.APIName + endlessHead}, 21, "class: bad_response", "head of the answer is larger than 1 MiB")
+	r.wants(t, []string{"https://other." + testnet.Zone + wantsCertificate + "/"}, 21, "class: bad_response", "the target asks for a client certificate")
+	r.wants(t, []string{"http://bob:secret@" + testnet.APIName + busy + "/"}, 0, "http://bob:xxxxx@", "WARN  http", "HTTP/1.1 503 Busy", "look at what is marked WARN")
+}
+
+func TestExplainGuards(t *testing.T) { userspace(t, sharedTailnet, explainGuards) }
 
 // explainGuards checks that a browser cannot ask: the question may name any
 // client.
-func explainGuards(t *testing.T, r *replica) {
+func explainGuards(t *testing.T, w *world) {
+	r := w.start(t, withAdmin)
 	url := "http://" + r.gw.AdminAddr().String() + "/explain"
 	for _, tc := range []struct {
 		name, kind, body string
@@ -209,109 +247,134 @@ func explainGuards(t *testing.T, r *replica) {
 	}
 }
 
-func TestExplainTheReplica(t *testing.T) { userspace(t, ownTailnet, explainedReplica) }
+func TestExplainReplicaThatIsWell(t *testing.T) { userspace(t, ownTailnet, explainedWell) }
 
-// explainedReplica makes faults of the replica itself, and checks that explain
-// names them; and a replica without a fault.
-func explainedReplica(t *testing.T, w *world) {
+// explainedWell checks what explain says of a replica without a fault but its clock, its key and then its clock again.
+func explainedWell(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Tailnet.Hostname = "explained" // a name of its own at the control server
+	})
+	r.wants(t, nil, 0, "ok    login", "explained."+testnet.MagicSuffix, "control server connected", "home region loop", "last heard",
+		"cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "No failure, but")
+	if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the key's expiry", func() bool { return !r.gw.Node().Status().KeyExpiry.IsZero() })
+	r.wants(t, nil, 0, "WARN  key", "in 48h")
+	if err := w.net.SendClock("explained", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the clock", func() bool { return r.gw.Node().Status().ClockAhead != nil })
+	r.wants(t, nil, 0, "ok    clock", "s of the control server's")
+	if err := w.net.SendClock("explained", time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
+	r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s behind the control server's")
+}
+
+func TestExplainRoutesOff(t *testing.T) { userspace(t, sharedTailnet, explainedRoutesOff) }
+
+// explainedRoutesOff checks what explain says of a replica that uses no route of peers.
+func explainedRoutesOff(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Tailnet.AcceptRoutes = false
+	})
+	r.wants(t, nil, 15, "carries 10.12.0.0/16 fd12:cafe::/64, which this replica does not use: tailnet.acceptRoutes is off", "what to do: tailnet.acceptRoutes is off")
+	r.wants(t, []string{testnet.APIAddr.String() + ":80"}, 16, "what to do: tailnet.acceptRoutes is off")
+}
+
+func TestExplainReportMode(t *testing.T) { userspace(t, sharedTailnet, explainedReportMode) }
+
+// explainedReportMode checks what explain says of a rule that only reports.
+func explainedReportMode(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Policy.Mode, c.Policy.Rules = "report", []config.Rule{{Name: "not-it", Names: []string{"cloud." + testnet.MagicSuffix}, Action: "deny"}}
+	})
+	r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "WARN  policy (name)", "allowed only because policy.mode is report")
+}
+
+func TestExplainResolverGone(t *testing.T) { userspace(t, sharedTailnet, explainedResolverGone) }
+
+// explainedResolverGone checks what explain says of a zone whose resolver gives no answer.
+func explainedResolverGone(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Resolve.Zones = []config.Zone{{Suffix: "broken.example", Servers: []string{testnet.DNSAddr.String()}}}
+	})
+	r.wants(t, nil, 15, "class: resolve_failed", "no resolver for broken.example answers", testnet.Zone+": resolver")
+}
+
+func TestExplainPasswordAndLimit(t *testing.T) {
+	userspace(t, sharedTailnet, explainedPasswordAndLimit)
+}
+
+// explainedPasswordAndLimit checks what explain says of the proxy port: a wrong password, and no room.
+func explainedPasswordAndLimit(t *testing.T, w *world) {
 	target := testnet.APIName + ":80"
-	t.Run("well", func(t *testing.T) {
-		r := w.start(t, func(c *config.Config) {
-			withAdmin(c)
-			c.Tailnet.Hostname = "explained" // a name of its own at the control server
-		})
-		r.wants(t, nil, 0, "ok    login", "explained."+testnet.MagicSuffix, "control server connected", "home region loop", "last heard",
-			"cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "No failure, but")
-		if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
-			t.Fatal(err)
-		}
-		testkit.Eventually(t, "the key's expiry", func() bool { return !r.gw.Node().Status().KeyExpiry.IsZero() })
-		r.wants(t, nil, 0, "WARN  key", "in 48h")
-		if err := w.net.SendClock("explained", time.Now()); err != nil {
-			t.Fatal(err)
-		}
-		testkit.Eventually(t, "the clock", func() bool { return r.gw.Node().Status().ClockAhead != nil })
-		r.wants(t, nil, 0, "ok    clock", "s of the control server's")
-		if err := w.net.SendClock("explained", time.Now().Add(time.Hour)); err != nil {
-			t.Fatal(err)
-		}
-		testkit.Eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
-		r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s behind the control server's")
+	users := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(users, []byte("alice:horse\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Auth.UsersFile = users
+		c.Limits.Connections = 1
 	})
-	t.Run("routes_off", func(t *testing.T) {
-		r := w.start(t, func(c *config.Config) {
-			withAdmin(c)
-			c.Tailnet.AcceptRoutes = false
-		})
-		r.wants(t, nil, 15, "carries 10.12.0.0/16 fd12:cafe::/64, which this replica does not use: tailnet.acceptRoutes is off", "what to do: tailnet.acceptRoutes is off")
-		r.wants(t, []string{testnet.APIAddr.String() + ":80"}, 16, "what to do: tailnet.acceptRoutes is off")
+	r.wants(t, []string{"--user", "alice:wrong", target}, 12, "class: unauthenticated", "FAIL  port")
+	r.wants(t, []string{"--user", "alice:horse", target}, 0, "is let in")
+	r.wants(t, []string{target}, 0, "WARN  port", "must send a user")
+	r.raw(t)
+	testkit.Eventually(t, "the only place to be taken", func() bool { return value(t, r, "pando_connections") == 1 })
+	r.wants(t, []string{target}, 23, "class: overloaded", "limits.connections")
+	if n := value(t, r, `pando_limit_refusals_total{limit="connections"}`); n != 0 {
+		t.Errorf("explaining counts as %v refusals", n)
+	}
+}
+
+func TestExplainLeaving(t *testing.T) { userspace(t, sharedTailnet, explainedLeaving) }
+
+// explainedLeaving checks what explain says of a replica that is shutting down.
+func explainedLeaving(t *testing.T, w *world) {
+	target := testnet.APIName + ":80"
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Drain.Settle = config.Duration(30 * time.Second)
 	})
-	t.Run("report_mode", func(t *testing.T) {
-		r := w.start(t, func(c *config.Config) {
-			withAdmin(c)
-			c.Policy.Mode, c.Policy.Rules = "report", []config.Rule{{Name: "not-it", Names: []string{"cloud." + testnet.MagicSuffix}, Action: "deny"}}
-		})
-		r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "WARN  policy (name)", "allowed only because policy.mode is report")
-	})
-	t.Run("resolver_gone", func(t *testing.T) {
-		r := w.start(t, func(c *config.Config) {
-			withAdmin(c)
-			c.Resolve.Zones = []config.Zone{{Suffix: "broken.example", Servers: []string{testnet.DNSAddr.String()}}}
-		})
-		r.wants(t, nil, 15, "class: resolve_failed", "no resolver for broken.example answers", testnet.Zone+": resolver")
-	})
-	t.Run("password_and_limit", func(t *testing.T) {
-		users := filepath.Join(t.TempDir(), "users")
-		if err := os.WriteFile(users, []byte("alice:horse\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r := w.start(t, func(c *config.Config) {
-			withAdmin(c)
-			c.Auth.UsersFile = users
-			c.Limits.Connections = 1
-		})
-		r.wants(t, []string{"--user", "alice:wrong", target}, 12, "class: unauthenticated", "FAIL  port")
-		r.wants(t, []string{"--user", "alice:horse", target}, 0, "is let in")
-		r.wants(t, []string{target}, 0, "WARN  port", "must send a user")
-		r.raw(t)
-		testkit.Eventually(t, "the only place to be taken", func() bool { return value(t, r, "pando_connections") == 1 })
-		r.wants(t, []string{target}, 23, "class: overloaded", "limits.connections")
-		if n := value(t, r, `pando_limit_refusals_total{limit="connections"}`); n != 0 {
-			t.Errorf("explaining counts as %v refusals", n)
-		}
-	})
-	t.Run("leaving", func(t *testing.T) {
-		r := w.start(t, func(c *config.Config) {
-			withAdmin(c)
-			c.Drain.Settle = config.Duration(30 * time.Second)
-		})
-		r.drain()
-		testkit.Eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
-		r.wants(t, []string{target}, 25, "class: cut", "the replica is shutting down")
-		r.wants(t, nil, 25, "class: cut", "FAIL  not-draining")
-		r.kill()
-	})
-	t.Run("not_on_the_tailnet", func(t *testing.T) {
-		cfg := config.Default()
-		cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
-		cfg.Tailnet.Mode, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = string(w.mode), w.net.URL(), "tskey-auth-wrong"
-		cfg.Tailnet.StartTimeout, cfg.Policy.Direct = config.Duration(200*time.Millisecond), "any"
-		gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-		ended := make(chan error, 1)
-		go func() { ended <- gw.Run(ctx, ctx) }()
-		r := &replica{gw: gw}
-		r.wants(t, []string{target}, 24, "class: not_ready", "FAIL  tailnet")
-		testkit.Eventually(t, "the reason", func() bool { out, _ := r.explain(t); return strings.Contains(out, "invalid") })
-		r.wants(t, nil, 24, "class: not_ready", "FAIL  login", "check the auth key")
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	r.drain()
+	testkit.Eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
+	r.wants(t, []string{target}, 25, "class: cut", "the replica is shutting down")
+	r.wants(t, nil, 25, "class: cut", "FAIL  not-draining")
+	r.kill()
+}
+
+func TestExplainNotOnTheTailnet(t *testing.T) { userspace(t, sharedTailnet, explainedNotOnTheTailnet) }
+
+// explainedNotOnTheTailnet checks what explain says of a replica whose auth key is wrong.
+func explainedNotOnTheTailnet(t *testing.T, w *world) {
+	target := testnet.APIName + ":80"
+	cfg := config.Default()
+	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Tailnet.Mode, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = string(w.mode), w.net.URL(), "tskey-auth-wrong"
+	cfg.Tailnet.StartTimeout, cfg.Policy.Direct = config.Duration(200*time.Millisecond), "any"
+	gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- gw.Run(ctx, ctx) }()
+	r := &replica{gw: gw}
+	r.wants(t, []string{target}, 24, "class: not_ready", "FAIL  tailnet")
+	testkit.Eventually(t, "the reason", func() bool { out, _ := r.explain(t); return strings.Contains(out, "invalid") })
+	r.wants(t, nil, 24, "class: not_ready", "FAIL  login", "check the auth key")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // broadcastAddr returns a broadcast address of a network of this host.

@@ -197,10 +197,6 @@ func (w *world) securePage(t *testing.T, addr string) page {
 	return page{c, bufio.NewReader(c)}
 }
 
-func (p page) ask(host, path string) {
-	fmt.Fprintf(p.conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, host)
-}
-
 // answer reads a response, which must have the given status, and its body.
 func (p page) answer(t *testing.T, status int) (*http.Response, string) {
 	t.Helper()
@@ -225,135 +221,143 @@ func counted(t *testing.T, c *net.TCPConn, n int) {
 	}
 }
 
-func TestTransparentDrain(t *testing.T) { eachMode(t, sharedTailnet, transparentDrain) }
+func TestTransparentDrainSettles(t *testing.T) { eachMode(t, sharedTailnet, transparentDrainSettles) }
 
-// transparentDrain checks that a drain treats clients without a proxy setting as
-// it does others.
-func transparentDrain(t *testing.T, w *world) {
-	t.Run("settles", func(t *testing.T) {
-		host := w.origin.host
-		f := newFronts(t)
-		pipe := w.countBytes()
-		r := w.start(t, func(c *config.Config) {
-			f.serve(c, pipe)
-			c.Drain.Settle = config.Duration(time.Hour) // until the test has looked at it
-		})
-		r.drain()
-		r.flows.says(t, `"msg":"draining`)
-		late := w.securePage(t, f.sni)
-		late.ask(testnet.APIName, "/late")
-		late.answer(t, 200)
-		late.conn.Close()
-		counted(t, dialPort(t, f.forward), 1)
-		leaving := plainPage(t, f.web)
-		leaving.ask(host, "/echo")
-		if resp, _ := leaving.answer(t, 200); !resp.Close {
-			t.Error("web: no Connection: close while it settles")
-		}
-		for _, network := range []string{"udp", "tcp"} {
-			if m := ask(t, f.dns, network, testnet.APIName, dns.TypeA); len(m.Answer) != 1 {
-				t.Errorf("dns over %s: %v", network, m)
-			}
-		}
+// transparentDrainSettles checks that new connections of clients without a proxy setting are served while a drain
+// settles.
+func transparentDrainSettles(t *testing.T, w *world) {
+	host := w.origin.host
+	f := newFronts(t)
+	pipe := w.countBytes()
+	r := w.start(t, func(c *config.Config) {
+		f.serve(c, pipe)
+		c.Drain.Settle = config.Duration(time.Hour) // until the test has looked at it
 	})
-	t.Run("work_ends", func(t *testing.T) {
-		o, host := w.origin, w.origin.host
-		f := newFronts(t)
-		pipe := w.countBytes()
-		r := w.start(t, func(c *config.Config) {
-			f.serve(c, pipe)
-			c.Drain = config.Drain{Settle: config.Duration(100 * time.Millisecond), Timeout: config.Duration(time.Minute)}
-		})
-		secure := w.securePage(t, f.sni)
-		secure.ask(testnet.APIName, "/before")
-		secure.answer(t, 200)
-		tunnel := dialPort(t, f.forward)
-		busy := plainPage(t, f.web)
-		busy.ask(host, "/hold")
-		<-o.held
-		silent := dialPort(t, f.sni)
-		idle := plainPage(t, f.web)
-		idle.ask(host, "/echo")
-		if resp, _ := idle.answer(t, 200); resp.Close {
-			t.Error("web: Connection: close before the drain")
+	r.drain()
+	r.flows.says(t, `"msg":"draining`)
+	late := w.securePage(t, f.sni)
+	late.ask(testnet.APIName, "/late")
+	late.answer(t, 200)
+	late.conn.Close()
+	counted(t, dialPort(t, f.forward), 1)
+	leaving := plainPage(t, f.web)
+	leaving.ask(host, "/echo")
+	if resp, _ := leaving.answer(t, 200); !resp.Close {
+		t.Error("web: no Connection: close while it settles")
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		if m := ask(t, f.dns, network, testnet.APIName, dns.TypeA); len(m.Answer) != 1 {
+			t.Errorf("dns over %s: %v", network, m)
 		}
-		// Connections are accepted in order: once this one is served, silent is in.
-		last := w.securePage(t, f.sni)
-		last.ask(testnet.APIName, "/last")
-		last.answer(t, 200)
-		last.conn.Close()
+	}
+}
 
-		r.drain()
-		r.flows.says(t, `"msg":"ports closed`)
-		for _, addr := range []string{f.sni, f.web, f.forward, f.dns} {
-			if c, err := net.Dial("tcp", addr); err == nil {
-				c.Close()
-				t.Errorf("%s is still open", addr)
-			}
-		}
-		if m, _, err := (&dns.Client{}).Exchange(new(dns.Msg).SetQuestion(testnet.APIName+".", dns.TypeA), f.dns); err == nil {
-			t.Errorf("dns over udp still answers: %v", m)
-		}
-		for what, c := range map[string]net.Conn{"idle": idle.conn, "silent": silent} {
-			if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
-				t.Errorf("the %s connection: %q, %v; want it closed", what, b, err)
-			}
-		}
-		secure.ask(testnet.APIName, "/after")
-		if _, body := secure.answer(t, 200); !strings.Contains(body, `"path":"/after"`) {
-			t.Errorf("sni: %s", body)
-		}
-		secure.conn.Close()
-		counted(t, tunnel, someBytes)
-		close(o.hold)
-		if resp, body := busy.answer(t, 200); !resp.Close || body != "held" {
-			t.Errorf("web: %q, %v; want Connection: close", body, resp)
-		}
-		if err := r.wait(); err != nil {
-			t.Error(err)
-		}
-		got := map[string]int{}
-		for _, f := range r.flows.matching("") {
-			got[fmt.Sprint(f["front"], " ", f["class"])]++
-		}
-		if want := map[string]int{"sni ok": 2, "web ok": 2, "forward ok": 1}; !maps.Equal(got, want) {
-			t.Errorf("flow lines %v, want %v", got, want)
-		}
+func TestTransparentDrainWorkEnds(t *testing.T) { eachMode(t, sharedTailnet, transparentDrainWorkEnds) }
+
+// transparentDrainWorkEnds checks that a drain waits for the work of clients without a proxy setting, and closes what
+// is idle.
+func transparentDrainWorkEnds(t *testing.T, w *world) {
+	o, host := w.origin, w.origin.host
+	f := newFronts(t)
+	pipe := w.countBytes()
+	r := w.start(t, func(c *config.Config) {
+		f.serve(c, pipe)
+		c.Drain = config.Drain{Settle: config.Duration(100 * time.Millisecond), Timeout: config.Duration(time.Minute)}
 	})
-	t.Run("time_ends", func(t *testing.T) {
-		o := newOrigin(t, w.cloud) // the other's has answered
-		defer close(o.hold)
-		f := newFronts(t)
-		pipe := w.countBytes()
-		r := w.start(t, func(c *config.Config) {
-			withAdmin(c)
-			f.serve(c, pipe)
-			c.Drain = config.Drain{Timeout: config.Duration(200 * time.Millisecond)}
-		})
-		secure := w.securePage(t, f.sni)
-		secure.ask(testnet.APIName, "/")
-		secure.answer(t, 200)
-		tunnel := dialPort(t, f.forward)
-		tunnel.Write([]byte("x"))
-		testkit.Eventually(t, "both tunnels", func() bool { return value(t, r, "pando_tunnels") == 2 })
-		busy := plainPage(t, f.web)
-		busy.ask(o.host, "/hold")
-		<-o.held
-		r.drain()
-		for front, c := range map[string]net.Conn{"sni": secure.conn, "forward": tunnel, "web": busy.conn} {
-			if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
-				t.Errorf("%s: %q, %v; want a reset", front, b, err)
-			}
+	secure := w.securePage(t, f.sni)
+	secure.ask(testnet.APIName, "/before")
+	secure.answer(t, 200)
+	tunnel := dialPort(t, f.forward)
+	busy := plainPage(t, f.web)
+	busy.ask(host, "/hold")
+	<-o.held
+	silent := dialPort(t, f.sni)
+	idle := plainPage(t, f.web)
+	idle.ask(host, "/echo")
+	if resp, _ := idle.answer(t, 200); resp.Close {
+		t.Error("web: Connection: close before the drain")
+	}
+	// Connections are accepted in order: once this one is served, silent is in.
+	last := w.securePage(t, f.sni)
+	last.ask(testnet.APIName, "/last")
+	last.answer(t, 200)
+	last.conn.Close()
+
+	r.drain()
+	r.flows.says(t, `"msg":"ports closed`)
+	for _, addr := range []string{f.sni, f.web, f.forward, f.dns} {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			t.Errorf("%s is still open", addr)
 		}
-		if err := r.wait(); err != nil {
-			t.Error(err)
+	}
+	if m, _, err := (&dns.Client{}).Exchange(new(dns.Msg).SetQuestion(testnet.APIName+".", dns.TypeA), f.dns); err == nil {
+		t.Errorf("dns over udp still answers: %v", m)
+	}
+	for what, c := range map[string]net.Conn{"idle": idle.conn, "silent": silent} {
+		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+			t.Errorf("the %s connection: %q, %v; want it closed", what, b, err)
 		}
-		for front, target := range map[string]string{"sni": ":443", "forward": pipe, "web": o.host} {
-			if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"], f["hint"]), "shutting down and the drain time") {
-				t.Errorf("%s: flow line %v, want class cut and that the drain time is over", front, f)
-			}
-		}
+	}
+	secure.ask(testnet.APIName, "/after")
+	if _, body := secure.answer(t, 200); !strings.Contains(body, `"path":"/after"`) {
+		t.Errorf("sni: %s", body)
+	}
+	secure.conn.Close()
+	counted(t, tunnel, someBytes)
+	close(o.hold)
+	if resp, body := busy.answer(t, 200); !resp.Close || body != "held" {
+		t.Errorf("web: %q, %v; want Connection: close", body, resp)
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	got := map[string]int{}
+	for _, f := range r.flows.matching("") {
+		got[fmt.Sprint(f["front"], " ", f["class"])]++
+	}
+	if want := map[string]int{"sni ok": 2, "web ok": 2, "forward ok": 1}; !maps.Equal(got, want) {
+		t.Errorf("flow lines %v, want %v", got, want)
+	}
+}
+
+func TestTransparentDrainTimeEnds(t *testing.T) { eachMode(t, sharedTailnet, transparentDrainTimeEnds) }
+
+// transparentDrainTimeEnds checks that a drain cuts the connections of clients without a proxy setting when its time
+// is over.
+func transparentDrainTimeEnds(t *testing.T, w *world) {
+	o := w.origin
+	defer close(o.hold)
+	f := newFronts(t)
+	pipe := w.countBytes()
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		f.serve(c, pipe)
+		c.Drain = config.Drain{Timeout: config.Duration(200 * time.Millisecond)}
 	})
+	secure := w.securePage(t, f.sni)
+	secure.ask(testnet.APIName, "/")
+	secure.answer(t, 200)
+	tunnel := dialPort(t, f.forward)
+	tunnel.Write([]byte("x"))
+	testkit.Eventually(t, "both tunnels", func() bool { return value(t, r, "pando_tunnels") == 2 })
+	busy := plainPage(t, f.web)
+	busy.ask(o.host, "/hold")
+	<-o.held
+	r.drain()
+	for front, c := range map[string]net.Conn{"sni": secure.conn, "forward": tunnel, "web": busy.conn} {
+		if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %q, %v; want a reset", front, b, err)
+		}
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	for front, target := range map[string]string{"sni": ":443", "forward": pipe, "web": o.host} {
+		if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"], f["hint"]), "shutting down and the drain time") {
+			t.Errorf("%s: flow line %v, want class cut and that the drain time is over", front, f)
+		}
+	}
 }
 
 func TestSNILeadsBack(t *testing.T) { eachMode(t, sharedTailnet, leadsBack) }
@@ -404,104 +408,4 @@ func leadsBack(t *testing.T, w *world) {
 	if n := r.flows.count(); n != 6 {
 		t.Errorf("%d flow lines, want 6: one for each client", n)
 	}
-}
-
-// ask sends one query to the answerer.
-func ask(t *testing.T, server, network, name string, qtype uint16) *dns.Msg {
-	t.Helper()
-	m, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype), server)
-	if err != nil {
-		t.Fatalf("%s over %s: %v", name, network, err)
-	}
-	return m
-}
-
-func TestDNSAnswerer(t *testing.T) { userspace(t, sharedTailnet, dnsAnswerer) }
-
-func dnsAnswerer(t *testing.T, w *world) {
-	free := freePorts(t, 1)
-	const alone = "alone.example"
-	r := w.start(t, func(c *config.Config) {
-		withAdmin(c)
-		c.Listen.DNS = free[0]
-		c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}
-		c.DNS.Zones = []config.ServedZone{{Suffix: testnet.Zone}, {Suffix: "real." + testnet.Zone, Answer: "real"}, {Suffix: alone}}
-		c.Policy.Direct = "any"
-		c.Policy.Rules = []config.Rule{{Names: []string{"denied." + testnet.Zone}, Action: "deny"}}
-	})
-	w.cloud.SetRecord("db.real."+testnet.Zone, testnet.APIAddr)
-	defer w.cloud.SetRecord("db.real." + testnet.Zone)
-	w.cloud.SetRecord("denied."+testnet.Zone, testnet.APIAddr)
-	defer w.cloud.SetRecord("denied." + testnet.Zone)
-	w.cloud.SetRecord("back."+testnet.Zone, netip.MustParseAddr("10.96.0.7"))
-	defer w.cloud.SetRecord("back." + testnet.Zone)
-	for _, c := range []struct {
-		name  string
-		qtype uint16
-		want  string
-	}{
-		{testnet.APIName, dns.TypeA, "NOERROR 10.96.0.7"},
-		{testnet.APIName, dns.TypeAAAA, "NOERROR"},
-		{"db.real." + testnet.Zone, dns.TypeA, "NOERROR " + testnet.APIAddr.String()},
-		{"none." + testnet.Zone, dns.TypeA, "NXDOMAIN"},
-		{"denied." + testnet.Zone, dns.TypeA, "NXDOMAIN"},
-		{"www.example.com", dns.TypeA, "REFUSED"},
-		{"x." + alone, dns.TypeA, "NOERROR 10.96.0.7"}, // nobody knows; the fleet will say so
-	} {
-		for _, network := range []string{"udp", "tcp"} {
-			m := ask(t, free[0], network, c.name, c.qtype)
-			got := dns.RcodeToString[m.Rcode]
-			for _, rr := range m.Answer {
-				got += " " + rr.(*dns.A).A.String()
-			}
-			if got != c.want {
-				t.Errorf("%s %s over %s: %s, want %s", c.name, dns.TypeToString[c.qtype], network, got, c.want)
-			}
-		}
-	}
-	if n := w.cloud.Queries("denied." + testnet.Zone); n > 0 {
-		t.Errorf("a denied name was looked up %d times", n)
-	}
-	// A zone that only Pando serves is not asked of the pod's resolver, which
-	// would ask Pando; and what leads back to the fleet ends here.
-	for host, want := range map[string]string{"x." + alone: "no resolver", "back." + testnet.Zone: "forbidden address"} {
-		w.curl(t, "-x", "http://"+r.addr, "http://"+host+"/")
-		if f := r.flows.find(t, host); !strings.Contains(fmt.Sprint(f["err"]), want) {
-			t.Errorf("%s: flow line %v, want %s", host, f, want)
-		}
-	}
-	if n := value(t, r, `pando_dns_answers_total{rcode="REFUSED"}`); n != 2 {
-		t.Errorf("%v refusals were counted, want 2", n)
-	}
-}
-
-func TestNamesFollowTheNetmap(t *testing.T) { userspace(t, ownTailnet, namesFollow) }
-
-// namesFollow checks that a new split-DNS route applies soon: earlier answers
-// about its names are forgotten.
-func namesFollow(t *testing.T, w *world) {
-	r := w.start(t, func(c *config.Config) {
-		c.Tailnet.Hostname = "following"
-		c.Resolve.MinTTL = config.Duration(time.Minute) // so an answer that changes sooner was forgotten
-	})
-	const name = "api.late.example"
-	w.cloud.SetRecord(name, testnet.APIAddr)
-	defer w.cloud.SetRecord(name)
-	get := func() string {
-		return w.curl(t, "-o", "/dev/null", "-w", "%{http_code}", "-x", "http://"+r.addr, "http://"+name+"/")
-	}
-	if code := get(); code != "502" {
-		t.Fatalf("before the route: %s", code)
-	}
-	routes := map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}, "late.example": {testnet.DNSAddr.String()}}
-	if err := w.net.SendDNSRoutes("following", routes); err != nil {
-		t.Fatal(err)
-	}
-	testkit.Eventually(t, "the engine to know the route", func() bool {
-		d, _ := r.gw.Node().DNS()
-		return len(d.Routes["late.example"]) == 1
-	})
-	start := time.Now()
-	testkit.Eventually(t, "the name", func() bool { return get() == "200" })
-	t.Logf("a new route applied %v after the engine knew", time.Since(start).Round(time.Millisecond))
 }

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -222,111 +221,6 @@ func (l *flowLog) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.lines)
-}
-
-// origin is an HTTP server whose answers show what it was sent.
-type origin struct {
-	host  string // name and port
-	mu    sync.Mutex
-	conns int
-	hold  chan struct{} // /hold answers when it is closed
-	held  chan struct{} // gets one for each request of /hold
-	gate  chan struct{}
-}
-
-// newOrigin serves an origin at a new address of the private site, until the
-// test ends.
-func newOrigin(t *testing.T, cloud *testnet.Cloud) *origin {
-	addr := cloud.NewAddr()
-	o := &origin{
-		host: testnet.NamePort(addr),
-		hold: make(chan struct{}),
-		held: make(chan struct{}, 9),
-		gate: make(chan struct{}),
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(w).EnableFullDuplex() // without it, net/http drops the rest of a request that is answered early
-		io.Copy(w, r.Body)
-	})
-	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "Host: %s\nURI: %s\n", r.Host, r.RequestURI)
-		r.Header.Write(w)
-	})
-	mux.HandleFunc("/trailers", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Trailer", "X-Sum")
-		n, _ := io.Copy(w, r.Body)
-		w.Header().Set("X-Sum", fmt.Sprintf("%d %s", n, r.Trailer.Get("X-Request-Sum")))
-	})
-	mux.HandleFunc("/early", func(w http.ResponseWriter, r *http.Request) { // without reading the body
-		http.Error(w, "no thanks", http.StatusRequestEntityTooLarge)
-	})
-	mux.HandleFunc("/status/204", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) })
-	mux.HandleFunc("/status/304", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", "5")
-		w.WriteHeader(304)
-	})
-	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
-		for i := range 3 {
-			fmt.Fprintf(w, "tick %d\n", i)
-			w.(http.Flusher).Flush()
-		}
-	})
-	mux.HandleFunc("/gated", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(w, "first")
-		w.(http.Flusher).Flush()
-		select {
-		case <-o.gate:
-		case <-time.After(15 * time.Second):
-		}
-		fmt.Fprintln(w, "second")
-	})
-	mux.HandleFunc("/hold", func(w http.ResponseWriter, r *http.Request) {
-		o.held <- struct{}{}
-		<-o.hold
-		io.WriteString(w, "held")
-	})
-	s := &http.Server{Handler: mux, ConnState: func(_ net.Conn, st http.ConnState) {
-		if st == http.StateNew {
-			o.mu.Lock()
-			o.conns++
-			o.mu.Unlock()
-		}
-	}}
-	go s.Serve(cloud.Listen(addr)) // ends with Close
-	t.Cleanup(func() { s.Close() })
-	return o
-}
-
-func (o *origin) connections() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.conns
-}
-
-// curl runs Debian's curl and returns what it wrote. Its own environment knows
-// no proxy.
-func (w *world) curl(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := w.tryCurl(t, args...)
-	if err != nil {
-		t.Fatalf("curl %q: %v\n%s", args, err, out)
-	}
-	return out
-}
-
-func (w *world) tryCurl(t *testing.T, args ...string) (string, error) {
-	t.Helper()
-	path := "/usr/bin/curl" // PATH is empty in kernel mode's namespace
-	if _, err := os.Stat(path); err != nil {
-		if path, err = exec.LookPath("curl"); err != nil {
-			t.Fatal("curl is not installed: apt-get install curl")
-		}
-	}
-	cmd := exec.CommandContext(testkit.Within(t, 2*time.Minute), path, append([]string{"-sS", "--max-time", "100", "--cacert", w.ca()}, args...)...)
-	cmd.Env = []string{"HOME=" + w.dir}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // raw opens a connection to the gateway.

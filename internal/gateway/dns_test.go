@@ -1,0 +1,119 @@
+package gateway_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testkit"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+func (p page) ask(host, path string) {
+	fmt.Fprintf(p.conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, host)
+}
+
+// ask sends one query to the answerer.
+func ask(t *testing.T, server, network, name string, qtype uint16) *dns.Msg {
+	t.Helper()
+	m, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype), server)
+	if err != nil {
+		t.Fatalf("%s over %s: %v", name, network, err)
+	}
+	return m
+}
+
+func TestDNSAnswerer(t *testing.T) { userspace(t, sharedTailnet, dnsAnswerer) }
+
+func dnsAnswerer(t *testing.T, w *world) {
+	free := freePorts(t, 1)
+	const alone = "alone.example"
+	r := w.start(t, func(c *config.Config) {
+		withAdmin(c)
+		c.Listen.DNS = free[0]
+		c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}
+		c.DNS.Zones = []config.ServedZone{{Suffix: testnet.Zone}, {Suffix: "real." + testnet.Zone, Answer: "real"}, {Suffix: alone}}
+		c.Policy.Direct = "any"
+		c.Policy.Rules = []config.Rule{{Names: []string{"denied." + testnet.Zone}, Action: "deny"}}
+	})
+	w.cloud.SetRecord("db.real."+testnet.Zone, testnet.APIAddr)
+	defer w.cloud.SetRecord("db.real." + testnet.Zone)
+	w.cloud.SetRecord("denied."+testnet.Zone, testnet.APIAddr)
+	defer w.cloud.SetRecord("denied." + testnet.Zone)
+	w.cloud.SetRecord("back."+testnet.Zone, netip.MustParseAddr("10.96.0.7"))
+	defer w.cloud.SetRecord("back." + testnet.Zone)
+	for _, c := range []struct {
+		name  string
+		qtype uint16
+		want  string
+	}{
+		{testnet.APIName, dns.TypeA, "NOERROR 10.96.0.7"},
+		{testnet.APIName, dns.TypeAAAA, "NOERROR"},
+		{"db.real." + testnet.Zone, dns.TypeA, "NOERROR " + testnet.APIAddr.String()},
+		{"none." + testnet.Zone, dns.TypeA, "NXDOMAIN"},
+		{"denied." + testnet.Zone, dns.TypeA, "NXDOMAIN"},
+		{"www.example.com", dns.TypeA, "REFUSED"},
+		{"x." + alone, dns.TypeA, "NOERROR 10.96.0.7"}, // nobody knows; the fleet will say so
+	} {
+		for _, network := range []string{"udp", "tcp"} {
+			m := ask(t, free[0], network, c.name, c.qtype)
+			got := dns.RcodeToString[m.Rcode]
+			for _, rr := range m.Answer {
+				got += " " + rr.(*dns.A).A.String()
+			}
+			if got != c.want {
+				t.Errorf("%s %s over %s: %s, want %s", c.name, dns.TypeToString[c.qtype], network, got, c.want)
+			}
+		}
+	}
+	if n := w.cloud.Queries("denied." + testnet.Zone); n > 0 {
+		t.Errorf("a denied name was looked up %d times", n)
+	}
+	// A zone that only Pando serves is not asked of the pod's resolver, which
+	// would ask Pando; and what leads back to the fleet ends here.
+	for host, want := range map[string]string{"x." + alone: "no resolver", "back." + testnet.Zone: "forbidden address"} {
+		w.curl(t, "-x", "http://"+r.addr, "http://"+host+"/")
+		if f := r.flows.find(t, host); !strings.Contains(fmt.Sprint(f["err"]), want) {
+			t.Errorf("%s: flow line %v, want %s", host, f, want)
+		}
+	}
+	if n := value(t, r, `pando_dns_answers_total{rcode="REFUSED"}`); n != 2 {
+		t.Errorf("%v refusals were counted, want 2", n)
+	}
+}
+
+func TestNamesFollowTheNetmap(t *testing.T) { userspace(t, ownTailnet, namesFollow) }
+
+// namesFollow checks that a new split-DNS route applies soon: earlier answers
+// about its names are forgotten.
+func namesFollow(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) {
+		c.Tailnet.Hostname = "following"
+		c.Resolve.MinTTL = config.Duration(time.Minute) // so an answer that changes sooner was forgotten
+	})
+	const name = "api.late.example"
+	w.cloud.SetRecord(name, testnet.APIAddr)
+	defer w.cloud.SetRecord(name)
+	get := func() string {
+		return w.curl(t, "-o", "/dev/null", "-w", "%{http_code}", "-x", "http://"+r.addr, "http://"+name+"/")
+	}
+	if code := get(); code != "502" {
+		t.Fatalf("before the route: %s", code)
+	}
+	routes := map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}, "late.example": {testnet.DNSAddr.String()}}
+	if err := w.net.SendDNSRoutes("following", routes); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the engine to know the route", func() bool {
+		d, _ := r.gw.Node().DNS()
+		return len(d.Routes["late.example"]) == 1
+	})
+	start := time.Now()
+	testkit.Eventually(t, "the name", func() bool { return get() == "200" })
+	t.Logf("a new route applied %v after the engine knew", time.Since(start).Round(time.Millisecond))
+}
