@@ -21,8 +21,8 @@ const (
 	siteNS     = "pando-e2e-site"
 	clientNS   = "pando-e2e-client"
 	apiName    = "api.internal.cloudprovider.io"
-	pandoImage       = "lab.invalid/pando:e2e"
-	stockImage       = "lab.invalid/tailscale:e2e"
+	pandoImage = "lab.invalid/pando:e2e"
+	stockImage = "lab.invalid/tailscale:e2e"
 )
 
 // control is the control server's URL. It holds the address, not the name: an
