@@ -6,6 +6,10 @@ LDFLAGS  := -s -w -X github.com/pandoproxy/pando/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 300000x
 COUNT    ?= 1
 
+# Everything that is built without the race detector is built alike, so that the
+# compiler's cache serves all of it: go build -trimpath without cgo.
+PLAIN_GO := CGO_ENABLED=0 $(GO)
+
 .PHONY: demo
 demo: build ## show a private API reached by name through a fleet of three
 	./$(BIN) demo
@@ -13,7 +17,7 @@ demo: build ## show a private API reached by name through a fleet of three
 .PHONY: test
 test: deps ## run every test, with the race detector; as root, kernel mode too
 	$(RACE_ENV) $(GO) test $(RACE) -count=$(COUNT) -timeout 15m -v ./...
-	$(GO) test -count=1 -timeout 10m -v -run 'TestClosesWithTunnels|TestCachedNetmap' ./internal/tailnet # times hold without the detector
+	$(PLAIN_GO) test -trimpath -count=1 -timeout 10m -v -run 'TestClosesWithTunnels|TestCachedNetmap' ./internal/tailnet # times hold without the detector
 	@[ "$$(id -u)" = 0 ] || echo 'NOT ROOT: kernel mode was not tested; run make test as root for that.'
 
 SOAK ?= 5m
@@ -33,7 +37,7 @@ again: ## drain, reload and limits, 50 times with the race detector
 
 .PHONY: build
 build: ## build bin/pando
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pando
+	$(PLAIN_GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pando
 
 # The image: an OCI archive made without Docker.
 IMAGE ?= pando:$(VERSION)
@@ -62,11 +66,11 @@ e2e: e2e-build ## prove a fleet on the cluster that KUBECTL reaches
 .PHONY: e2e-build
 e2e-build:
 	mkdir -p dist/e2e $(TOOLS)
-	cd tools/headscale && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(TOOLS)/headscale github.com/juanfont/headscale/cmd/headscale
-	cd tools/stock && for c in tailscaled tailscale containerboot; do CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(TOOLS)/$$c tailscale.com/cmd/$$c || exit 1; done
+	cd tools/headscale && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(TOOLS)/headscale github.com/juanfont/headscale/cmd/headscale
+	cd tools/stock && for c in tailscaled tailscale containerboot; do CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(TOOLS)/$$c tailscale.com/cmd/$$c || exit 1; done
 	cd tools && $(GO) build -o $(TOOLS)/ ./image helm.sh/helm/v3/cmd/helm
-	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o dist/e2e/lab ./e2e/lab
-	CGO_ENABLED=0 $(GO) test -c -tags e2e -o dist/e2e/e2e.test ./e2e
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o dist/e2e/lab ./e2e/lab
+	CGO_ENABLED=0 $(GO) test -trimpath -c -tags e2e -o dist/e2e/e2e.test ./e2e
 	$(MAKE) build
 	$(TOOLS)/image -name lab.invalid/pando:e2e -out dist/e2e/pando.tar -entrypoint /pando linux/amd64=pando:$(BIN)
 	$(TOOLS)/image -name lab.invalid/pando-lab:e2e -out dist/e2e/lab.tar -entrypoint /lab linux/amd64=lab:dist/e2e/lab,headscale:$(TOOLS)/headscale
