@@ -32,7 +32,7 @@ var dialect = []struct {
 }
 
 // allowed are phrases that hold a marker and are plain all the same.
-var allowed = regexp.MustCompile(`(?i)\b(there (is|are|was|were) no|it is no longer|is no longer|are no longer|as long as|AsNobody|as nobody|user nobody)\b`)
+var allowed = regexp.MustCompile(`(?i)\b(there (is|are|was|were) no|it is no longer|is no longer|are no longer|as long as|AsNobody|as nobody|nobody is the user)\b`)
 
 func word(expr string) *regexp.Regexp { return regexp.MustCompile(`(?i)\b(` + expr + `)\b`) }
 
@@ -65,7 +65,7 @@ func TestPlainWords(t *testing.T) {
 				return true
 			}
 			text, err := strconv.Unquote(lit.Value)
-			if err != nil {
+			if err != nil || text == "nobody" { // a user's name
 				return true
 			}
 			for _, m := range markers(text) {

@@ -49,7 +49,7 @@ func abuse(t *testing.T, w *world) {
 			return 0, err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(readTime))
 		fmt.Fprintf(c, "GET http://%s/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", w.origin.host)
 		b, err := io.ReadAll(c)
 		if err == nil && !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
@@ -287,7 +287,7 @@ func hellosEnd(t *testing.T, w *world) {
 	}
 	for _, c := range conns {
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("a client was not closed within %v", patience)
+			t.Fatalf("a client was not closed within %v", readTime)
 		}
 	}
 	testkit.Eventually(t, "all hellos to be counted", func() bool {

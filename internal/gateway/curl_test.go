@@ -31,7 +31,8 @@ func (w *world) tryCurl(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	path := "/usr/bin/curl" // PATH is empty in kernel mode's namespace
 	if _, err := os.Stat(path); err != nil {
-		if path, err = exec.LookPath("curl"); err != nil {
+		path, err = exec.LookPath("curl")
+		if err != nil {
 			t.Fatal("curl is not installed: apt-get install curl")
 		}
 	}

@@ -58,7 +58,7 @@ func dnsAnswerer(t *testing.T, w *world) {
 		{"none." + testnet.Zone, dns.TypeA, "NXDOMAIN"},
 		{"denied." + testnet.Zone, dns.TypeA, "NXDOMAIN"},
 		{"www.example.com", dns.TypeA, "REFUSED"},
-		{"x." + alone, dns.TypeA, "NOERROR 10.96.0.7"}, // nobody knows; the fleet will say so
+		{"x." + alone, dns.TypeA, "NOERROR 10.96.0.7"}, // no server answers for it; the fleet then gives its own address
 	} {
 		for _, network := range []string{"udp", "tcp"} {
 			m := ask(t, free[0], network, c.name, c.qtype)

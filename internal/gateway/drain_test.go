@@ -180,7 +180,8 @@ func (c transfers) drain(t *testing.T, w *world) {
 	})
 	r := w.start(t, func(cfg *config.Config) {
 		withAdmin(cfg)
-		cfg.Drain.Settle, cfg.Drain.Timeout = config.Duration(100*time.Millisecond), config.Duration(c.timeout)
+		cfg.Drain.Settle = config.Duration(100 * time.Millisecond)
+		cfg.Drain.Timeout = config.Duration(c.timeout)
 		cfg.Dial.Timeout = config.Duration(30 * time.Second)
 	})
 	var ok, cut atomic.Int32
@@ -304,7 +305,7 @@ func adminPort(t *testing.T, w *world) {
 	if _, body := get("/metrics"); !strings.Contains(body, `pando_flows_total{class="ok",front="http"} 1`) || !strings.Contains(body, "pando_ready 1") {
 		t.Errorf("metrics:\n%s", body)
 	}
-	// Nobody reaches the admin port through the proxy.
+	// No client reaches the admin port through the proxy.
 	if out := w.curl(t, "-i", "-x", "http://"+r.addr, base+"/metrics"); !strings.Contains(out, "HTTP/1.1 403") {
 		t.Errorf("the admin port through the proxy:\n%s", out)
 	}

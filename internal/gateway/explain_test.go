@@ -292,7 +292,8 @@ func TestExplainReportMode(t *testing.T) { userspace(t, sharedTailnet, explained
 func explainedReportMode(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
-		c.Policy.Mode, c.Policy.Rules = "report", []config.Rule{{Name: "not-it", Names: []string{"cloud." + testnet.MagicSuffix}, Action: "deny"}}
+		c.Policy.Mode = "report"
+		c.Policy.Rules = []config.Rule{{Name: "not-it", Names: []string{"cloud." + testnet.MagicSuffix}, Action: "deny"}}
 	})
 	r.wants(t, []string{"cloud." + testnet.MagicSuffix + ":1"}, 17, "WARN  policy (name)", "allowed only because policy.mode is report")
 }
@@ -357,9 +358,13 @@ func TestExplainNotOnTheTailnet(t *testing.T) { userspace(t, sharedTailnet, expl
 func explainedNotOnTheTailnet(t *testing.T, w *world) {
 	target := testnet.APIName + ":80"
 	cfg := config.Default()
-	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
-	cfg.Tailnet.Mode, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = string(w.mode), w.net.URL(), "tskey-auth-wrong"
-	cfg.Tailnet.StartTimeout, cfg.Policy.Direct = config.Duration(200*time.Millisecond), "any"
+	cfg.Listen.Proxy = "127.0.0.1:0"
+	cfg.Listen.Admin = "127.0.0.1:0"
+	cfg.Tailnet.Mode = string(w.mode)
+	cfg.Tailnet.ControlURL = w.net.URL()
+	cfg.Tailnet.AuthKey = "tskey-auth-wrong"
+	cfg.Tailnet.StartTimeout = config.Duration(200 * time.Millisecond)
+	cfg.Policy.Direct = "any"
 	gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -154,7 +154,8 @@ func sharedGateway(t *testing.T, mode tailnet.Mode) *world {
 	p.gatewayOnce.Do(func() {
 		// The gateway outlives the test, and so must the files that it reads.
 		var err error
-		if p.dir, err = os.MkdirTemp("", "pando-gateway-"); err != nil {
+		p.dir, err = os.MkdirTemp("", "pando-gateway-")
+		if err != nil {
 			t.Fatal(err)
 		}
 		outlives := *w

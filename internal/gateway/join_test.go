@@ -30,7 +30,8 @@ func newTailnet(t *testing.T) *world {
 	t.Helper()
 	w := &world{mode: tailnet.Userspace, dir: t.TempDir()}
 	var err error
-	if w.net, err = testnet.Start(testkit.Within(t, 60*time.Second), nil); err != nil {
+	w.net, err = testnet.Start(testkit.Within(t, 60*time.Second), nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.net.Close() })
@@ -65,7 +66,9 @@ func TestOAuthClient(t *testing.T) {
 			url, minted := keyAPI(t, tags)
 			hostname := strings.ReplaceAll(c.name, "_", "-")
 			w.start(t, func(cfg *config.Config) {
-				cfg.Tailnet.Hostname, cfg.Tailnet.Tags, cfg.Tailnet.AuthKey = hostname, tags, ""
+				cfg.Tailnet.Hostname = hostname
+				cfg.Tailnet.Tags = tags
+				cfg.Tailnet.AuthKey = ""
 				c.set(&cfg.Tailnet, config.Secret("tskey-client-x?baseURL="+url))
 			})
 			if got := w.device(t, hostname).Tags; !slices.Equal(got, tags) {
@@ -120,9 +123,13 @@ func TestEarlyConnection(t *testing.T) {
 	w.net.StopControl()
 
 	cfg := config.Default()
-	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
-	cfg.Tailnet.Hostname, cfg.Tailnet.ControlURL, cfg.Tailnet.AuthKey = "early", w.net.URL(), testnet.AuthKey
-	cfg.Tailnet.StartTimeout, cfg.Drain = config.Duration(45*time.Second), config.Drain{}
+	cfg.Listen.Proxy = "127.0.0.1:0"
+	cfg.Listen.Admin = "127.0.0.1:0"
+	cfg.Tailnet.Hostname = "early"
+	cfg.Tailnet.ControlURL = w.net.URL()
+	cfg.Tailnet.AuthKey = testnet.AuthKey
+	cfg.Tailnet.StartTimeout = config.Duration(45 * time.Second)
+	cfg.Drain = config.Drain{}
 	gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +183,8 @@ func TestEarlyConnection(t *testing.T) {
 	}
 	t.Logf("200, %v after the control server came", time.Since(begin).Round(time.Millisecond))
 	fmt.Fprintf(c, "GET /hello HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", testnet.APIName)
-	if resp, err = http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
+	resp, err = http.ReadResponse(br, nil)
+	if err != nil || resp.StatusCode != 200 {
 		t.Errorf("through the tunnel: %v, %v", resp, err)
 	}
 	testkit.Eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
@@ -214,7 +222,8 @@ func TestAdvertisedRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start(t, func(c *config.Config) {
-		c.Tailnet.Hostname, c.Tailnet.AdvertiseRoutes = "router", fromEnv.Tailnet.AdvertiseRoutes
+		c.Tailnet.Hostname = "router"
+		c.Tailnet.AdvertiseRoutes = fromEnv.Tailnet.AdvertiseRoutes
 	})
 	testkit.Eventually(t, "the route on the control server", func() bool {
 		return slices.Equal(w.device(t, "router").Routes, []netip.Prefix{route})

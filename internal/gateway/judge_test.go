@@ -252,7 +252,7 @@ func authentication(t *testing.T, w *world) {
 	if !strings.Contains(out, "HTTP/1.1 407") || !strings.Contains(out, "Proxy-Authenticate: Basic realm=") {
 		t.Errorf("without credentials:\n%s", out)
 	}
-	for _, proxy := range []string{"http://alice:wrong@", "http://nobody:s3cret@"} {
+	for _, proxy := range []string{"http://alice:wrong@", "http://carol:s3cret@"} {
 		if out := w.curl(t, "-i", "-x", proxy+r.addr, url); !strings.Contains(out, "HTTP/1.1 407") {
 			t.Errorf("%s: got\n%s\nwant 407", proxy, out)
 		}

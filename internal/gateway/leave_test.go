@@ -20,7 +20,8 @@ func TestClientThatLeaves(t *testing.T) { userspace(t, sharedGateway, clientLeav
 // the origin has answered: the origin's connection ends, the request is not sent
 // again, and the flow ends.
 func clientLeaves(t *testing.T, w *world) {
-	asked, left := make(chan string, 9), make(chan error, 9)
+	asked := make(chan string, 9)
+	left := make(chan error, 9)
 	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		for br := bufio.NewReader(c); ; {
@@ -62,7 +63,7 @@ func clientLeaves(t *testing.T, w *world) {
 			if err == nil {
 				t.Errorf("%s: the origin got more bytes, want an end", path)
 			}
-		case <-time.After(patience):
+		case <-time.After(readTime):
 			t.Fatalf("%s: the origin's connection did not end", path)
 		}
 	}
@@ -87,7 +88,8 @@ func TestClientThatLeavesAtOnce(t *testing.T) { userspace(t, sharedTailnet, clie
 // it.
 func clientLeavesAtOnce(t *testing.T, w *world) {
 	r := w.start(t, withAdmin)
-	asked, left := make(chan bool), make(chan bool)
+	asked := make(chan bool)
+	left := make(chan bool)
 	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		req, err := http.ReadRequest(bufio.NewReader(c))

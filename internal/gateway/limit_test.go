@@ -32,7 +32,8 @@ func limits(t *testing.T, w *world) {
 		c.Limits = config.Limits{Connections: 3, PerClient: 2, Dials: 1}
 	})
 	open := func() net.Conn { c, _ := r.connectTo(t, silent.String(), ""); return c }
-	first, second := open(), open()
+	first := open()
+	second := open()
 	// The third of this client: in HTTP, whatever it asks, and in SOCKS5.
 	c := r.raw(t)
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", silent)
@@ -55,7 +56,7 @@ func limits(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(readTime))
 		return c
 	}
 	ask := func(c net.Conn) int {
@@ -82,7 +83,7 @@ func limits(t *testing.T, w *world) {
 	testkit.Eventually(t, "room for two", func() bool { return value(t, r, "pando_connections") == 1 })
 
 	// One dial at a time: a second one gets 503.
-	fmt.Fprintf(r.raw(t), "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", w.nobody(t, r))
+	fmt.Fprintf(r.raw(t), "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", w.deadTarget(t, r))
 	testkit.Eventually(t, "a dial", func() bool { return value(t, r, "pando_dials") == 1 })
 	if code := ask(other()); code != 503 {
 		t.Errorf("a second dial: %d", code)
@@ -97,7 +98,8 @@ func TestTransparentLimits(t *testing.T) { userspace(t, sharedTailnet, transpare
 // transparentLimits checks that clients without a proxy setting are counted, and
 // refused each in its own protocol.
 func transparentLimits(t *testing.T, w *world) {
-	o, host := w.origin, w.origin.host
+	o := w.origin
+	host := w.origin.host
 	f := newFronts(t)
 	pipe := w.countBytes()
 	r := w.start(t, func(c *config.Config) {
@@ -170,9 +172,9 @@ func transparentLimits(t *testing.T, w *world) {
 	again.answer(t, 200)
 }
 
-// nobody returns an address that a peer carries and where nothing answers. It
+// deadTarget returns an address that a peer carries and where nothing answers. It
 // needs a tailnet of the test's own.
-func (w *world) nobody(t *testing.T, r *replica) netip.AddrPort {
+func (w *world) deadTarget(t *testing.T, r *replica) netip.AddrPort {
 	t.Helper()
 	const name = "gone"
 	gone, err := w.net.StartCloud(testkit.Within(t, 20*time.Second), name, nil)
@@ -183,7 +185,7 @@ func (w *world) nobody(t *testing.T, r *replica) netip.AddrPort {
 	if err := w.net.ApproveRoutes(name, netip.MustParsePrefix("10.77.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the route to nobody", func() bool { return r.gw.Node().Routes(dead.Addr()) })
+	testkit.Eventually(t, "the route to the dead target", func() bool { return r.gw.Node().Routes(dead.Addr()) })
 	gone.Close()
 	t.Cleanup(func() { w.net.ApproveRoutes(name) }) // it must not be waited for
 	return dead
@@ -241,7 +243,7 @@ func idleTunnel(t *testing.T, w *world) {
 			t.Fatalf("the busy one: %v", err)
 		}
 		time.Sleep(20 * time.Millisecond) // the pace of what is busy
-		if time.Since(begin) > patience {
+		if time.Since(begin) > readTime {
 			t.Fatal("the idle tunnel did not end")
 		}
 	}

@@ -117,7 +117,7 @@ func staleOrigin(t *testing.T, w *world) {
 			t.Fatalf("request %d: %v, %v", i, resp, err)
 		}
 		io.ReadAll(resp.Body)
-		time.Sleep(200 * time.Millisecond) // for the origin's end to arrive, of which nothing tells before the connection is used
+		time.Sleep(200 * time.Millisecond) // for the origin's FIN to arrive; nothing shows it before the connection is used
 	}
 }
 

@@ -93,7 +93,8 @@ func startPostgres(t *testing.T, bin, host string) (addr, ca string) {
 	}
 	run := func(name string, args ...string) *exec.Cmd {
 		cmd := exec.Command(filepath.Join(bin, name), args...)
-		cmd.Dir, cmd.Env = dir, []string{"LC_ALL=C", "HOME=" + dir}
+		cmd.Dir = dir
+		cmd.Env = []string{"LC_ALL=C", "HOME=" + dir}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 		return cmd
 	}

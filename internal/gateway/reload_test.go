@@ -53,13 +53,17 @@ func reload(t *testing.T, w *world) {
 	hangup := make(chan os.Signal)
 	var level slog.LevelVar
 	r := w.startWith(t, withAdmin, func(base config.Config, o *gateway.Options) {
-		o.Files, o.Hangup, o.Level = []string{m.file()}, hangup, &level
+		o.Files = []string{m.file()}
+		o.Hangup = hangup
+		o.Level = &level
 		o.Load = func() (config.Config, error) {
 			// The port is 0 for the system to choose, which a file may not say.
 			cfg := base
-			cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:1", "127.0.0.1:2"
+			cfg.Listen.Proxy = "127.0.0.1:1"
+			cfg.Listen.Admin = "127.0.0.1:2"
 			cfg, err := config.LoadOver(cfg, m.file(), nil, nil)
-			cfg.Listen.Proxy, cfg.Listen.Admin = base.Listen.Proxy, base.Listen.Admin
+			cfg.Listen.Proxy = base.Listen.Proxy
+			cfg.Listen.Admin = base.Listen.Admin
 			return cfg, err
 		}
 	})
@@ -83,7 +87,7 @@ func reload(t *testing.T, w *world) {
 	if _, st := r.admin(t, "/status"); !strings.Contains(st, `"most": 77`) || level.Level() != slog.LevelDebug {
 		t.Errorf("the limit or the level did not change: %v %s", level.Level(), st)
 	}
-	// A file that is being written, slowly, is no configuration.
+	// A file that is being written slowly is not a configuration yet.
 	if err := os.WriteFile(filepath.Join(m.dir, "..data", "pando.yaml"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +148,8 @@ func TestReloadUsersSamplingAndZones(t *testing.T) { userspace(t, sharedTailnet,
 // reloadMore checks the rest of what applies without a restart.
 func reloadMore(t *testing.T, w *world) {
 	dir := t.TempDir()
-	users, file := filepath.Join(dir, "users"), filepath.Join(dir, "pando.yaml")
+	users := filepath.Join(dir, "users")
+	file := filepath.Join(dir, "pando.yaml")
 	write := func(file, text string) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

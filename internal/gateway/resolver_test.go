@@ -38,7 +38,7 @@ func answers(records ...string) testnet.AnswerDNS {
 // Answers of servers behind the subnet router, good and bad.
 var (
 	answersRight         = answers("60 A 10.12.3.4")
-	answersWrong         = answers("60 A 10.12.66.6") // nobody may go there
+	answersWrong         = answers("60 A 10.12.66.6") // no flow may go there
 	answersNXDomain      = altered(answers(), func(m *dns.Msg) { m.Rcode = dns.RcodeNameError })
 	answersRefused       = altered(answers(), func(m *dns.Msg) { m.Rcode = dns.RcodeRefused })
 	truncates            = altered(answersWrong, func(m *dns.Msg) { m.Truncated = true })
@@ -136,7 +136,10 @@ func zoneOf(name string) string { return strings.ReplaceAll(name, "_", "-") + ".
 
 // minTTL and maxTTL are how long answers are kept where servers give a useless
 // TTL: longer than a few runs of curl, and not longer than a test can wait.
-const minTTL, maxTTL = 1500 * time.Millisecond, 2500 * time.Millisecond
+const (
+	minTTL = 1500 * time.Millisecond
+	maxTTL = 2500 * time.Millisecond
+)
 
 // fault is a zone whose servers have a fault, and what a flow to it must be.
 type fault struct {
@@ -149,7 +152,10 @@ type fault struct {
 	says    string        // words of the line's error or hint
 }
 
-var apiDialled, apiDialled6 = testnet.APIAddr.String() + ":80", "[" + testnet.APIAddr6.String() + "]:80"
+var (
+	apiDialled  = testnet.APIAddr.String() + ":80"
+	apiDialled6 = "[" + testnet.APIAddr6.String() + "]:80"
+)
 
 // slower is longer than UDP is tried alone, and far from the time that one server
 // has to answer, also on a busy machine.
@@ -223,7 +229,9 @@ func resolverFaults(t *testing.T, w *world) {
 		for name, lie := range ttlLies {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				host, begin, server := "api."+zoneOf(name), time.Now(), first[name]
+				host := "api." + zoneOf(name)
+				begin := time.Now()
+				server := first[name]
 				w.flowTo(t, r, host)
 				once := server.of(host)
 				w.flowTo(t, r, host)
@@ -231,14 +239,15 @@ func resolverFaults(t *testing.T, w *world) {
 					t.Errorf("asked again within %v", took)
 				}
 				time.Sleep(lie.kept)
-				if w.flowTo(t, r, host); server.of(host) == once {
+				w.flowTo(t, r, host)
+				if server.of(host) == once {
 					t.Errorf("not asked again after %v", time.Since(begin))
 				}
 			})
 		}
 	})
 
-	// 4via6: the name says which site's 10.12.3.4. Nobody carries site 7 here.
+	// 4via6: the name says which site's 10.12.3.4. No peer carries site 7 here.
 	via := "10-12-3-4-via-7." + testnet.MagicSuffix
 	if f := w.flowTo(t, r, via); f["source"] != "magicdns" || f["class"] != "no_route" || !strings.Contains(fmt.Sprint(f["err"]), "fd7a:115c:a1e0:b1a:0:7:a0c:304") {
 		t.Errorf("4via6: flow line %v", f)
@@ -248,11 +257,13 @@ func resolverFaults(t *testing.T, w *world) {
 // run sends curl to a name of the fault's zone. server is the zone's first one.
 func (c fault) run(t *testing.T, w *world, r *replica, server *queries) {
 	zone := zoneOf(c.name)
-	begin, before := time.Now(), w.cloud.Queries(testnet.APIName)
+	begin := time.Now()
+	before := w.cloud.Queries(testnet.APIName)
 	f := w.flowTo(t, r, "api."+zone)
 	took := time.Since(begin)
 	if c.class == "" {
-		c.class, c.addr = "ok", cmp.Or(c.addr, apiDialled)
+		c.class = "ok"
+		c.addr = cmp.Or(c.addr, apiDialled)
 	}
 	if addr, _ := f["addr"].(string); f["class"] != c.class || addr != c.addr {
 		t.Errorf("flow line %v, want class %s and address %q", f, c.class, c.addr)
@@ -285,7 +296,10 @@ func netmapChanges(t *testing.T, w *world) {
 		c.Resolve.Zones = []config.Zone{{Suffix: zoneOf("nxdomain"), Servers: []string{w.nxdomainServer()}}}
 		c.Resolve.MinTTL = config.Duration(time.Minute) // so an answer that changes sooner was forgotten
 	})
-	const moving, nobodys = "api.moving.example", "www.nobodys.test"
+	const (
+		moving  = "api.moving.example"
+		nobodys = "www.nobodys.test"
+	)
 	a, _ := w.dnsServer(answersRight)
 	b, _ := w.dnsServer(answers("60 AAAA " + testnet.APIAddr6.String()))
 	w.sendDNS(t, r, a)

@@ -41,14 +41,16 @@ func TestSoak(t *testing.T) {
 	ctx := testkit.Within(t, time.Minute)
 	w := &world{mode: tailnet.Userspace, dir: t.TempDir()}
 	var err error
-	if w.net, err = testnet.Start(ctx, nil); err != nil {
+	w.net, err = testnet.Start(ctx, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.net.Close() })
 	w.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}})
 	var target netip.AddrPort // the same for each router
 	startRouter := func() {
-		if w.cloud, err = w.net.StartCloud(testkit.Within(t, time.Minute), "cloud", nil); err != nil {
+		w.cloud, err = w.net.StartCloud(testkit.Within(t, time.Minute), "cloud", nil)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if !target.IsValid() {
@@ -111,7 +113,8 @@ func TestSoak(t *testing.T) {
 		for range 4 {
 			load.Go(func() {
 				for run.Err() == nil {
-					wasAway, gone := away.Load(), restarts.Load()
+					wasAway := away.Load()
+					gone := restarts.Load()
 					err := job(run)
 					switch {
 					case run.Err() != nil || time.Until(end) < 100*time.Millisecond:

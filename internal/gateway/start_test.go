@@ -55,14 +55,19 @@ func TestSilentAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_PORT", port)
 
 	cfg := config.Default()
-	cfg.Listen.Proxy, cfg.Listen.Admin = "127.0.0.1:0", "127.0.0.1:0"
-	cfg.Tailnet.KubeSecret, cfg.Tailnet.AuthKey, cfg.Tailnet.ControlURL = "s", "tskey-auth-x", "http://127.0.0.1:1"
-	cfg.Tailnet.StartTimeout, cfg.Tailnet.BootTimeout = config.Duration(time.Second), config.Duration(4*time.Second)
+	cfg.Listen.Proxy = "127.0.0.1:0"
+	cfg.Listen.Admin = "127.0.0.1:0"
+	cfg.Tailnet.KubeSecret = "s"
+	cfg.Tailnet.AuthKey = "tskey-auth-x"
+	cfg.Tailnet.ControlURL = "http://127.0.0.1:1"
+	cfg.Tailnet.StartTimeout = config.Duration(time.Second)
+	cfg.Tailnet.BootTimeout = config.Duration(4 * time.Second)
 	gw, err := gateway.New(t.Context(), cfg, gateway.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin, ended := time.Now(), make(chan error, 1)
+	begin := time.Now()
+	ended := make(chan error, 1)
 	go func() { ended <- gw.Run(t.Context(), context.Background()) }()
 
 	for path, want := range map[string]string{"/livez": "200", "/readyz": "503 Service Unavailable [-]tailnet failed: the tailnet is not up: reading the device's state"} {
@@ -81,7 +86,7 @@ func TestSilentAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience)) // the boot time ends before
+	c.SetDeadline(time.Now().Add(readTime)) // the boot time ends before
 	fmt.Fprint(c, "CONNECT 10.12.3.4:443 HTTP/1.1\r\nHost: x\r\n\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
 	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {

@@ -67,7 +67,8 @@ func probeTargets(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Probe.Targets = []config.Target{parseTarget(target)}
-		c.Probe.Interval, c.Probe.Failures = config.Duration(50*time.Millisecond), 3
+		c.Probe.Interval = config.Duration(50 * time.Millisecond)
+		c.Probe.Failures = 3
 		c.Dial.Timeout = config.Duration(time.Second)
 	})
 	ready := func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 }
@@ -304,7 +305,8 @@ func keyExpiry(t *testing.T, w *world) {
 	edit := func(dir string) func(*config.Config) {
 		return func(c *config.Config) {
 			withAdmin(c)
-			c.Tailnet.Hostname, c.Tailnet.StateDir = "expiring", dir
+			c.Tailnet.Hostname = "expiring"
+			c.Tailnet.StateDir = dir
 		}
 	}
 	dir := t.TempDir()
@@ -333,7 +335,7 @@ func keyExpiry(t *testing.T, w *world) {
 		defer r.flows.mu.Unlock()
 		return strings.Contains(r.flows.all.String(), "device key expires soon")
 	})
-	w.nobody(t, r) // a router with one route
+	w.deadTarget(t, r) // a router with one route
 	testkit.Eventually(t, "one router more", func() bool {
 		after := scrape(t, r)
 		routers := func(m map[string]float64) (n float64) {

@@ -111,7 +111,7 @@ func transparent(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(readTime))
 	expect(t, conn, []byte("hello\n"))
 	fmt.Fprint(conn, "and back")
 	conn.(*net.TCPConn).CloseWrite()
@@ -126,7 +126,7 @@ func transparent(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(readTime))
 	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("a target that does not exist ends in %v, want a reset", err)
 	}
@@ -146,9 +146,12 @@ func newFronts(t *testing.T) fronts {
 
 // serve configures c to listen there. Connections to forward go to target.
 func (f fronts) serve(c *config.Config, target string) {
-	c.SNI, c.Web = []config.FrontPort{{Listen: f.sni}}, []config.FrontPort{{Listen: f.web}}
+	c.SNI = []config.FrontPort{{Listen: f.sni}}
+	c.Web = []config.FrontPort{{Listen: f.web}}
 	c.Forward = []config.ForwardPort{{Listen: f.forward, Target: parseTarget(target)}}
-	c.Listen.DNS, c.DNS.Fleet, c.DNS.Zones = f.dns, []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}, []config.ServedZone{{Suffix: testnet.Zone}}
+	c.Listen.DNS = f.dns
+	c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}
+	c.DNS.Zones = []config.ServedZone{{Suffix: testnet.Zone}}
 }
 
 // parseTarget reads host:port.
@@ -168,7 +171,7 @@ func dialPort(t *testing.T, addr string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(readTime))
 	return c.(*net.TCPConn)
 }
 
@@ -257,7 +260,8 @@ func TestTransparentDrainWorkEnds(t *testing.T) { eachMode(t, sharedTailnet, tra
 // transparentDrainWorkEnds checks that a drain waits for the work of clients without a proxy setting, and closes what
 // is idle.
 func transparentDrainWorkEnds(t *testing.T, w *world) {
-	o, host := w.origin, w.origin.host
+	o := w.origin
+	host := w.origin.host
 	f := newFronts(t)
 	pipe := w.countBytes()
 	r := w.start(t, func(c *config.Config) {
@@ -367,7 +371,8 @@ func TestSNILeadsBack(t *testing.T) { eachMode(t, sharedTailnet, leadsBack) }
 func leadsBack(t *testing.T, w *world) {
 	const fleet = "10.96.0.7"
 	host := hostAddr(t, w)
-	everywhere, there := freePorts(t, 1)[0], freePorts(t, 1)[0]
+	everywhere := freePorts(t, 1)[0]
+	there := freePorts(t, 1)[0]
 	here := func(listen, port string) config.FrontPort { // its target's port is its own
 		_, n, _ := net.SplitHostPort(port)
 		number, _ := strconv.Atoi(n)

@@ -207,7 +207,10 @@ func TestWebSocket(t *testing.T) { eachMode(t, sharedGateway, webSocket) }
 // webSocket checks that RFC 6455's opening handshake works through the plain
 // HTTP front, and that the connection is a tunnel then.
 func webSocket(t *testing.T, w *world) {
-	const key, guid = "dGhlIHNhbXBsZSBub25jZQ==", "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	const (
+		key  = "dGhlIHNhbXBsZSBub25jZQ=="
+		guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	)
 	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		br := bufio.NewReader(c)
@@ -241,7 +244,8 @@ func webSocket(t *testing.T, w *world) {
 
 func TestRefusedConnect(t *testing.T) { userspace(t, sharedGateway, refusedConnect) }
 
-// What follows a refused CONNECT was meant for the tunnel, and is no request.
+// refusedConnect checks that bytes after a refused CONNECT, which were meant for
+// the tunnel, are not read as a request.
 func refusedConnect(t *testing.T, w *world) {
 	c := w.raw(t)
 	fmt.Fprintf(c, "CONNECT 169.254.169.254:443 HTTP/1.1\r\nHost: x\r\n\r\nGET http://%s/echo HTTP/1.1\r\nHost: x\r\n\r\n", w.origin.host)

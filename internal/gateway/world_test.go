@@ -119,7 +119,7 @@ func (w *world) launch(t *testing.T, ctx context.Context, edit func(*config.Conf
 func (r *replica) wait() error {
 	select {
 	case err := <-r.ended:
-		r.ended <- err // for those who ask again
+		r.ended <- err // for the next call
 		return err
 	case <-time.After(time.Minute):
 		return fmt.Errorf("Run did not return within a minute")
@@ -231,12 +231,12 @@ func (r *replica) raw(t *testing.T) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(readTime))
 	return c.(*net.TCPConn)
 }
 
-// patience is how long a client waits for a byte that has to come.
-const patience = 45 * time.Second
+// readTime is how long a client waits for a byte that has to come.
+const readTime = 45 * time.Second
 
 // connectTo opens a tunnel to target by CONNECT. follow goes in the same packet.
 func (r *replica) connectTo(t *testing.T, target, follow string) (*net.TCPConn, *bufio.Reader) {

@@ -75,7 +75,8 @@ func startClient() (alive *os.File, err error) {
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), envStage+"="+stageClient)
-	cmd.Stdin, cmd.Stderr = r, os.Stderr
+	cmd.Stdin = r
+	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

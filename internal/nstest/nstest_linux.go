@@ -41,7 +41,8 @@ func start(m *testing.M, after []func()) int {
 		err = client()
 	case stage == "" && os.Geteuid() == 0:
 		var code int
-		if code, err = runInside(); err == nil {
+		code, err = runInside()
+		if err == nil {
 			return code
 		}
 	default:
@@ -83,7 +84,9 @@ func runInside() (int, error) {
 
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = os.Args
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Stdin = os.Stdin
+	cmd.Stdout = os.Stdout
+	cmd.Stderr = os.Stderr
 	cmd.Env = append(os.Environ(), envStage+"="+stageSetup, envClient+"="+filepath.Join(dir, "client.sock"), envOutside+"="+outside)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()

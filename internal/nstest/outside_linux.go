@@ -91,7 +91,8 @@ func runOutside(c net.Conn) {
 	}()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.run="+exactly(name), "-test.v", "-test.timeout="+left)
 	cmd.Env = append(os.Environ(), envStage+"="+stage)
-	cmd.Stdout, cmd.Stderr = c, c
+	cmd.Stdout = c
+	cmd.Stderr = c
 	if stage == stageNobody {
 		cmd.Dir = "/" // it may not read where the tests are
 		cmd.Env = append(cmd.Env, "PWD=/", "HOME=/")

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// patience is how long Eventually waits. A condition that holds costs only the
+// eventuallyTime is how long Eventually waits. A condition that holds costs only the
 // time until it holds, so the bound is generous: it is there for a condition
 // that never holds, and must not be what a busy machine runs into.
-const patience = 30 * time.Second
+const eventuallyTime = 30 * time.Second
 
 // Within returns a context that ends after d, or with the test.
 func Within(t testing.TB, d time.Duration) context.Context {
@@ -27,7 +27,7 @@ func Within(t testing.TB, d time.Duration) context.Context {
 // long. what completes the sentence "waited too long for …".
 func Eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	EventuallyOr(patience, f, func() { t.Fatalf("waited longer than %v for %s", patience, what) })
+	EventuallyOr(eventuallyTime, f, func() { t.Fatalf("waited longer than %v for %s", eventuallyTime, what) })
 }
 
 // EventuallyOr waits until f reports true, and calls or if that takes longer
