@@ -283,6 +283,13 @@ func TestTurnsAway(t *testing.T) {
 			t.Errorf("a client that sends %q reads %q, %v; want %v", send, b, err, syscall.ECONNRESET)
 		}
 	}
+	// A client sees its reset before its place among the refusals is free.
+	awaitNoRefusal := func() {
+		for s.refusing.Load() > 0 {
+			runtime.Gosched()
+		}
+	}
+	awaitNoRefusal()
 	var silent []*net.TCPConn
 	for range maxRefusals {
 		silent = append(silent, s.dial(t, nil))
@@ -300,6 +307,7 @@ func TestTurnsAway(t *testing.T) {
 			t.Errorf("a silent client over the limit: error %v, want %v", err, syscall.ECONNRESET)
 		}
 	}
+	awaitNoRefusal()
 	if b, err := io.ReadAll(s.dial(t, []byte("GET"))); err != nil || string(b) != "http: full" {
 		t.Errorf("the next client reads %q, %v; want %q", b, err, "http: full")
 	}
