@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -95,8 +96,14 @@ type Target struct {
 	Port uint16
 }
 
-// String writes t as host:port, with brackets around an IPv6 address.
-func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
+// String writes t as host:port, with brackets around an IPv6 address. The zero
+// Target is the empty string.
+func (t Target) String() string {
+	if t == (Target{}) {
+		return ""
+	}
+	return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+}
 
 // MarshalText returns String.
 func (t Target) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
@@ -108,6 +115,9 @@ var hostForm = regexp.MustCompile(`^([a-zA-Z0-9_-]{1,63}\.)*[a-zA-Z0-9_-]{1,63}\
 // ParseTarget reads host:port. Port 0 is an error.
 func ParseTarget(s string) (Target, error) {
 	const example = "write host:port, such as db.internal.example.com:5432"
+	if s == "" {
+		return Target{}, errors.New("missing: " + example)
+	}
 	name, port, err := net.SplitHostPort(s)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	if err != nil || perr != nil || n == 0 || name == "" {

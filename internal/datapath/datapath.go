@@ -6,7 +6,7 @@
 // The order is a security property. A name that the policy denies is never
 // looked up. The address that the policy judged is the address that is dialled,
 // so a second answer of the DNS cannot replace it. The stages are packages below
-// this one. They share packages flow and host and do not import one another.
+// this one. They share packages flow, host and socket and do not import one another.
 //
 // A front end calls Connect and then Tunnel, or Finish if Connect fails. A front
 // end that keeps connections to its targets calls Judge for each request, and

@@ -91,7 +91,7 @@ func verdict(v policy.Verdict, without string) string {
 	case v.Reason == policy.Forbidden:
 		return "the address is never reachable through a proxy"
 	case v.Reason == policy.NotRouted:
-		return "no peer of the tailnet routes it, and policy.direct does not allow to dial it directly"
+		return "no peer of the tailnet routes it, and policy.direct does not allow a direct connection"
 	case v.Deny:
 		return "rule " + v.Rule + " denies it"
 	case v.Rule != "":
