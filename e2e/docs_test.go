@@ -57,7 +57,11 @@ func runDocs(t *testing.T, line, ns, key string, more ...string) string {
 		`"`, "",
 	).Replace(line)
 	args := append(strings.Fields(line), more...)
-	t.Logf("$ %s", strings.ReplaceAll(strings.Join(args, " "), key, "KEY"))
+	shown := strings.Join(args, " ")
+	if key != "" {
+		shown = strings.ReplaceAll(shown, key, "KEY")
+	}
+	t.Logf("$ %s", shown)
 	switch args[0] {
 	case "kubectl":
 		return kubectl(t, args[1:]...)
