@@ -18,6 +18,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/socks5"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // TestFrontsAgreeOnHosts checks that all front ends and the resolver read a host
@@ -73,7 +74,7 @@ func TestFrontsAgreeOnHosts(t *testing.T) {
 				t.Errorf("host.Parse reads %q as %s, want %s", tc.spelling, got, tc.want)
 			}
 			for _, f := range fronts {
-				client, conn := tcpPair(t)
+				client, conn := testkit.TCPPair(t)
 				go f.server.Serve(t.Context(), conn)
 				if _, err := client.Write(f.request(tc.spelling)); err != nil {
 					t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // outside is what surrounds the road in these tests: a tailnet that routes
@@ -107,7 +108,7 @@ func (o *outside) dial(t *testing.T, path string, a netip.AddrPort) (net.Conn, e
 	if o.silent {
 		return nil, syscall.ETIMEDOUT
 	}
-	conn, target := tcpPair(t)
+	conn, target := testkit.TCPPair(t)
 	go func() { // ends when conn is closed
 		io.Copy(target, target)
 		target.Close()
@@ -126,26 +127,6 @@ func (o *outside) seen() (lookups, dialled []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Clone(o.lookups), slices.Clone(o.dialled)
-}
-
-// tcpPair returns both ends of a connection over loopback.
-func tcpPair(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
 // record returns the record of a flow to host:443.
@@ -325,7 +306,7 @@ func TestLiveFlows(t *testing.T) {
 	}
 	rec := record("api.corp.example")
 	rec.Start = rec.Start.Add(-time.Hour)
-	client, server := tcpPair(t)
+	client, server := testkit.TCPPair(t)
 	target, err := r.Connect(t.Context(), rec)
 	if err != nil {
 		t.Fatal(err)

@@ -7,11 +7,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // TestPeek checks that the first byte is returned and stays unread.
 func TestPeek(t *testing.T) {
-	client, server := connect(t)
+	client, server := testkit.TCPPair(t)
 	io.WriteString(client, "GET")
 	for range 2 {
 		if b, err := Peek(server); err != nil || b != 'G' {
@@ -26,21 +28,21 @@ func TestPeek(t *testing.T) {
 
 func TestPeekEnds(t *testing.T) {
 	t.Run("end_of_stream", func(t *testing.T) {
-		client, server := connect(t)
+		client, server := testkit.TCPPair(t)
 		client.CloseWrite()
 		if _, err := Peek(server); err != io.EOF {
 			t.Errorf("Peek = %v, want %v", err, io.EOF)
 		}
 	})
 	t.Run("reset", func(t *testing.T) {
-		client, server := connect(t)
+		client, server := testkit.TCPPair(t)
 		Abort(client)
 		if _, err := Peek(server); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("Peek = %v, want %v", err, syscall.ECONNRESET)
 		}
 	})
 	t.Run("deadline", func(t *testing.T) {
-		_, server := connect(t)
+		_, server := testkit.TCPPair(t)
 		server.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		if _, err := Peek(server); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("Peek = %v, want %v", err, os.ErrDeadlineExceeded)

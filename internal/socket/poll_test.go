@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // TestReadable checks that whatever ends a read at once makes a connection
@@ -24,7 +26,7 @@ func TestReadable(t *testing.T) {
 		{"reset", func(client *net.TCPConn) { Abort(client) }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client, server := connect(t)
+			client, server := testkit.TCPPair(t)
 			c.do(client)
 			for range 2 {
 				if c.want {
@@ -37,7 +39,7 @@ func TestReadable(t *testing.T) {
 		})
 	}
 	t.Run("own_end_closed", func(t *testing.T) {
-		_, server := connect(t)
+		_, server := testkit.TCPPair(t)
 		server.Close()
 		if !Readable(server) {
 			t.Error("Readable = false of a closed connection, want true")
@@ -67,7 +69,7 @@ func awaitReadable(t *testing.T, c *net.TCPConn) {
 // TestAwaitHangUp checks that a half-close does not end the wait, and that a
 // reset does.
 func TestAwaitHangUp(t *testing.T) {
-	client, server := connect(t)
+	client, server := testkit.TCPPair(t)
 	client.CloseWrite()
 	if _, err := server.Read(make([]byte, 1)); err != io.EOF { // the half-close has arrived
 		t.Fatalf("read: error %v, want %v", err, io.EOF)
@@ -93,7 +95,7 @@ func TestAwaitHangUp(t *testing.T) {
 // TestAwaitHangUpWithBytes checks that bytes that arrive meanwhile, such as a
 // next request, neither end the wait nor get lost.
 func TestAwaitHangUpWithBytes(t *testing.T) {
-	client, server := connect(t)
+	client, server := testkit.TCPPair(t)
 	io.WriteString(client, "GET")
 	server.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if err := AwaitHangUp(server); !errors.Is(err, os.ErrDeadlineExceeded) {

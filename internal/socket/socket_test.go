@@ -10,30 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// connect returns the two ends of a TCP connection over loopback. They are
-// closed with the test, and a client that hangs fails it.
-func connect(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	server, err = ln.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	client.SetDeadline(time.Now().Add(30 * time.Second))
-	return client, server
-}
+	"github.com/pandoproxy/pando/internal/testkit"
+)
 
 // address is a connection that has nothing but a remote address.
 type address struct {
@@ -67,7 +46,7 @@ func TestClientAddr(t *testing.T) {
 // TestCloseGently checks that the last bytes arrive although the peer has sent
 // more than was read.
 func TestCloseGently(t *testing.T) {
-	client, server := connect(t)
+	client, server := testkit.TCPPair(t)
 	if _, err := client.Write(make([]byte, 64<<10)); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +69,7 @@ func TestCloseGently(t *testing.T) {
 // TestCloseGentlySilentPeer checks that a peer that does not close cannot hold
 // CloseGently up.
 func TestCloseGentlySilentPeer(t *testing.T) {
-	client, server := connect(t)
+	client, server := testkit.TCPPair(t)
 	CloseGently(server)
 	if got, err := io.ReadAll(client); err != nil || len(got) > 0 {
 		t.Errorf("the peer reads %q, %v; want an end of stream", got, err)
@@ -98,7 +77,7 @@ func TestCloseGentlySilentPeer(t *testing.T) {
 }
 
 func TestCloseWrite(t *testing.T) {
-	client, server := connect(t)
+	client, server := testkit.TCPPair(t)
 	if err := CloseWrite(server); err != nil {
 		t.Fatalf("CloseWrite = %v, want nil", err)
 	}
@@ -122,7 +101,7 @@ func TestCloseWrite(t *testing.T) {
 
 // TestAbort checks that the peer gets a reset and that a read in progress ends.
 func TestAbort(t *testing.T) {
-	client, server := connect(t)
+	client, server := testkit.TCPPair(t)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := server.Read(make([]byte, 1))

@@ -1,18 +1,21 @@
 // Package testkit holds what tests of several packages share: waiting with a
-// bound, and a buffer for several goroutines.
+// bound, a buffer for several goroutines, and a TCP connection over loopback.
 package testkit
 
 import (
 	"bytes"
 	"context"
+	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
 )
 
-// eventuallyTime is how long Eventually waits. A condition that holds costs only the
-// time until it holds, so the bound is generous: it is there for a condition
-// that never holds, and must not be what a busy machine runs into.
+// eventuallyTime is how long Eventually and the client of a TCPPair wait. A
+// condition that holds costs only the time until it holds, so the bound is
+// generous: it is there for a condition that never holds, and must not be what a
+// busy machine runs into.
 const eventuallyTime = 30 * time.Second
 
 // Within returns a context that ends after d, or with the test.
@@ -39,6 +42,30 @@ func EventuallyOr(d time.Duration, f func() bool, or func()) {
 			return
 		}
 	}
+}
+
+// TCPPair returns the two ends of a TCP connection over loopback. They are closed
+// with the test. The client's end has a deadline, so a test that hangs fails.
+// The server's end has none: it is the end of the code under test.
+func TCPPair(t testing.TB) (client, server *net.TCPConn) {
+	t.Helper()
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	server, err = ln.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	client.SetDeadline(time.Now().Add(eventuallyTime))
+	return client, server
 }
 
 // Buffer is a bytes.Buffer for several goroutines. The zero value is empty.

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // road is what lies behind the front end.
@@ -31,32 +30,10 @@ func (r *road) Tunnel(_ *flow.Record, p flow.Pair) { r.tunnels = append(r.tunnel
 
 func (r *road) Finish(rec *flow.Record) { r.finished = append(r.finished, rec) }
 
-// loopback returns the two ends of a TCP connection.
-func loopback(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	server, err = ln.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	client.SetDeadline(time.Now().Add(30 * time.Second))
-	return client, server
-}
-
 // TestServe checks that a client is connected to the one target before it has
 // sent a byte.
 func TestServe(t *testing.T) {
-	client, server := loopback(t)
+	client, server := testkit.TCPPair(t)
 	target, _ := net.Pipe()
 	r := &road{target: target}
 	s := &Server{
@@ -100,7 +77,7 @@ func TestResets(t *testing.T) {
 		{"refused", func(_ *testing.T, s *Server, c *net.TCPConn) { s.Refuse(c, why) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client, server := loopback(t)
+			client, server := testkit.TCPPair(t)
 			r := &road{err: why}
 			c.do(t, &Server{Road: r, Host: "db.corp.example", Port: 5432}, server)
 			if b, err := io.ReadAll(client); len(b) > 0 || !errors.Is(err, syscall.ECONNRESET) {

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // failingRoad fails every request with err.
@@ -34,25 +34,12 @@ func (r failingRoad) Finish(*flow.Record) {}
 // first line of the answer, as a client reads it that knows nothing of HTTP.
 func statusLine(t *testing.T, r Road, request string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	c, server := testkit.TCPPair(t)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		(&Proxy{Road: r}).Serve(context.Background(), c.(*net.TCPConn))
+		(&Proxy{Road: r}).Serve(context.Background(), server)
 	}()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -15,29 +14,8 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
-
-// connect returns the two ends of a TCP connection over loopback.
-func connect(t *testing.T) (dialled, accepted *net.TCPConn) {
-	t.Helper()
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	dialled, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dialled.Close() })
-	accepted, err = ln.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { accepted.Close() })
-	dialled.SetDeadline(time.Now().Add(30 * time.Second)) // a hanging test fails
-	return dialled, accepted
-}
 
 // uploading is an exchange whose upload of five bytes has begun, seen from
 // both ends.
@@ -49,8 +27,8 @@ type uploading struct {
 
 func startUpload(t *testing.T, bodyTimeout time.Duration) uploading {
 	t.Helper()
-	client, near := connect(t)
-	server, far := connect(t)
+	client, near := testkit.TCPPair(t)
+	server, far := testkit.TCPPair(t)
 	s := newSession(&Proxy{BodyTimeout: bodyTimeout}, near)
 	io.WriteString(client, "PUT http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
 	req, err := s.head.ReadRequest(s.r, DefaultMaxHeaders)

@@ -4,8 +4,10 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // BenchmarkRoundTrip measures a byte that goes up and comes back down, through
@@ -46,30 +48,10 @@ func BenchmarkThroughput(b *testing.B) {
 // their outer ends.
 func pairForBench(b *testing.B, r *Relay) (client, target net.Conn) {
 	b.Helper()
-	client, near := connectForBench(b)
-	target, far := connectForBench(b)
+	client, near := testkit.TCPPair(b)
+	target, far := testkit.TCPPair(b)
+	client.SetDeadline(time.Time{}) // a benchmark may run for longer
+	target.SetDeadline(time.Time{})
 	r.Start(flow.Pair{Client: near, Target: far}, func(Result) {})
-	b.Cleanup(func() {
-		client.Close()
-		target.Close()
-	})
 	return client, target
-}
-
-func connectForBench(b *testing.B) (dialled, accepted net.Conn) {
-	b.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer ln.Close()
-	dialled, err = net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	accepted, err = ln.Accept()
-	if err != nil {
-		b.Fatal(err)
-	}
-	return dialled, accepted
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // joined is a running pair, seen from both ends.
@@ -28,8 +29,8 @@ type joined struct {
 // start relays between two TCP connections over loopback.
 func start(t *testing.T, r *Relay, clientEarly, targetEarly string) joined {
 	t.Helper()
-	client, near := tcpPair(t)
-	target, far := tcpPair(t)
+	client, near := testkit.TCPPair(t)
+	target, far := testkit.TCPPair(t)
 	j := joined{client, target, make(chan Result, 2)}
 	p := flow.Pair{
 		Client:      near,
@@ -39,31 +40,6 @@ func start(t *testing.T, r *Relay, clientEarly, targetEarly string) joined {
 	}
 	r.Start(p, func(res Result) { j.result <- res })
 	return j
-}
-
-// tcpPair returns the two ends of a TCP connection, closed with the test.
-func tcpPair(t *testing.T) (a, b *net.TCPConn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []net.Conn{c, d} {
-		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(30 * time.Second)) // a test that hangs fails
-	}
-	// The relay's end has no deadline, as in the gateway.
-	d.SetDeadline(time.Time{})
-	return c.(*net.TCPConn), d.(*net.TCPConn)
 }
 
 // end waits for the pair's result and for its last goroutine.
@@ -298,8 +274,8 @@ func TestCut(t *testing.T) {
 // log line of the flow, and after Wait the process may end.
 func TestWaitIncludesDone(t *testing.T) {
 	var r Relay
-	client, near := tcpPair(t)
-	target, far := tcpPair(t)
+	client, near := testkit.TCPPair(t)
+	target, far := testkit.TCPPair(t)
 	inDone := make(chan struct{})
 	finish := make(chan struct{})
 	r.Start(flow.Pair{Client: near, Target: far}, func(Result) {
@@ -349,8 +325,8 @@ func TestManyPairs(t *testing.T) {
 	var r Relay
 	var wg sync.WaitGroup
 	for i := range 200 {
-		client, near := tcpPair(t)
-		target, far := tcpPair(t)
+		client, near := testkit.TCPPair(t)
+		target, far := testkit.TCPPair(t)
 		p := flow.Pair{Client: near, Target: far}
 		switch i % 4 {
 		case 1:
@@ -427,7 +403,7 @@ func noneLeft(t *testing.T) {
 // closed in one direction: otherwise its peer would wait for ever.
 func TestNoHalfClose(t *testing.T) {
 	var r Relay
-	client, near := tcpPair(t)
+	client, near := testkit.TCPPair(t)
 	ours, theirs := net.Pipe()
 	result := make(chan Result, 1)
 	r.Start(flow.Pair{Client: near, Target: ours}, func(res Result) { result <- res })

@@ -5,13 +5,13 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // road is what lies behind the front end. It dials nothing, and its tunnels
@@ -34,28 +34,6 @@ func (r *road) Tunnel(rec *flow.Record, p flow.Pair) {
 }
 
 func (r *road) Finish(rec *flow.Record) { r.finished = append(r.finished, rec) }
-
-// loopback returns the two ends of a TCP connection.
-func loopback(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	server, err = ln.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	client.SetDeadline(time.Now().Add(30 * time.Second))
-	return client, server
-}
 
 // serve runs s on c, and returns a channel that is closed when Serve returns.
 func serve(t *testing.T, s *Server, c *net.TCPConn) <-chan struct{} {
@@ -124,8 +102,8 @@ func TestServe(t *testing.T) {
 	} {
 		for _, piece := range []int{1, 1 << 20} { // byte by byte, and all at once
 			t.Run(c.name+map[int]string{1: "_bytewise"}[piece], func(t *testing.T) {
-				client, server := loopback(t)
-				_, target := loopback(t)
+				client, server := testkit.TCPPair(t)
+				_, target := testkit.TCPPair(t)
 				r := &road{err: c.err, target: target}
 				done := serve(t, &Server{Road: r, Authenticate: c.users}, server)
 				for part := range slices.Chunk(c.send, piece) {
@@ -169,7 +147,7 @@ func TestTimeout(t *testing.T) {
 		{"in_the_request", []byte{5, 1, 0, 5, 1, 0}, join([]byte{5, 0}, answer(TTLExpired))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client, server := loopback(t)
+			client, server := testkit.TCPPair(t)
 			r := &road{}
 			done := serve(t, &Server{Road: r, Timeout: 30 * time.Millisecond}, server)
 			if _, err := client.Write(c.send); err != nil {
@@ -187,7 +165,7 @@ func TestTimeout(t *testing.T) {
 		})
 	}
 	t.Run("dripping", func(t *testing.T) {
-		client, server := loopback(t)
+		client, server := testkit.TCPPair(t)
 		r := &road{}
 		done := serve(t, &Server{Road: r, Timeout: 50 * time.Millisecond}, server)
 		tick := time.NewTicker(5 * time.Millisecond)
@@ -209,8 +187,8 @@ func TestTimeout(t *testing.T) {
 		}
 	})
 	t.Run("ends_with_the_handshake", func(t *testing.T) {
-		client, server := loopback(t)
-		_, target := loopback(t)
+		client, server := testkit.TCPPair(t)
+		_, target := testkit.TCPPair(t)
 		r := &road{target: target}
 		done := serve(t, &Server{Road: r, Timeout: 500 * time.Millisecond}, server)
 		if _, err := client.Write(join([]byte{5, 1, 0}, connectIPv4)); err != nil {
@@ -220,7 +198,7 @@ func TestTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 		// When this silent client times out, the first one's deadline has passed too.
-		silent, server := loopback(t)
+		silent, server := testkit.TCPPair(t)
 		later := serve(t, &Server{Road: &road{}, Timeout: 500 * time.Millisecond}, server)
 		if _, err := io.ReadAll(silent); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 var (
@@ -23,21 +24,7 @@ var (
 // to the target to, and the server's.
 func newOrigin(t *testing.T, to flow.Target) (*Conn, *net.TCPConn) {
 	t.Helper()
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	server, err := ln.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
+	c, server := testkit.TCPPair(t)
 	return New(c, to, 0), server
 }
 
