@@ -51,8 +51,7 @@ type Device struct {
 	secret *fleet.Secret                // set by Run before node; nil without a Kubernetes Secret
 	node   atomic.Pointer[tailnet.Node] // nil until the engine runs; it may still be logging in
 
-	joined chan struct{} // closed when node is set
-	warm   chan struct{} // closed when the device is on its tailnet and its tunnels are warm
+	warm   chan struct{} // closed when the device is on its tailnet and its WireGuard sessions are warm
 	routed chan struct{} // closed after warm, when Run has stopped to wait for routes
 }
 
@@ -68,16 +67,15 @@ func New(opts Options) *Device {
 		opts:   opts,
 		config: opts.Config,
 		log:    opts.Log,
-		joined: make(chan struct{}),
 		warm:   make(chan struct{}),
 		routed: make(chan struct{}),
 	}
 }
 
-// Run joins the tailnet, warms the tunnels, and then follows the tailnet's DNS
-// configuration, keeps the device's entry in its Secret up to date and warns
-// before its key expires, until ctx ends. It returns nil when ctx has ended, and
-// otherwise why the device could not join.
+// Run joins the tailnet, warms the WireGuard sessions, and then follows the
+// tailnet's DNS configuration, keeps the device's entry in its Secret up to date and
+// warns before its key expires, until ctx ends. It returns nil when ctx has ended,
+// and otherwise why the device could not join.
 func (d *Device) Run(ctx context.Context) error {
 	if err := d.start(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -147,11 +145,9 @@ func (d *Device) Up() bool {
 	return n != nil && n.Up()
 }
 
-// Started reports whether the engine runs. It may still be logging in.
-func (d *Device) Started() bool { return closed(d.joined) }
-
-// Warm reports whether the device has been on its tailnet with warm tunnels.
-// It stays true when the device loses its tailnet.
+// Warm reports whether the device has been on its tailnet with warm WireGuard
+// sessions. Until then Ready lets no request pass. Warm stays true when the device
+// loses its tailnet.
 func (d *Device) Warm() bool { return closed(d.warm) }
 
 // Routed reports whether Run has stopped to wait for the routes that should
@@ -167,23 +163,19 @@ func closed(c chan struct{}) bool {
 	}
 }
 
-// Wait returns nil once the device is on its tailnet with warm tunnels, while
-// Run runs. When ctx ends first, the error says what the device is waiting for.
+// Wait returns nil once the device is on its tailnet with warm WireGuard
+// sessions, while Run runs. When ctx ends first, the error says what the device is
+// waiting for.
 func (d *Device) Wait(ctx context.Context) error {
-	select {
-	case <-d.joined:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", d.Err(), ctx.Err())
-	}
-	if err := d.node.Load().Wait(ctx); err != nil {
-		return err
-	}
 	select {
 	case <-d.warm:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("warming tunnels: %w", ctx.Err())
 	}
+	if err := d.Err(); err != nil {
+		return fmt.Errorf("%w: %w", err, ctx.Err())
+	}
+	return fmt.Errorf("warming WireGuard sessions: %w", ctx.Err())
 }
 
 // Ready lets a request wait for the tailnet, at most tailnet.startTimeout. The
@@ -295,7 +287,7 @@ func (d *Device) saveDevice() {
 		return
 	}
 	n := d.node.Load()
-	d.secret.SetDevice(n.ID(), n.Name()+".", n.Addrs())
+	d.secret.SetDevice(n.ID(), n.Name(), n.Addrs())
 }
 
 // sleep waits for t, or until ctx ends.

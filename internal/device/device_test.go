@@ -1,13 +1,11 @@
 package device_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/metrics"
 	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -79,11 +78,10 @@ func TestBeforeTheJoin(t *testing.T) {
 		t.Errorf("AwaitRoutes() = %v, want false for both", got)
 	}
 	for name, got := range map[string]bool{
-		"Up":      d.Up(),
-		"Started": d.Started(),
-		"Warm":    d.Warm(),
-		"Routed":  d.Routed(),
-		"Routes":  d.Routes(addr),
+		"Up":     d.Up(),
+		"Warm":   d.Warm(),
+		"Routed": d.Routed(),
+		"Routes": d.Routes(addr),
 	} {
 		if got {
 			t.Errorf("%s() = true, want false", name)
@@ -138,8 +136,8 @@ func TestKeyMistakes(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Run() = %v, want %q in it", err, c.want)
 			}
-			if d.Started() {
-				t.Error("Started() = true after the mistake, want false")
+			if want := "the tailnet is not up: reading the device's state"; d.Err().Error() != want {
+				t.Errorf("Err() = %v after the mistake, want %q: no engine runs", d.Err(), want)
 			}
 			if err := d.Close(t.Context()); err != nil {
 				t.Errorf("Close() = %v, want nil", err)
@@ -169,9 +167,7 @@ func TestBootTimeout(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
-	for !d.Started() {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(t, "the engine to run", func() bool { return d.Status().State != "reading the device's state" })
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("Run() = %v after its context ended, want nil", err)
@@ -181,49 +177,18 @@ func TestBootTimeout(t *testing.T) {
 	}
 }
 
-// safeLog is a log that is written and read at the same time.
-type safeLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *safeLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *safeLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // TestOnATailnet checks a device's life on a real tailnet: it joins, reports
 // that before the first request passes, dials what a peer routes and refuses
 // the rest, and waits for the route to a resolver that appears late.
 func TestOnATailnet(t *testing.T) {
-	within := func(d time.Duration) context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), d)
-		t.Cleanup(cancel)
-		return ctx
-	}
-	eventually := func(what string, f func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("waited too long for %s", what)
-			}
-		}
-	}
-	net, err := testnet.Start(within(time.Minute), nil)
+	net, err := testnet.Start(testkit.Within(t, time.Minute), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer net.Close()
 	late := netip.MustParseAddr("10.50.0.2")
 	net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}, "late.example": {late.String()}})
-	cloud, err := net.StartCloud(within(time.Minute), "cloud", nil)
+	cloud, err := net.StartCloud(testkit.Within(t, time.Minute), "cloud", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +198,7 @@ func TestOnATailnet(t *testing.T) {
 	cfg.Hostname = "device"
 	cfg.ControlURL = net.URL()
 	cfg.AuthKey = testnet.AuthKey
-	log := &safeLog{}
+	var log testkit.Buffer
 	var d *device.Device
 	var follows atomic.Int32
 	var warmAtFirst atomic.Bool
@@ -245,7 +210,7 @@ func TestOnATailnet(t *testing.T) {
 				warmAtFirst.Store(d.Warm())
 			}
 		},
-		Log: slog.New(slog.NewTextHandler(log, nil)),
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -260,18 +225,18 @@ func TestOnATailnet(t *testing.T) {
 		}
 	}()
 
-	if err := d.Wait(within(time.Minute)); err != nil {
+	if err := d.Wait(testkit.Within(t, time.Minute)); err != nil {
 		t.Fatalf("Wait() = %v, want nil", err)
 	}
 	if n := follows.Load(); n == 0 || warmAtFirst.Load() {
 		t.Errorf("FollowDNS was called %d times, first with Warm() = %v; want at least once, and false", n, warmAtFirst.Load())
 	}
-	eventually("the DNS configuration to be followed", func() bool { return follows.Load() >= 2 })
+	testkit.Eventually(t, "the DNS configuration to be followed", func() bool { return follows.Load() >= 2 })
 	if err := d.Ready(t.Context()); err != nil {
 		t.Errorf("Ready() = %v, want nil", err)
 	}
-	if !d.Up() || !d.Started() || d.Err() != nil || len(d.Addrs()) != 2 {
-		t.Errorf("Up, Started, Err, Addrs = %v, %v, %v, %v; want true, true, nil and two addresses", d.Up(), d.Started(), d.Err(), d.Addrs())
+	if !d.Up() || d.Err() != nil || len(d.Addrs()) != 2 {
+		t.Errorf("Up, Err, Addrs = %v, %v, %v; want true, nil and two addresses", d.Up(), d.Err(), d.Addrs())
 	}
 	if st := d.Status(); !st.Up || !strings.HasPrefix(st.Name, "device") {
 		t.Errorf("Status() = %+v, want up and the device's name", st)
@@ -283,18 +248,18 @@ func TestOnATailnet(t *testing.T) {
 
 	// The dials.
 	api := netip.AddrPortFrom(testnet.APIAddr, 80)
-	c, err := d.DialTailnet(within(20*time.Second), api)
+	c, err := d.DialTailnet(testkit.Within(t, 20*time.Second), api)
 	if err != nil {
 		t.Fatalf("DialTailnet(%v) = %v, want a connection", api, err)
 	}
 	c.Close()
 	nowhere := netip.MustParseAddrPort("10.99.0.1:80")
-	if _, err := d.DialTailnet(within(20*time.Second), nowhere); flow.ClassOf(err) != flow.NoRoute {
+	if _, err := d.DialTailnet(testkit.Within(t, 20*time.Second), nowhere); flow.ClassOf(err) != flow.NoRoute {
 		t.Errorf("DialTailnet(%v) = %v, want class %v", nowhere, err, flow.NoRoute)
 	}
 	for _, network := range []string{"udp", "tcp"} {
 		resolver := netip.AddrPortFrom(testnet.DNSAddr, 53)
-		c, err := d.DialResolver(within(20*time.Second), network, resolver)
+		c, err := d.DialResolver(testkit.Within(t, 20*time.Second), network, resolver)
 		if err != nil {
 			t.Errorf("DialResolver(%s, %v) = %v, want a connection", network, resolver, err)
 			continue
@@ -324,13 +289,13 @@ func TestOnATailnet(t *testing.T) {
 	if err := net.ApproveRoutes("cloud", testnet.Network, testnet.Network6, netip.MustParsePrefix("10.50.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
-	eventually("the route that appears late", d.Routed)
+	testkit.Eventually(t, "the route that appears late", d.Routed)
 	if a := d.UnroutedResolver(); a.IsValid() {
 		t.Errorf("UnroutedResolver() = %v after its route appeared, want none", a)
 	}
 	for _, line := range []string{"on the tailnet", "waiting for a route to a split-DNS resolver"} {
 		if !strings.Contains(log.String(), line) {
-			t.Errorf("the log lacks %q:\n%s", line, log)
+			t.Errorf("the log lacks %q:\n%s", line, log.String())
 		}
 	}
 }

@@ -28,7 +28,6 @@ func (d *Device) join(ctx context.Context) error {
 		return err
 	}
 	d.node.Store(node)
-	close(d.joined)
 	return nil
 }
 

@@ -35,7 +35,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	begin := time.Now()
 	settle := time.Duration(g.cfg.Drain.Settle)
 	longest := settle + time.Duration(g.cfg.Drain.Timeout)
-	if parts.failed && !g.device.Started() {
+	if parts.failed && !g.device.Warm() {
 		settle = 0 // the replica never served clients
 	}
 	relay := g.road.Relay
