@@ -1,6 +1,7 @@
 package device
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,5 +68,25 @@ func TestKeys(t *testing.T) {
 				t.Errorf("error of the next key = %v, want %q in it", err, c.err)
 			}
 		})
+	}
+}
+
+// TestFirstUnrouted checks that the unrouted resolver that is reported does not
+// change from one call to the next, although the zones are in a map.
+func TestFirstUnrouted(t *testing.T) {
+	zones := map[string][]string{
+		"a.example": {"10.0.0.9", "10.0.0.5"},
+		"b.example": {"10.0.0.7", "10.0.0.1"},
+		"c.example": {"10.0.0.3"},
+		"public":    {"9.9.9.9", "https://10.0.0.2/dns-query"},
+	}
+	routed := func(a netip.Addr) bool { return a == netip.MustParseAddr("10.0.0.1") }
+	for range 20 {
+		if got, want := firstUnrouted(zones, routed), netip.MustParseAddr("10.0.0.3"); got != want {
+			t.Fatalf("firstUnrouted() = %v, want %v", got, want)
+		}
+	}
+	if got := firstUnrouted(zones, func(netip.Addr) bool { return true }); got.IsValid() {
+		t.Errorf("firstUnrouted() = %v with all resolvers routed, want none", got)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
-// warmTime bounds the warming of the tunnels: a route whose peer is down must
-// not delay the use of the others. It leaves room for a second handshake.
+// warmTime bounds the warming of the WireGuard sessions: a route whose peer is
+// down must not delay the use of the others. It leaves room for a second handshake.
 const warmTime = 6 * time.Second
 
 // warmUp makes the first handshakes with the tailnet's routers, and then lets
@@ -37,7 +37,7 @@ func (d *Device) handshake(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, warmTime)
 	defer cancel()
 	if err := d.node.Load().Warm(ctx); err != nil {
-		d.log.Warn("some tunnels are not warm", "err", err)
+		d.log.Warn("some WireGuard sessions are not warm", "err", err)
 	}
 }
 
@@ -46,8 +46,8 @@ func (d *Device) handshake(ctx context.Context) {
 const routeTime = time.Minute
 
 // awaitRouters waits until there are routes to the private resolvers that the
-// tailnet's split DNS names, and warms the tunnels to routers that appeared
-// meanwhile. The tailnet's DNS settings name these resolvers, so their routes
+// tailnet's split DNS names, and warms the WireGuard sessions with routers that
+// appeared meanwhile. The tailnet's DNS settings name these resolvers, so their routes
 // should exist; a control server that has itself just started may not know yet
 // that the subnet router is online. Meanwhile the replica is not ready, but
 // serves clients.
@@ -83,8 +83,9 @@ func (d *Device) awaitResolvers(ctx context.Context) (waited bool) {
 }
 
 // UnroutedResolver returns a private resolver of the tailnet's split DNS that
-// no peer routes. It returns the zero Addr when there is none, when such
-// resolvers are not used, and while the device is not on its tailnet.
+// no peer routes: always the same one, as long as the tailnet does not change. It
+// returns the zero Addr when there is none, when such resolvers are not used, and
+// while the device is not on its tailnet.
 func (d *Device) UnroutedResolver() netip.Addr {
 	if !d.Up() || !d.usesRoutedDNS() {
 		return netip.Addr{}
@@ -98,15 +99,24 @@ func (d *Device) usesRoutedDNS() bool { return d.config.AcceptRoutes && d.opts.U
 // findUnrouted is UnroutedResolver for a device that uses such resolvers.
 func (d *Device) findUnrouted() netip.Addr {
 	dns, _ := d.DNS()
-	for _, servers := range dns.Routes {
+	return firstUnrouted(dns.Routes, d.Routes)
+}
+
+// firstUnrouted returns the lowest private resolver of zones that is not routed,
+// or the zero Addr.
+func firstUnrouted(zones map[string][]string, routed func(netip.Addr) bool) (first netip.Addr) {
+	for _, servers := range zones {
 		for _, s := range servers {
 			ap, err := dnsclient.ServerAddr(s)
-			if err == nil && ap.Addr().IsPrivate() && !d.Routes(ap.Addr()) {
-				return ap.Addr()
+			if err != nil || !ap.Addr().IsPrivate() || routed(ap.Addr()) {
+				continue
+			}
+			if !first.IsValid() || ap.Addr().Less(first) {
+				first = ap.Addr()
 			}
 		}
 	}
-	return netip.Addr{}
+	return first
 }
 
 // Routes reports whether a peer of the tailnet carries a.
