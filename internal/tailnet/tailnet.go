@@ -306,6 +306,6 @@ func (n *Node) Close() error {
 // logf is the engine's log function.
 func (n *Node) logf(format string, args ...any) {
 	if n.log.Enabled(n.ctx, slog.LevelDebug) {
-		n.log.Debug("engine", "msg", fmt.Sprintf(format, args...))
+		n.log.Debug("engine", "text", fmt.Sprintf(format, args...))
 	}
 }

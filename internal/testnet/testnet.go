@@ -361,7 +361,7 @@ func (n *Net) Close() error {
 
 func (n *Net) logf(format string, args ...any) {
 	if n.log.Enabled(n.ctx, slog.LevelDebug) {
-		n.log.Debug("control", "msg", fmt.Sprintf(format, args...))
+		n.log.Debug("control", "text", fmt.Sprintf(format, args...))
 	}
 }
 
