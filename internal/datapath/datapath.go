@@ -45,9 +45,9 @@ type Road struct {
 	Dialer *dial.Dialer
 	Relay  *relay.Relay
 	Limit  *limit.Gate
-	// Carrier describes the peer that carries an address, and its state, for a
+	// CarrierText describes the peer that carries an address, and its state, for a
 	// person who looks for a fault. It returns "" if no peer carries the address.
-	Carrier func(netip.Addr) string
+	CarrierText func(netip.Addr) string
 	// Finished is called once for each flow, with its record, when it has ended.
 	Finished func(*flow.Record)
 
@@ -149,7 +149,7 @@ func judgeName(p *policy.Policy, q policy.Query, rec *flow.Record, t *Trace) err
 		return denial(v, rec.Host)
 	}
 	if v.Deny {
-		rec.Report = v.Reason.String() + " " + v.Rule
+		rec.Report = reportOf(v)
 	}
 	return nil
 }
@@ -182,7 +182,7 @@ func judgeAddresses(p *policy.Policy, q policy.Query, addrs []netip.Addr, routed
 			continue
 		}
 		if v.Deny && rec.Report == "" {
-			rec.Report = v.Reason.String() + " " + v.Rule
+			rec.Report = reportOf(v)
 		}
 		target := flow.Target{Addr: netip.AddrPortFrom(a, rec.Port), Path: flow.Direct}
 		if v.Tailnet {
@@ -197,6 +197,16 @@ func judgeAddresses(p *policy.Policy, q policy.Query, addrs []netip.Addr, routed
 		return nil, denied
 	}
 	return targets, nil
+}
+
+// reportOf says why report mode would have denied a flow. Only a rule that
+// denies is named: v.Rule may also be a rule that allows an address which no
+// peer routes.
+func reportOf(v policy.Verdict) string {
+	if v.Reason == policy.ByRule {
+		return v.Reason.String() + " " + v.Rule
+	}
+	return v.Reason.String()
 }
 
 // reach is the stage dial.
@@ -221,7 +231,7 @@ func (r *Road) withCarrier(rec *flow.Record, err error) error {
 		return err
 	}
 	addr := rec.Addr.Addr()
-	carrier := r.Carrier(addr)
+	carrier := r.CarrierText(addr)
 	if carrier == "" {
 		carrier = "no peer routes it any more"
 	}

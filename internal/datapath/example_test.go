@@ -30,10 +30,10 @@ func ExampleRoad() {
 				return client, nil
 			},
 		},
-		Relay:    &relay.Relay{},
-		Limit:    &limit.Gate{},
-		Carrier:  func(netip.Addr) string { return "" },
-		Finished: func(rec *flow.Record) { fmt.Println("finished:", flow.ClassOf(rec.Err)) },
+		Relay:       &relay.Relay{},
+		Limit:       &limit.Gate{},
+		CarrierText: func(netip.Addr) string { return "" },
+		Finished:    func(rec *flow.Record) { fmt.Println("finished:", flow.ClassOf(rec.Err)) },
 	}
 	road.SetPolicy(&policy.Policy{
 		Direct: policy.DirectAny,

@@ -64,10 +64,10 @@ func newRoad(t *testing.T, o *outside, p policy.Policy) *Road {
 			Tailnet: func(_ context.Context, a netip.AddrPort) (net.Conn, error) { return o.dial(t, "tailnet", a) },
 			Direct:  func(_ context.Context, a netip.AddrPort) (net.Conn, error) { return o.dial(t, "direct", a) },
 		},
-		Relay:    &relay.Relay{},
-		Limit:    &limit.Gate{},
-		Carrier:  func(a netip.Addr) string { return "carrier of " + a.String() },
-		Finished: o.finish,
+		Relay:       &relay.Relay{},
+		Limit:       &limit.Gate{},
+		CarrierText: func(a netip.Addr) string { return "carrier of " + a.String() },
+		Finished:    o.finish,
 	}
 	r.SetPolicy(&p)
 	return r
@@ -140,7 +140,7 @@ func record(host string) *flow.Record {
 // TestOrder checks the order of the stages: what is looked up and what is dialled
 // for each host and policy.
 func TestOrder(t *testing.T) {
-	deny := func(rules ...policy.Rule) []policy.Rule { return rules }
+	rules := func(rules ...policy.Rule) []policy.Rule { return rules }
 	notReady := &flow.Error{Class: flow.NotReady, Op: "tailnet"}
 	addrs := map[string][]string{
 		"api.corp.example":   {"10.0.0.1"},
@@ -162,26 +162,28 @@ func TestOrder(t *testing.T) {
 		{name: "not_a_host", host: "10.300.0.1", class: flow.BadRequest},
 		{name: "no_such_name", host: "none.corp.example", class: flow.NotFound, lookups: []string{"none.corp.example"}},
 
-		{name: "denied_name_is_never_looked_up", host: "api.corp.example", policy: policy.Policy{Rules: deny(policy.Rule{Names: []string{"*.corp.example"}})}, class: flow.Denied},
-		{name: "denied_name_in_capitals", host: "API.Corp.Example.", policy: policy.Policy{Rules: deny(policy.Rule{Names: []string{"api.corp.example"}})}, class: flow.Denied},
-		{name: "denied_client", host: "api.corp.example", policy: policy.Policy{Rules: deny(policy.Rule{From: prefixes("10.244.0.0/16")})}, class: flow.Denied},
-		{name: "denied_completed_name_is_not_dialled", host: "api", policy: policy.Policy{Rules: deny(policy.Rule{Names: []string{"api.corp.example"}})}, class: flow.Denied, lookups: []string{"api.corp.example"}},
-		{name: "denied_name_while_not_ready", host: "api.corp.example", policy: policy.Policy{Rules: deny(policy.Rule{})}, notReady: notReady, class: flow.Denied},
+		{name: "denied_name_is_never_looked_up", host: "api.corp.example", policy: policy.Policy{Rules: rules(policy.Rule{Names: []string{"*.corp.example"}})}, class: flow.Denied},
+		{name: "denied_name_in_capitals", host: "API.Corp.Example.", policy: policy.Policy{Rules: rules(policy.Rule{Names: []string{"api.corp.example"}})}, class: flow.Denied},
+		{name: "denied_client", host: "api.corp.example", policy: policy.Policy{Rules: rules(policy.Rule{From: prefixes("10.244.0.0/16")})}, class: flow.Denied},
+		{name: "denied_completed_name_is_not_dialled", host: "api", policy: policy.Policy{Rules: rules(policy.Rule{Names: []string{"api.corp.example"}})}, class: flow.Denied, lookups: []string{"api.corp.example"}},
+		{name: "denied_name_while_not_ready", host: "api.corp.example", policy: policy.Policy{Rules: rules(policy.Rule{})}, notReady: notReady, class: flow.Denied},
 		{name: "name_while_not_ready", host: "api.corp.example", notReady: notReady, class: flow.NotReady},
 		{name: "address_while_not_ready", host: "192.0.2.1", policy: policy.Policy{Direct: policy.DirectAny}, notReady: notReady, class: flow.NotReady},
 
-		{name: "denied_address", host: "api.corp.example", policy: policy.Policy{Rules: deny(policy.Rule{Prefixes: prefixes("10.0.0.0/8")})}, class: flow.Denied, lookups: []string{"api.corp.example"}},
+		{name: "denied_address", host: "api.corp.example", policy: policy.Policy{Rules: rules(policy.Rule{Prefixes: prefixes("10.0.0.0/8")})}, class: flow.Denied, lookups: []string{"api.corp.example"}},
 		{name: "forbidden_addresses", host: "local.corp.example", policy: policy.Policy{Direct: policy.DirectAny}, class: flow.Denied, lookups: []string{"local.corp.example"}},
 		{name: "forbidden_address_in_hex", host: "0x7f.1", policy: policy.Policy{Direct: policy.DirectAny}, class: flow.Denied},
 		{name: "first_allowed_address", host: "mixed.corp.example", lookups: []string{"mixed.corp.example"}, dialled: []string{"tailnet 10.0.0.2:443"}},
 		{name: "not_routed", host: "web.corp.example", class: flow.NoRoute, lookups: []string{"web.corp.example"}},
 		{name: "directly", host: "web.corp.example", policy: policy.Policy{Direct: policy.DirectAny}, lookups: []string{"web.corp.example"}, dialled: []string{"direct 192.0.2.1:443"}},
 
-		{name: "report_mode_by_name", host: "api.corp.example", policy: policy.Policy{Mode: policy.Report, Rules: deny(policy.Rule{Name: "none", Names: []string{"*.corp.example"}})},
+		{name: "report_mode_by_name", host: "api.corp.example", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Name: "none", Names: []string{"*.corp.example"}})},
 			lookups: []string{"api.corp.example"}, dialled: []string{"tailnet 10.0.0.1:443"}, report: "rule none"},
-		{name: "report_mode_by_address", host: "10.0.0.1", policy: policy.Policy{Mode: policy.Report, Rules: deny(policy.Rule{Prefixes: prefixes("10.0.0.0/8")})},
+		{name: "report_mode_by_address", host: "10.0.0.1", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Prefixes: prefixes("10.0.0.0/8")})},
 			dialled: []string{"tailnet 10.0.0.1:443"}, report: "rule #1"},
-		{name: "report_mode_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report}, dialled: []string{"direct 192.0.2.1:443"}, report: "not routed "},
+		{name: "report_mode_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report}, dialled: []string{"direct 192.0.2.1:443"}, report: "not routed"},
+		{name: "report_mode_allowed_but_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Name: "web", Allow: true})},
+			dialled: []string{"direct 192.0.2.1:443"}, report: "not routed"},
 		{name: "report_mode_forbidden", host: "127.0.0.1", policy: policy.Policy{Mode: policy.Report}, class: flow.Denied},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -156,10 +156,10 @@ func (g *Gateway) newRoad() *datapath.Road {
 			Timeout:  time.Duration(cfg.Dial.Timeout),
 			Attempts: cfg.Dial.Attempts,
 		},
-		Relay:    &relay.Relay{},
-		Limit:    gate,
-		Carrier:  g.device.CarrierText,
-		Finished: g.finished.add,
+		Relay:       &relay.Relay{},
+		Limit:       gate,
+		CarrierText: g.device.CarrierText,
+		Finished:    g.finished.add,
 	}
 	road.SetPolicy(g.policy(cfg.Policy))
 	return road

@@ -1,8 +1,13 @@
-// Package socket does what package net does not do with a connection. It peeks
-// at the first byte, and notices that a peer has gone while nothing is read. It
-// ends a connection in one direction, with a reset, or so that everything
-// written arrives. It also sets socket options: keep-alive, user timeout and
-// shared ports. It does not wrap connections, and knows no protocol.
+// Package socket adds to package net what Pando needs of a connection:
+//
+//   - Peek returns the first byte and leaves it unread.
+//   - Readable and AwaitHangUp notice what the peer does, without a read.
+//   - CloseWrite ends one direction. Abort ends both with a reset. CloseGently
+//     ends both after everything written has arrived.
+//   - KeepAlive, UserTimeout and ListenConfig set socket options.
+//   - AcceptFailures slows down a listener that cannot accept.
+//
+// The package does not wrap connections and knows no protocol.
 //
 // Connections of the userspace network stack (internal/tailnet/userspace) are
 // not kernel sockets. The functions that take a net.Conn recognise them by

@@ -1,7 +1,7 @@
 // Package forward is the front end of a port that stands for one target. It
-// passes on whatever clients send there and does not look at it, so protocols
-// work that begin with words of the server or turn to TLS later, such as those
-// of PostgreSQL and MySQL. The package does not decide, resolve or dial.
+// passes on whatever clients send there and does not look at it. So it works for
+// every protocol, also if the server speaks first, as with MySQL, or if TLS
+// begins later, as with PostgreSQL. The package does not decide, resolve or dial.
 package forward
 
 import (

@@ -13,8 +13,8 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// forward sends a request to its origin and the response back.
-func (s *session) forward(ctx context.Context, req *http.Request, rec *flow.Record) fate {
+// exchange sends a request to its origin and the response back.
+func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Record) fate {
 	if f, done := s.maxForwards(req, rec); done {
 		return f
 	}

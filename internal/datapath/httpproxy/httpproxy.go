@@ -1,7 +1,8 @@
-// Package httpproxy is the HTTP/1.1 front end. It serves CONNECT (RFC 9110
-// section 9.3.6) and requests in absolute-form (RFC 9112 section 3.2.2), or,
-// for clients that know of no proxy, requests in origin-form by their Host
-// field. The policy judges each request by itself.
+// Package httpproxy is the HTTP/1.1 front end. It serves clients that have a
+// proxy setting: CONNECT (RFC 9110 section 9.3.6) and requests in absolute-form
+// (RFC 9112 section 3.2.2). On other ports it serves clients without a proxy
+// setting: the Host field of their requests names the target. The policy judges
+// each request by itself.
 //
 // Each client connection is served by one goroutine. It reads a request
 // (session.go), sends it over a pooled connection to its origin (exchange.go)

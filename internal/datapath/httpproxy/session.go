@@ -158,7 +158,7 @@ func (s *session) serve(ctx context.Context, req *http.Request, rec *flow.Record
 	if req.Method == http.MethodConnect {
 		return s.connect(ctx, req, rec)
 	}
-	return s.forward(ctx, req, rec)
+	return s.exchange(ctx, req, rec)
 }
 
 // connect opens a tunnel. The 200 is all that this package writes: from there

@@ -40,9 +40,9 @@ func AbsoluteForm(req *http.Request) (host string, port uint16, err error) {
 	return host, port, nil
 }
 
-// ByHost returns the Target of a port whose clients know of no proxy: requests
-// come in origin-form, and their Host field names the target (RFC 9112 section
-// 3.2). defaultPort is the target's port where Host has none.
+// ByHost returns the Target of a port for clients without a proxy setting. Their
+// requests are in origin-form, and the Host field names the target (RFC 9112
+// section 3.2). defaultPort is the target's port where Host has none.
 func ByHost(defaultPort uint16) func(*http.Request) (host string, port uint16, err error) {
 	def := strconv.Itoa(int(defaultPort))
 	return func(req *http.Request) (string, uint16, error) {

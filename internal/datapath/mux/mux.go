@@ -270,7 +270,7 @@ func (m *Mux) misdirected(c *net.TCPConn, p Protocol) {
 		c.Write([]byte{0, 0x5b, 0, 0, 0, 0, 0, 0}) // request rejected
 		hint = "the client speaks SOCKS4; set its proxy to socks5h://"
 	}
-	m.Log.Info("connection refused", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
+	m.Log.Info("client speaks an unsupported protocol", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
 	socket.CloseGently(c)
 }
 

@@ -5,19 +5,21 @@
 //  2. the host table of the configuration, then the pod's /etc/hosts, which holds
 //     its hostAliases
 //  3. a short name is completed with each of the tailnet's search domains, and
-//     each result is looked up in the sources of 2, 4, 5 and 6
+//     each result is looked up in the sources of 2, 4, 5 and 7
 //  4. the tailnet's extra records
 //  5. zones, the longest suffix first: those of the configuration, the
 //     tailnet's split-DNS routes, and MagicDNS. Their resolvers are reached
 //     through the tunnel. A query for a private zone never enters the pod's
 //     network, and answers from there about such a zone are discarded
-//  6. the tailnet's global resolvers, if it has any, except for names under the
+//  6. names that cluster DNS forwards to this process and that no source above
+//     owns: their lookup fails, because the pod's resolver would forward it back
+//  7. the tailnet's global resolvers, if it has any, except for names under the
 //     pod's own search domains: these belong to the cluster
-//  7. the pod's own resolvers, from /etc/resolv.conf
+//  8. the pod's own resolvers, from /etc/resolv.conf
 //
 // A lookup has three parts. plan.go decides which sources are asked, in which
-// order, and why the others are not. It is pure. ask.go runs the plan. explain.go puts the
-// plan and its outcomes into words.
+// order, and why the others are not. It is pure. ask.go runs the plan. explain.go
+// puts the plan and its outcomes into words.
 //
 // Answers are cached for their TTL, and longer while the resolvers do not answer
 // (RFC 8767). Failures are cached for a short time (RFC 2308). For each name, one
