@@ -84,7 +84,7 @@ cross: ## build for linux and darwin, amd64 and arm64
 
 .PHONY: lint
 lint: ## gofmt, go vet (linux and darwin) and staticcheck
-	@files=$$(gofmt -l cmd internal e2e tools); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./... && $(GO) vet -tags e2e ./e2e && $(GO) vet -tags soak ./internal/gateway && cd tools && $(GO) vet ./...
 	GOOS=darwin $(GO) vet ./cmd/... ./internal/tailnet/ ./internal/gateway/ ./internal/nstest/
@@ -108,7 +108,7 @@ docs: ## generate docs/configuration.md, docs/metrics.md, the help of the flags 
 
 .PHONY: docs-check
 docs-check: ## check links, commands and examples of the documentation
-	$(GO) test -count=1 ./docs
+	$(GO) test -count=1 ./docs ./e2e && $(GO) test -count=1 -run '^TestDocs' ./internal/cli
 
 .PHONY: help
 help: ## list the targets

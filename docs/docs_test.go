@@ -1,47 +1,17 @@
-// Package docs checks the pages beside it: links, commands, make targets and
-// configurations.
+// Package docs checks the pages beside it: links, make targets, configurations,
+// paths and Go code. The packages cli and e2e check the commands.
 package docs
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/pandoproxy/pando/internal/cli"
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
-
-// page is one Markdown file.
-type page struct {
-	path string // from the root
-	text string
-}
-
-// pages returns every Markdown page of the project.
-func pages(t *testing.T) []page {
-	t.Helper()
-	var list []page
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/design/*.md", "bench/*.md"} {
-		files, err := filepath.Glob("../" + pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			data, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			list = append(list, page{strings.TrimPrefix(f, "../"), string(data)})
-		}
-	}
-	if len(list) < 20 {
-		t.Fatalf("found only %d pages: the test looks in the wrong place", len(list))
-	}
-	return list
-}
 
 var (
 	mdLink   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
@@ -57,22 +27,22 @@ func slug(heading string) string {
 // TestDocsLinks checks that every relative link leads to a file, and every
 // anchor to a heading.
 func TestDocsLinks(t *testing.T) {
-	for _, p := range pages(t) {
-		for _, m := range mdLink.FindAllStringSubmatch(p.text, -1) {
+	for _, p := range testkit.Pages(t, "..") {
+		for _, m := range mdLink.FindAllStringSubmatch(p.Text, -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
 			path, anchor, _ := strings.Cut(m[1], "#")
-			file := filepath.Join("..", filepath.Dir(p.path), path)
+			file := filepath.Join("..", filepath.Dir(p.Path), path)
 			if path == "" {
-				file = filepath.Join("..", p.path)
+				file = filepath.Join("..", p.Path)
 			}
 			data, err := os.ReadFile(file)
 			if info, statErr := os.Stat(file); statErr == nil && info.IsDir() {
 				continue
 			}
 			if err != nil {
-				t.Errorf("%s links to %s: %v", p.path, m[1], err)
+				t.Errorf("%s links to %s: %v", p.Path, m[1], err)
 				continue
 			}
 			if anchor == "" {
@@ -83,7 +53,7 @@ func TestDocsLinks(t *testing.T) {
 				found = found || slug(h[1]) == anchor
 			}
 			if !found {
-				t.Errorf("%s links to %s, which has no such heading", p.path, m[1])
+				t.Errorf("%s links to %s, which has no such heading", p.Path, m[1])
 			}
 		}
 	}
@@ -92,40 +62,16 @@ func TestDocsLinks(t *testing.T) {
 // TestDocsEveryPageIsLinked checks that a reader of README finds every page.
 func TestDocsEveryPageIsLinked(t *testing.T) {
 	linked := map[string]bool{"README.md": true, "CHANGELOG.md": true}
-	for _, p := range pages(t) {
-		for _, m := range mdLink.FindAllStringSubmatch(p.text, -1) {
+	for _, p := range testkit.Pages(t, "..") {
+		for _, m := range mdLink.FindAllStringSubmatch(p.Text, -1) {
 			path, _, _ := strings.Cut(m[1], "#")
-			linked[filepath.Join(filepath.Dir(p.path), path)] = true
+			linked[filepath.Join(filepath.Dir(p.Path), path)] = true
 		}
 	}
-	for _, p := range pages(t) {
-		if !linked[p.path] {
-			t.Errorf("no page links to %s", p.path)
+	for _, p := range testkit.Pages(t, "..") {
+		if !linked[p.Path] {
+			t.Errorf("no page links to %s", p.Path)
 		}
-	}
-}
-
-var command = regexp.MustCompile(`(?m)(?:^|\s)(?:\./bin/|/)?pando ((?:gateway|check|status|flows|explain|env|coredns|version|demo)\b[^\n#|]*)`)
-
-// TestDocsCommands checks that every pando command in a code block exists, with
-// its flags.
-func TestDocsCommands(t *testing.T) {
-	n := 0
-	for _, p := range pages(t) {
-		for _, block := range codeBlocks(p.text) {
-			for _, m := range command.FindAllStringSubmatch(block.text, -1) {
-				n++
-				args := append(strings.Fields(strings.NewReplacer("…", "", "\\", "").Replace(m[1])), "--help")
-				var out bytes.Buffer
-				err := cli.Run(t.Context(), t.Context(), cli.Env{Args: args, Stdout: &out, Stderr: &out})
-				if err != nil || !strings.Contains(out.String(), "Usage:") {
-					t.Errorf("%s: pando %s: %v", p.path, m[1], err)
-				}
-			}
-		}
-	}
-	if n < 15 {
-		t.Errorf("found only %d commands: the test looks for the wrong thing", n)
 	}
 }
 
@@ -138,11 +84,11 @@ func TestDocsMakeTargets(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	for _, p := range pages(t) {
-		for _, m := range makeTarget.FindAllStringSubmatch(p.text, -1) {
+	for _, p := range testkit.Pages(t, "..") {
+		for _, m := range makeTarget.FindAllStringSubmatch(p.Text, -1) {
 			n++
 			if target := m[1] + m[2]; !regexp.MustCompile(`(?m)^` + target + `:`).Match(makefile) {
-				t.Errorf("%s: make %s does not exist", p.path, target)
+				t.Errorf("%s: make %s does not exist", p.Path, target)
 			}
 		}
 	}
@@ -155,24 +101,24 @@ func TestDocsMakeTargets(t *testing.T) {
 // unless its first line says that it is something else.
 func TestDocsConfigurations(t *testing.T) {
 	n := 0
-	for _, p := range pages(t) {
-		for _, block := range codeBlocks(p.text) {
-			if block.language != "yaml" {
+	for _, p := range testkit.Pages(t, "..") {
+		for _, block := range p.Blocks() {
+			if block.Language != "yaml" {
 				continue
 			}
-			first, _, _ := strings.Cut(block.text, "\n")
+			first, _, _ := strings.Cut(block.Text, "\n")
 			switch first {
 			case "# values of the chart", "# a manifest", "# part of a container": // the end-to-end tests use these
 				continue
 			}
 			n++
 			cfg := config.Default()
-			err := config.Parse([]byte(block.text), &cfg)
+			err := config.Parse([]byte(block.Text), &cfg)
 			if err == nil {
 				err = cfg.Validate()
 			}
 			if err != nil {
-				t.Errorf("%s: %v in\n%s", p.path, err, block.text)
+				t.Errorf("%s: %v in\n%s", p.Path, err, block.Text)
 			}
 		}
 	}
@@ -181,37 +127,19 @@ func TestDocsConfigurations(t *testing.T) {
 	}
 }
 
-type codeBlock struct{ language, text string }
-
-var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
-
-// codeBlocks returns the fenced and the indented blocks of a page.
-func codeBlocks(text string) (list []codeBlock) {
-	for _, m := range fence.FindAllStringSubmatch(text, -1) {
-		list = append(list, codeBlock{m[1], m[2]})
-	}
-	var indented strings.Builder
-	for line := range strings.Lines(fence.ReplaceAllString(text, "")) {
-		if rest, ok := strings.CutPrefix(line, "    "); ok {
-			indented.WriteString(rest)
-		}
-	}
-	return append(list, codeBlock{"", indented.String()})
-}
-
 var repoPath = regexp.MustCompile("`((?:internal|cmd|charts|e2e|docs|tools|bench)/[A-Za-z0-9_./-]*)`")
 
 // TestDocsPaths checks that every file and folder that a page names exists.
 func TestDocsPaths(t *testing.T) {
 	n := 0
-	for _, p := range pages(t) {
-		if p.path == "docs/comparison.md" { // it names files of other projects
+	for _, p := range testkit.Pages(t, "..") {
+		if p.Path == "docs/comparison.md" { // it names files of other projects
 			continue
 		}
-		for _, m := range repoPath.FindAllStringSubmatch(p.text, -1) {
+		for _, m := range repoPath.FindAllStringSubmatch(p.Text, -1) {
 			n++
 			if _, err := os.Stat("../" + m[1]); err != nil && !strings.Contains(m[1], "NAME") {
-				t.Errorf("%s names %s: %v", p.path, m[1], err)
+				t.Errorf("%s names %s: %v", p.Path, m[1], err)
 			}
 		}
 	}

@@ -17,20 +17,6 @@ const (
 	docsNamespace = "pando"
 )
 
-// docsBlock returns the commands of the first sh block under a heading of a page.
-// A command is one line.
-func docsBlock(t *testing.T, page, heading string) []string {
-	t.Helper()
-	_, rest, found := strings.Cut(docsPage(t, page), "\n## "+heading+"\n")
-	block := shBlock.FindStringSubmatch(rest)
-	if !found || block == nil {
-		t.Fatalf("%s has no sh block under %q", page, heading)
-	}
-	return strings.Split(strings.TrimSpace(block[1]), "\n")
-}
-
-var shBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
-
 func docsPage(t *testing.T, page string) string {
 	t.Helper()
 	text, err := os.ReadFile("../" + page)
@@ -53,6 +39,7 @@ func runDocs(t *testing.T, line, ns, key string, more ...string) string {
 		"image.tag=0.1.0", "image.tag=e2e",
 		docsKey, key,
 		docsAPI, apiName,
+		"NAMESPACE", ns,
 		"charts/pando", env("E2E_CHART", "../charts/pando"),
 		`"`, "",
 	).Replace(line)
@@ -72,19 +59,14 @@ func runDocs(t *testing.T, line, ns, key string, more ...string) string {
 	return ""
 }
 
-// docsCommands runs every kubectl command of the pages that reads something, as
-// it stands there.
-func docsCommands(t *testing.T, ns string) {
-	changes := regexp.MustCompile(`^kubectl (-n \S+ )?(create|delete|scale|apply)\b`)
+// runReads runs every command of the pages that reads something, as it stands
+// there.
+func runReads(t *testing.T, ns string) {
 	n := 0
-	for _, page := range []string{"README.md", "docs/kubernetes.md", "docs/troubleshooting.md", "docs/operations.md", "docs/names.md", "docs/upgrading.md"} {
-		for _, block := range shBlock.FindAllStringSubmatch(docsPage(t, page), -1) {
-			for _, line := range strings.Split(strings.TrimSpace(block[1]), "\n") {
-				if strings.HasPrefix(line, "kubectl ") && !changes.MatchString(line) {
-					runDocs(t, line, ns, "")
-					n++
-				}
-			}
+	for _, c := range docsCommands(t) {
+		if reads(c) {
+			runDocs(t, c.Line, ns, "")
+			n++
 		}
 	}
 	if n < 15 {
@@ -115,7 +97,7 @@ func docsManifests(t *testing.T, ns string) {
 // returns the chart's notes. The namespace is there already, with its labels.
 func installByDocs(t *testing.T, ns, key, values string) (notes string) {
 	t.Helper()
-	for _, line := range docsBlock(t, "docs/kubernetes.md", "Install") {
+	for _, line := range sectionInstall.commands(t) {
 		switch {
 		case strings.HasPrefix(line, "kubectl create namespace"):
 		case strings.HasPrefix(line, "helm "):
@@ -127,17 +109,13 @@ func installByDocs(t *testing.T, ns, key, values string) (notes string) {
 	return notes
 }
 
-// removeByDocs scales a fleet, upgrades it and removes it with the commands of the
-// documentation. Nothing of it may be left.
+// removeByDocs scales a fleet, upgrades it, takes the upgrade back, and removes the
+// fleet, with the commands of the documentation. Nothing of it may be left.
 func removeByDocs(t *testing.T, ns string) {
-	for _, line := range docsBlock(t, "docs/kubernetes.md", "Scale it") {
-		runDocs(t, line, ns, "")
-	}
-	for _, line := range docsBlock(t, "docs/upgrading.md", "A fleet of the chart") {
-		runDocs(t, line, ns, "")
-	}
-	for _, line := range docsBlock(t, "docs/kubernetes.md", "Remove it") {
-		runDocs(t, line, ns, "")
+	for _, s := range []section{sectionScale, sectionUpgrade, sectionRemove} {
+		for _, line := range s.commands(t) {
+			runDocs(t, line, ns, "")
+		}
 	}
 	if out, err := tryKubectl(t, "get", "namespace", ns); err == nil {
 		t.Errorf("the namespace is still there:\n%s", out)

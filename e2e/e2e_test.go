@@ -221,7 +221,7 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	noProxy(t, ns, name)
 	explains(t, ns, name)
 	if mode == "userspace" {
-		docsCommands(t, ns)
+		runReads(t, ns)
 		docsManifests(t, ns)
 	}
 	restartUnderLoad(t, ns, name, proxy)

@@ -1,5 +1,6 @@
 // Package testkit holds what tests of several packages share: waiting with a
-// bound, a buffer for several goroutines, and a TCP connection over loopback.
+// bound, a buffer for several goroutines, a TCP connection over loopback, and the
+// commands of the documentation.
 package testkit
 
 import (
