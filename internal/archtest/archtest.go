@@ -1,3 +1,3 @@
-// Package archtest holds the house rules as tests: what a reader may rely on
-// in every room, checked on the source itself. It has no code of its own.
+// Package archtest has tests of the source itself. They keep the rules of the house:
+// which package may import which, sizes, plain words. It has no code of its own.
 package archtest

@@ -102,7 +102,7 @@ func TestForbiddenImports(t *testing.T) {
 			stage, _, _ := strings.Cut(below, "/") // a stage may have packages below it
 			deny(slices.Contains(stages, stage) && inside && !slices.Contains([]string{"internal/flow", "internal/host", "internal/socket"}, own) && !strings.HasPrefix(own, "internal/datapath/"+stage+"/"),
 				"stages of the data path share flow (words), host (addresses and names) and socket (raw sockets) and do not know one another")
-			deny(f.pkg == "internal/socket" && inside, "socket knows no protocol and no other package of ours")
+			deny(f.pkg == "internal/socket" && inside, "socket does not know protocols or our other packages")
 			deny(f.pkg == "internal/host" && inside && own != "internal/flow", "host imports flow alone")
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
 			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/testnet", "internal/fleet"}, f.pkg) && !strings.HasPrefix(f.pkg, "internal/tailnet/"),

@@ -5,7 +5,6 @@ import (
 	"go/token"
 	"go/types"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -82,80 +81,4 @@ func headerFault(n *ast.IfStmt) string {
 		return "declares what its condition does not use; declare it before"
 	}
 	return "does one thing and tests another; use two statements"
-}
-
-// Rule 11: the figures that keep the structure readable. They are printed, and
-// fail above their bound.
-func TestFigures(t *testing.T) {
-	const (
-		gatewayMethods = 30
-		gatewayFields  = 18
-		packageLines   = 1400
-	)
-	methods := 0
-	fields := 0
-	literals := 0
-	packages := map[string]int{}
-	for _, f := range source(t) {
-		if f.test {
-			continue
-		}
-		packages[f.pkg] += fset.File(f.ast.Pos()).LineCount()
-		ast.Inspect(f.ast, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.FuncDecl:
-				if f.pkg == "internal/gateway" && n.Recv != nil && strings.TrimPrefix(types.ExprString(n.Recv.List[0].Type), "*") == "Gateway" {
-					methods++
-				}
-			case *ast.TypeSpec:
-				if s, ok := n.Type.(*ast.StructType); ok && f.pkg == "internal/gateway" && n.Name.Name == "Gateway" {
-					for _, field := range s.Fields.List {
-						fields += max(1, len(field.Names))
-					}
-				}
-			case *ast.CompositeLit:
-				if keyed(n) > 3 && fset.Position(n.Lbrace).Line == fset.Position(n.Rbrace).Line {
-					literals++
-					t.Logf("%s: a literal of more than three fields in one line", fset.Position(n.Pos()))
-				}
-			}
-			return true
-		})
-	}
-	bound := func(what string, got, most int) {
-		t.Logf("%4d of at most %d: %s", got, most, what)
-		if got > most {
-			t.Errorf("%s: %d, want at most %d", what, got, most)
-		}
-	}
-	bound("methods of gateway.Gateway", methods, gatewayMethods)
-	bound("fields of gateway.Gateway", fields, gatewayFields)
-	bound("literals of more than three fields in one line", literals, 0)
-	largest := ""
-	for pkg, n := range packages {
-		if largest == "" || n > packages[largest] {
-			largest = pkg
-		}
-	}
-	bound("lines of the largest package, "+largest, packages[largest], packageLines)
-	if methods == 0 || fields == 0 {
-		t.Error("found no gateway.Gateway: the test looks in the wrong place")
-	}
-}
-
-// keyed counts the fields that a struct literal names.
-func keyed(n *ast.CompositeLit) int {
-	switch n.Type.(type) {
-	case *ast.ArrayType, *ast.MapType: // a table
-		return 0
-	}
-	count := 0
-	for _, e := range n.Elts {
-		if kv, ok := e.(*ast.KeyValueExpr); ok {
-			if _, ok := kv.Key.(*ast.Ident); ok {
-				count++
-			}
-		}
-	}
-	return count
 }

@@ -22,6 +22,7 @@ var dialect = []struct {
 	{word(`so (many|long|much)`), "name the number: Consecutive failures after which …"},
 	{word(`anew`), "again, or: a new …"},
 	{word(`(is|are|was|were) no`), "is not a …, or: there is no …"},
+	{word(`(know|knows) (of )?no|as no`), "does not know, has no, or: is not a …"},
 	{word(`hoped|hopes|patience|patient|believes?|believed`), "things are not persons"},
 	{word(`clothes|riddles?|the books|at night`), "say it without a metaphor"},
 	{word(`nobody|somebody`), "no client, every client, a person …"},
@@ -32,7 +33,7 @@ var dialect = []struct {
 }
 
 // allowed are phrases that hold a marker and are plain all the same.
-var allowed = regexp.MustCompile(`(?i)\b(there (is|are|was|were) no|it is no longer|is no longer|are no longer|as long as|AsNobody|as nobody|nobody is the user)\b`)
+var allowed = regexp.MustCompile(`(?i)\b(there (is|are|was|were) no|it is no longer|is no longer|are no longer|as long as|as soon as no|AsNobody|as nobody|nobody is the user)\b`)
 
 func word(expr string) *regexp.Regexp { return regexp.MustCompile(`(?i)\b(` + expr + `)\b`) }
 

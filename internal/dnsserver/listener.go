@@ -15,7 +15,7 @@ import (
 // connection and holds up no other.
 const writeTimeout = 5 * time.Second
 
-// listener accepts clients for the library's server, which knows no limits and
+// listener accepts clients for the library's server, which has no limits and
 // ends when the process has no file descriptor left.
 type listener struct {
 	net.Listener

@@ -1,7 +1,7 @@
 // Package explain answers the question "why does it fail?". For a target, it
 // takes the same road as a client's request on a running replica, by the same
 // code, and reports what each stage did. Without a target it checks the replica
-// itself. It changes nothing, counts as no flow, and dials only what the policy
+// itself. It changes nothing, does not count as a flow, and dials only what the policy
 // allows the client that it stands for. Its words are package status.
 package explain
 

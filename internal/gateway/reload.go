@@ -51,11 +51,11 @@ func (g *Gateway) reload() error {
 	r.err = err
 	g.metrics.Reloaded(err == nil)
 	if err != nil {
-		message := "new configuration rejected; keeping the previous one"
 		if watch.Exhausted(err) {
-			message = "cannot read the configuration; keeping the previous one"
+			g.log.Error("cannot read the configuration; keeping the previous one", "err", err)
+		} else {
+			g.log.Error("new configuration rejected; keeping the previous one", "err", err)
 		}
-		g.log.Error(message, "err", err)
 		return err
 	}
 	changed, _ := config.Changes(&r.applied, &cfg)

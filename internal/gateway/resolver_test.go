@@ -324,7 +324,7 @@ func netmapChanges(t *testing.T, w *world) {
 	}
 }
 
-// nxdomainServer starts a DNS server that knows no name, and returns its address.
+// nxdomainServer starts a DNS server that does not know any name, and returns its address.
 func (w *world) nxdomainServer() string {
 	addr, _ := w.dnsServer(answersNXDomain)
 	return addr

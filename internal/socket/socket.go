@@ -7,7 +7,7 @@
 //   - KeepAlive, UserTimeout and ListenConfig set socket options.
 //   - AcceptFailures slows down a listener that cannot accept.
 //
-// The package does not wrap connections and knows no protocol.
+// The package does not wrap connections or know protocols.
 //
 // Connections of the userspace network stack (internal/tailnet/userspace) are
 // not kernel sockets. The functions that take a net.Conn recognise them by

@@ -257,7 +257,7 @@ func unanswered(name string, end outcome) error {
 	case errors.Is(end.Err, errNotReady):
 		return fail(flow.NotReady, name, "the gateway has not joined its tailnet yet: try again", nil)
 	case errors.Is(end.Err, errUnknownZone):
-		return fail(flow.ResolveFailed, name, "cluster DNS forwards this zone to the gateway, which knows no resolver for it: add a split-DNS route to the tailnet, or set resolve.zones", end.Err)
+		return fail(flow.ResolveFailed, name, "cluster DNS forwards this zone to the fleet, which has no resolver for it: add a split-DNS route to the tailnet, or set resolve.zones", end.Err)
 	}
 	class := flow.ResolveFailed
 	if timedOut(end.Err) {

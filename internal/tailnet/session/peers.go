@@ -88,8 +88,8 @@ func (p *Peers) ping(ctx context.Context, addr netip.Addr, kind tailcfg.PingType
 // callMeMaybe makes the peer look for paths to us now. A peer that knew this
 // device before a restart trusts its old address for 6.5 s more, and would
 // answer the handshake there. It looks for the new address when we ask it to,
-// and the engine asks when it sends data and knows no path. A send of no packets
-// is enough.
+// and the engine asks when it sends data and does not know a path. A send of no
+// packets is enough.
 func (p *Peers) callMeMaybe(peer key.NodePublic) {
 	mc := p.Sys.MagicSock.Get()
 	//lint:ignore SA1019 deprecated for what is sent over the network; it is the form that ParseEndpoint reads

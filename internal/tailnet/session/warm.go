@@ -70,8 +70,8 @@ func (p *Peers) Warm(ctx context.Context, log *slog.Logger) error {
 // A peer that does not answer may still trust the address that this device had
 // before a restart: when it was asked to look for a new address, it did not know
 // us yet. So handshake asks again and starts the handshake again. The engine
-// asks only when it knows no path, so forgetPaths comes first. That forgets the
-// paths to all peers and therefore runs once.
+// asks only when it does not know a path, so forgetPaths comes first. That
+// forgets the paths to all peers and therefore runs once.
 func (p *Peers) handshake(ctx context.Context, log *slog.Logger, addr netip.Addr, peer key.NodePublic, forgetPaths func()) error {
 	for {
 		try, cancel := context.WithTimeout(ctx, handshakeTime)

@@ -1,7 +1,7 @@
 // Package wire reads and writes HTTP/1.1 messages (RFC 9112) as a proxy has to:
 // it checks what the next server may read differently, keeps the fields of one
 // connection from the next one, and passes bodies on as they come. net/http
-// parses the heads. The package knows no connection and no flow.
+// parses the heads. The package does not know connections or flows.
 package wire
 
 import (

@@ -1,8 +1,8 @@
 // Package dnsclient asks DNS servers for the addresses of a name. It asks for
 // both families at once, over UDP and if need be over TCP (RFC 7766), without
 // EDNS if a server does not understand it, and it asks the next server if one
-// fails. It knows no sources, no zones and no cache: package resolve decides who
-// is asked.
+// fails. It does not know sources, zones or a cache: package resolve chooses the
+// servers.
 package dnsclient
 
 import (
