@@ -203,7 +203,8 @@ type Policy struct {
 	// `public`: dial internet addresses through the pod's own network. `any`: dial everything
 	// except the addresses that are always forbidden.
 	Direct string `json:"direct"`
-	// `enforce` applies the policy. `report` allows what the policy would deny, and logs it.
+	// `enforce` applies the rules. `report` allows what a rule would deny, and logs it. It
+	// applies to rules only: addresses that direct or the gateway itself refuses stay refused.
 	Mode string `json:"mode"`
 	// Rules in order. The first rule that matches decides. A request that matches no rule is
 	// allowed.

@@ -199,15 +199,8 @@ func judgeAddresses(p *policy.Policy, q policy.Query, addrs []netip.Addr, routed
 	return targets, nil
 }
 
-// reportOf says why report mode would have denied a flow. Only a rule that
-// denies is named: v.Rule may also be a rule that allows an address which no
-// peer routes.
-func reportOf(v policy.Verdict) string {
-	if v.Reason == policy.ByRule {
-		return v.Reason.String() + " " + v.Rule
-	}
-	return v.Reason.String()
-}
+// reportOf says why a flow would have been denied without report mode.
+func reportOf(v policy.Verdict) string { return v.Reason.String() + " " + v.Rule }
 
 // reach is the stage dial.
 func (r *Road) reach(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {

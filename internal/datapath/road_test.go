@@ -181,9 +181,14 @@ func TestOrder(t *testing.T) {
 			lookups: []string{"api.corp.example"}, dialled: []string{"tailnet 10.0.0.1:443"}, report: "rule none"},
 		{name: "report_mode_by_address", host: "10.0.0.1", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Prefixes: prefixes("10.0.0.0/8")})},
 			dialled: []string{"tailnet 10.0.0.1:443"}, report: "rule #1"},
-		{name: "report_mode_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report}, dialled: []string{"direct 192.0.2.1:443"}, report: "not routed"},
-		{name: "report_mode_allowed_but_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Name: "web", Allow: true})},
-			dialled: []string{"direct 192.0.2.1:443"}, report: "not routed"},
+		{name: "report_mode_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report}, class: flow.NoRoute},
+		{name: "report_mode_allowed_but_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Name: "web", Allow: true})}, class: flow.NoRoute},
+		{name: "report_mode_denied_and_not_routed", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Prefixes: prefixes("192.0.2.0/24")})}, class: flow.NoRoute},
+		{name: "report_mode_denied_name_not_routed", host: "web.corp.example", policy: policy.Policy{Mode: policy.Report, Rules: rules(policy.Rule{Name: "none"})},
+			lookups: []string{"web.corp.example"}, class: flow.NoRoute, report: "rule none"},
+		{name: "report_mode_direct_public", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report, Direct: policy.DirectPublic}, class: flow.NoRoute},
+		{name: "report_mode_direct", host: "192.0.2.1", policy: policy.Policy{Mode: policy.Report, Direct: policy.DirectAny, Rules: rules(policy.Rule{Name: "none"})},
+			dialled: []string{"direct 192.0.2.1:443"}, report: "rule none"},
 		{name: "report_mode_forbidden", host: "127.0.0.1", policy: policy.Policy{Mode: policy.Report}, class: flow.Denied},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

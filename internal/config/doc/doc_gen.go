@@ -59,7 +59,7 @@ var descriptions = map[string]string{
 	"forward[].target":         "The target, host:port, such as db.internal.example.com:5432.",
 	"policy":                   "Which client may reach which target.",
 	"policy.direct":            "What to do with addresses that no tailnet peer routes. none: refuse them all. public: dial internet addresses through the pod's own network. any: dial everything except the addresses that are always forbidden.",
-	"policy.mode":              "enforce applies the policy. report allows what the policy would deny, and logs it.",
+	"policy.mode":              "enforce applies the rules. report allows what a rule would deny, and logs it. It applies to rules only: addresses that direct or the gateway itself refuses stay refused.",
 	"policy.rules":             "Rules in order. The first rule that matches decides. A request that matches no rule is allowed.",
 	"policy.rules[].name":      "Name for the log. Empty means the rule's number.",
 	"policy.rules[].from":      "Client addresses: prefixes or single addresses.",

@@ -26,7 +26,7 @@ const (
 	DirectAny    Direct = "any"    // all except the forbidden ones
 )
 
-// Mode says what a denial does.
+// Mode says what a denial by a rule does.
 type Mode string
 
 const (
@@ -103,9 +103,9 @@ func (r Reason) String() string {
 	return ""
 }
 
-// Final reports whether v denies the flow in mode m. A forbidden address is denied
-// in report mode too.
-func (v Verdict) Final(m Mode) bool { return v.Deny && (m != Report || v.Reason == Forbidden) }
+// Final reports whether v denies the flow in mode m. Report mode turns off the
+// rules, and nothing else: it reaches no address that no rule could open.
+func (v Verdict) Final(m Mode) bool { return v.Deny && (m != Report || v.Reason != ByRule) }
 
 // Name judges a request before its name is looked up. It denies if the first rule
 // that can match denies every address. In all other cases it leaves the decision
@@ -154,20 +154,21 @@ func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 		v.Reason = Forbidden
 		return v
 	}
+	reachable := routed || p.mayDirect(addr)
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		if !r.matchesRequest(q) || !r.matchesAddress(all) {
 			continue
 		}
 		v.Rule = p.label(i)
-		if !r.Allow {
+		if !r.Allow && (reachable || p.Mode != Report) {
 			v.Deny = true
 			v.Reason = ByRule
 			return v
 		}
-		break
+		break // in report mode, too: what the rule denies may still be unreachable
 	}
-	if !routed && !p.mayDirect(addr) {
+	if !reachable {
 		v.Deny = true
 		v.Reason = NotRouted
 	}

@@ -303,7 +303,7 @@ func TestFinal(t *testing.T) {
 	}{
 		{NoReason, "", false, false},
 		{ByRule, "rule", true, false},
-		{NotRouted, "not routed", true, false},
+		{NotRouted, "not routed", true, true},
 		{Forbidden, "forbidden address", true, true},
 	} {
 		t.Run(or(c.text, "allowed"), func(t *testing.T) {
