@@ -9,7 +9,20 @@
 // tailscale container are in package stock.
 package config
 
-import "time"
+import (
+	"log/slog"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/config/value"
+)
+
+// The types of single values.
+type (
+	Duration  = value.Duration
+	PortRange = value.PortRange
+	Target    = value.Target
+	FleetHost = value.FleetHost
+)
 
 // Default returns the configuration that applies where nothing else is set. It is
 // the only place that states the defaults.
@@ -61,4 +74,17 @@ func Default() Config {
 			Sample: 1,
 		},
 	}
+}
+
+// SlogLevel returns the level as slog knows it; an unknown level is info.
+func (l Log) SlogLevel() slog.Level {
+	switch l.Level {
+	case "debug":
+		return slog.LevelDebug
+	case "warn":
+		return slog.LevelWarn
+	case "error":
+		return slog.LevelError
+	}
+	return slog.LevelInfo
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/config/doc"
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
+	"github.com/pandoproxy/pando/internal/config/value"
 )
 
 // Key is one key of the configuration.
@@ -171,7 +172,7 @@ func (k Key) set(c *Config, s string, o strictyaml.Origin, r *strictyaml.Report)
 }
 
 func setScalar(v reflect.Value, s string) error {
-	if t, ok := textTypes[v.Type()]; ok {
+	if t, ok := value.TextTypes[v.Type()]; ok {
 		return t.Parse(s, v)
 	}
 	switch v.Kind() {
@@ -243,4 +244,10 @@ func applyFlags(c *Config, flags map[string]string, r *strictyaml.Report) {
 			k.set(c, value, strictyaml.Origin{Where: "--" + k.Flag()}, r)
 		}
 	}
+}
+
+// isText reports whether the type is written as one string.
+func isText(t reflect.Type) bool {
+	_, ok := value.TextTypes[t]
+	return ok || t.Kind() == reflect.String
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
+	"github.com/pandoproxy/pando/internal/config/value"
 )
 
 // Load returns the configuration that the defaults, the file, the environment and
@@ -48,7 +49,7 @@ func Parse(data []byte, c *Config) error {
 }
 
 var options = strictyaml.Options{
-	Text:    textTypes,
+	Text:    value.TextTypes,
 	Null:    null,
 	Foreign: "not a configuration of Pando; write keys such as listen and tailnet, each with a colon",
 	Unknown: "docs/configuration.md lists all keys",

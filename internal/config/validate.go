@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
-	"github.com/pandoproxy/pando/internal/host"
+	"github.com/pandoproxy/pando/internal/config/value"
 )
 
 // Validate reports all mistakes in c at once, each with its path and the remedy. If
@@ -78,7 +78,7 @@ func (v *validator) tailnet(t *Tailnet) {
 	if u, err := url.Parse(t.ControlURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		v.add("tailnet.controlURL", "invalid URL %q: write one such as https://headscale.example.com", t.ControlURL)
 	}
-	if h := t.Hostname; h != "" && !IsLabel(strings.ToLower(h)) {
+	if h := t.Hostname; h != "" && !value.IsLabel(strings.ToLower(h)) {
 		v.add("tailnet.hostname", "invalid host name %q: use letters, digits and dashes, at most 63", h)
 	}
 	v.authKey(t)
@@ -188,7 +188,7 @@ func (v *validator) dns(c *Config) {
 		}
 	}
 	for i, h := range c.DNS.Fleet {
-		if !h.Addr.IsValid() && checkName(h.Name) != nil {
+		if !h.Addr.IsValid() && value.CheckName(h.Name) != nil {
 			v.add(fmt.Sprintf("dns.fleet[%d]", i), "invalid address or name %q", h)
 		}
 	}
@@ -208,7 +208,7 @@ func (v *validator) fronts(c *Config) {
 }
 
 func (v *validator) target(path string, t Target) {
-	if _, err := ParseTarget(t.String()); err != nil {
+	if _, err := value.ParseTarget(t.String()); err != nil {
 		v.addError(path, err)
 	}
 }
@@ -250,40 +250,15 @@ func (v *validator) probe(p *Probe) {
 	v.atLeast("probe.successes", p.Successes, 1)
 }
 
-var labelForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-// IsLabel reports whether s is one label of a host name, in lower case (RFC 1123).
-func IsLabel(s string) bool { return labelForm.MatchString(s) }
-
-var nameForm = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-
-// checkName returns what is wrong with a host name, or a "*.suffix"; nil if it is
-// valid.
-func checkName(name string) error {
-	if _, err := netip.ParseAddr(name); err == nil {
-		return fmt.Errorf("%q is an address, not a name", name)
-	}
-	if host.EndsInNumber(name) {
-		return fmt.Errorf("%q ends in a number, so it is never a name", name)
-	}
-	if strings.HasSuffix(name, ".") {
-		return fmt.Errorf("%q ends in a dot; leave the dot out", name)
-	}
-	if !nameForm.MatchString(strings.ToLower(name)) || len(name) > 253 {
-		return fmt.Errorf("invalid host name %q: write one such as api.example.com, or *.example.com for all names below it", name)
-	}
-	return nil
-}
-
 func (v *validator) name(path, name string) {
-	if err := checkName(name); err != nil {
+	if err := value.CheckName(name); err != nil {
 		v.addError(path, err)
 	}
 }
 
 // suffix checks the name of a zone.
 func (v *validator) suffix(path, name string) {
-	err := checkName(name)
+	err := value.CheckName(name)
 	if strings.HasPrefix(name, "*.") {
 		err = errors.New(`a zone includes all names below it; leave out "*."`)
 	}

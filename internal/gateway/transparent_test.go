@@ -23,6 +23,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/config"
+	values "github.com/pandoproxy/pando/internal/config/value"
 	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
@@ -156,7 +157,7 @@ func (f fronts) serve(c *config.Config, target string) {
 
 // parseTarget reads host:port.
 func parseTarget(s string) config.Target {
-	target, err := config.ParseTarget(s)
+	target, err := values.ParseTarget(s)
 	if err != nil {
 		panic(err)
 	}

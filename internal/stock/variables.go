@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/config/value"
 )
 
 // variable is a variable that is honoured, and what sets the configuration from its
@@ -161,7 +162,7 @@ func setSecret(v string, value *config.Secret, file *string) error {
 func (r *reader) routes(v string) error {
 	r.cfg.Tailnet.AdvertiseRoutes = nil
 	for _, s := range list(v) {
-		p, err := config.ParsePrefix(s)
+		p, err := value.ParsePrefix(s)
 		if err != nil {
 			return err
 		}

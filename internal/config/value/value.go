@@ -1,9 +1,11 @@
-package config
+// Package value has the types of the configuration's single values: durations,
+// ports, targets, names. Each is read from one string, and says what is wrong with
+// it. The package does not know the keys.
+package value
 
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"reflect"
@@ -136,6 +138,31 @@ func isHost(name string) bool {
 	return err == nil && hostForm.MatchString(name)
 }
 
+var labelForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// IsLabel reports whether s is one label of a host name, in lower case (RFC 1123).
+func IsLabel(s string) bool { return labelForm.MatchString(s) }
+
+var nameForm = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
+
+// CheckName returns what is wrong with a host name, or a "*.suffix"; nil if it is
+// valid.
+func CheckName(name string) error {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return fmt.Errorf("%q is an address, not a name", name)
+	}
+	if host.EndsInNumber(name) {
+		return fmt.Errorf("%q ends in a number, so it is never a name", name)
+	}
+	if strings.HasSuffix(name, ".") {
+		return fmt.Errorf("%q ends in a dot; leave the dot out", name)
+	}
+	if !nameForm.MatchString(strings.ToLower(name)) || len(name) > 253 {
+		return fmt.Errorf("invalid host name %q: write one such as api.example.com, or *.example.com for all names below it", name)
+	}
+	return nil
+}
+
 // FleetHost is an address of the fleet, or a name of it. One of the two fields is
 // set.
 type FleetHost struct {
@@ -156,27 +183,14 @@ func (h FleetHost) MarshalText() ([]byte, error) { return []byte(h.String()), ni
 
 func parseFleetHost(s string) (FleetHost, error) {
 	h, err := host.Parse(s)
-	if err != nil || !h.Addr.IsValid() && (checkName(s) != nil || strings.HasPrefix(s, "*.")) {
+	if err != nil || !h.Addr.IsValid() && (CheckName(s) != nil || strings.HasPrefix(s, "*.")) {
 		return FleetHost{}, fmt.Errorf("invalid address or name %q: write one such as 10.96.0.7 or pando.pando.svc", s)
 	}
 	return FleetHost{Addr: h.Addr, Name: h.Name}, nil
 }
 
-// SlogLevel returns the level as slog knows it; an unknown level is info.
-func (l Log) SlogLevel() slog.Level {
-	switch l.Level {
-	case "debug":
-		return slog.LevelDebug
-	case "warn":
-		return slog.LevelWarn
-	case "error":
-		return slog.LevelError
-	}
-	return slog.LevelInfo
-}
-
-// textTypes are the types that a configuration writes as one string.
-var textTypes = map[reflect.Type]strictyaml.TextType{
+// TextTypes are the types that a configuration writes as one string.
+var TextTypes = map[reflect.Type]strictyaml.TextType{
 	reflect.TypeFor[Duration]():     textType("a duration, such as 10s", parseDuration),
 	reflect.TypeFor[netip.Addr]():   textType("an IP address in quotes", parseAddr),
 	reflect.TypeFor[netip.Prefix](): textType("a prefix, such as 10.12.0.0/16", ParsePrefix),
@@ -194,10 +208,4 @@ func textType[T any](want string, parse func(string) (T, error)) strictyaml.Text
 		v.Set(reflect.ValueOf(value))
 		return nil
 	}}
-}
-
-// isText reports whether the type is written as one string.
-func isText(t reflect.Type) bool {
-	_, ok := textTypes[t]
-	return ok || t.Kind() == reflect.String
 }
