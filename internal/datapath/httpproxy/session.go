@@ -122,7 +122,7 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 		fe.Hint = string(framing)
 	}
 	if n, ok := errors.AsType[wire.TooManyFields](err); ok {
-		fe.Hint = "the request has more header fields than this gateway accepts: " + strconv.Itoa(int(n))
+		fe.Hint = "the request has more header fields than this gateway accepts, which is " + strconv.Itoa(int(n))
 		rec.Status = http.StatusRequestHeaderFieldsTooLarge
 	}
 	switch {

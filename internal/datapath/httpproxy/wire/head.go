@@ -2,19 +2,16 @@ package wire
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"golang.org/x/net/http/httpguts"
 )
 
-// tapeSize is the largest buffer that a HeadReader keeps between requests.
-const tapeSize = 4 << 10
+// chargeStep is in which steps a HeadReader charges the bytes of a head.
+const chargeStep = 4 << 10
 
 // HeadReader reads R and bounds the size of heads. Bodies are not bounded. The
 // zero value with R set is ready.
@@ -23,12 +20,19 @@ type HeadReader struct {
 	// Err is the error of the last read. net/http's line parser takes what it
 	// has for a line when a read fails, and does not report the error.
 	Err error
+	// Charge is called before the reader holds n bytes more of a head. The first
+	// chargeStep bytes are free. An error ends the head. Nil means that heads cost
+	// nothing.
+	Charge func(n int) error
+	// Refused is the error of Charge that ended the head; nil without one.
+	Refused error
 
 	bounded bool
 	max     int // since Begin
 	left    int // bytes that may still be read while bounded
-	record  bool
-	tape    []byte // what was read while record was set
+	charged int // bytes since Begin that are paid for
+	scans   bool
+	scan    headScan // looks at what is read while scans is set
 }
 
 // Begin starts a head, or several heads that share one bound of max bytes.
@@ -36,6 +40,8 @@ func (h *HeadReader) Begin(max int) {
 	h.bounded = true
 	h.max = max
 	h.left = max
+	h.charged = chargeStep
+	h.Refused = nil
 }
 
 // End ends the bound: a body follows.
@@ -53,6 +59,9 @@ func (h *HeadReader) Read(b []byte) (int, error) {
 		if h.left <= 0 {
 			return 0, io.EOF
 		}
+		if err := h.pay(); err != nil {
+			return 0, err
+		}
 		b = b[:min(len(b), h.left)]
 	}
 	n, err := h.R.Read(b)
@@ -60,10 +69,26 @@ func (h *HeadReader) Read(b []byte) (int, error) {
 	if h.bounded {
 		h.left -= n
 	}
-	if h.record {
-		h.tape = append(h.tape, b[:n]...)
+	if h.scans {
+		h.scan.scan(b[:n])
+		if h.scan.fault != nil {
+			err = h.scan.fault // the rest of the head is not worth reading
+		}
 	}
 	return n, err
+}
+
+// pay charges the next step of a head when the ones before are used up.
+func (h *HeadReader) pay() error {
+	if h.Charge == nil || h.max-h.left < h.charged {
+		return nil
+	}
+	if err := h.Charge(chargeStep); err != nil {
+		h.Refused = err
+		return err
+	}
+	h.charged += chargeStep
+	return nil
 }
 
 // ReadRequest reads a request head from br, which reads h. It also rejects what
@@ -82,61 +107,23 @@ func (h *HeadReader) ReadRequest(br *bufio.Reader, maxFields int) (*http.Request
 		br.Discard(1)
 	}
 	ahead, _ := br.Peek(br.Buffered())
-	h.tape = append(h.tape[:0], ahead...)
-	h.record = true
+	h.scan.begin(maxFields)
+	h.scan.scan(ahead)
+	if h.scan.fault != nil {
+		return nil, h.scan.fault
+	}
+	h.scans = true
 	req, err := http.ReadRequest(br)
-	h.record = false
-	if err == nil {
-		err = checkHead(req, h.tape[:len(h.tape)-br.Buffered()], maxFields)
-	}
-	if cap(h.tape) > tapeSize {
-		h.tape = nil
-	}
-	return req, err
-}
-
-// TooManyFields is the error for a request with that number of fields.
-type TooManyFields int
-
-func (n TooManyFields) Error() string { return strconv.Itoa(int(n)) + " header fields" }
-
-// FramingError is the error for a request whose end or whose target is not
-// clear. Its text is for the client.
-type FramingError string
-
-func (e FramingError) Error() string { return string(e) }
-
-// checkHead checks a request's head as it came, for what the next server may
-// read differently: RFC 9112 sections 3.2, 5.1 and 6.1.
-func checkHead(req *http.Request, head []byte, maxFields int) error {
-	n := bytes.Count(head, []byte("\n")) - 2 // without the request line and the empty line
-	if n > maxFields {
-		return TooManyFields(n)
-	}
-	var host, length, encoding bool
-	for line := range bytes.Lines(head) {
-		name, _, ok := bytes.Cut(line, []byte(":"))
-		if ok && len(name) > 0 && (name[len(name)-1] == ' ' || name[len(name)-1] == '\t') {
-			return FramingError("write the colon right after the field's name, without a space (RFC 9112 section 5.1)")
-		}
-		switch strings.ToLower(string(bytes.TrimSpace(name))) {
-		case "host":
-			host = true
-		case "content-length":
-			length = true
-		case "transfer-encoding":
-			encoding = true
-		}
-	}
+	h.scans = false
 	switch {
-	case !host && req.ProtoAtLeast(1, 1) && req.Method != http.MethodConnect: // simple clients leave it out of CONNECT
-		return FramingError("an HTTP/1.1 request needs a Host field")
-	case encoding && length:
-		return FramingError("a request has Content-Length or Transfer-Encoding, not both")
-	case encoding && !req.ProtoAtLeast(1, 1):
-		return FramingError("HTTP/1.0 has no Transfer-Encoding; send Content-Length, or use HTTP/1.1")
+	case h.Refused != nil:
+		return nil, h.Refused
+	case h.scan.fault != nil: // the parser may have made another error of it
+		return nil, h.scan.fault
+	case err != nil:
+		return nil, err
 	}
-	return nil
+	return req, h.scan.check(req)
 }
 
 // ValidHead checks what net/http's own server demands of a request and its
