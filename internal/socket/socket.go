@@ -5,6 +5,7 @@
 //   - CloseWrite ends one direction. Abort ends both with a reset. CloseGently
 //     ends both after everything written has arrived.
 //   - KeepAlive, UserTimeout and ListenConfig set socket options.
+//   - ClientAddr and DialForwarded tell who a client is.
 //   - AcceptFailures slows down a listener that cannot accept.
 //
 // The package does not wrap connections or know protocols.
@@ -18,7 +19,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"time"
 )
 
@@ -34,18 +34,6 @@ var past = time.Unix(1, 0)
 // ErrNoHalfClose is the error of CloseWrite for a connection that can only be
 // closed in both directions.
 var ErrNoHalfClose = errors.New("the connection can't be closed in one direction")
-
-// ClientAddr returns the address at the other end of c. An IPv4-mapped IPv6
-// address is returned as IPv4. The result is the zero AddrPort when c is not a
-// TCP connection.
-func ClientAddr(c net.Conn) netip.AddrPort {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := a.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
 
 // CloseGently closes c so that everything written to it arrives. A plain close
 // with unread bytes sends a reset, which can overtake the written bytes (RFC

@@ -156,7 +156,8 @@ func (n *Node) startBackend() error {
 	return nil
 }
 
-// serve installs the handlers of Options for the advertised routes.
+// serve decides who serves the flows that peers open to this node and to its
+// advertised routes.
 //
 // Netstack's wrapper takes a routed address off the stack as soon as no handler
 // uses it. The bytes that a handler left in a send buffer are then never sent.
@@ -165,15 +166,16 @@ func (n *Node) serve() {
 	if n.opts.ServeTCP != nil {
 		n.stack.SendFromAny()
 	}
-	n.ns.GetTCPHandlerForFlow = n.opts.ServeTCP
-	if h := n.opts.ServeUDP; h != nil {
-		n.ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
-			handler, ok := h(src, dst)
-			if handler == nil {
-				return nil, ok
-			}
-			return func(c nettype.ConnPacketConn) { handler(c) }, ok
+	n.ns.GetTCPHandlerForFlow = n.inboundTCP
+	n.ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
+		if n.opts.ServeUDP == nil {
+			return nil, isHostsOwn(dst.Addr())
 		}
+		handler, ok := n.opts.ServeUDP(src, dst)
+		if handler == nil {
+			return nil, ok || isHostsOwn(dst.Addr())
+		}
+		return func(c nettype.ConnPacketConn) { handler(c) }, ok
 	}
 }
 

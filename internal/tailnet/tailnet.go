@@ -86,7 +86,8 @@ type Options struct {
 	AdvertiseRoutes []netip.Prefix
 
 	// ShieldsUp refuses connections that peers open to this node. Without it
-	// they reach whatever listens on the host's loopback address.
+	// they reach whatever listens on the host. In userspace mode they come from
+	// socket.ForwardedSource, and socket.ClientAddr returns the peer.
 	ShieldsUp bool
 
 	// ServeTCP and ServeUDP, if not nil, are called for each flow that a peer

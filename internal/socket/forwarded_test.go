@@ -1,0 +1,62 @@
+package socket
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+)
+
+// TestDialForwarded checks that a listener sees the client for which a
+// connection was made, and that such a connection is never local, also when its
+// registration has ended.
+func TestDialForwarded(t *testing.T) {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := uint16(ln.Addr().(*net.TCPAddr).Port)
+	client := netip.MustParseAddrPort("100.64.0.7:4000")
+	out, forget, err := DialForwarded(t.Context(), port, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if got := ClientAddr(in); got != client {
+		t.Errorf("ClientAddr = %v, want %v", got, client)
+	}
+	forget()
+	got := ClientAddr(in)
+	if got.Addr() != ForwardedSource || IsLocal(got.Addr()) {
+		t.Errorf("ClientAddr after forget = %v, local: %v; want %v, not local", got, IsLocal(got.Addr()), ForwardedSource)
+	}
+	if _, _, err := DialForwarded(t.Context(), 1, client); err == nil {
+		t.Error("DialForwarded to a port without a listener: no error")
+	}
+	forwarded.Range(func(local, _ any) bool {
+		t.Errorf("%v is still registered", local)
+		return true
+	})
+}
+
+func TestIsLocal(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"127.0.0.1":    true,
+		"127.0.0.53":   true,
+		"::1":          true,
+		"127.9.0.1":    false,
+		"10.0.0.1":     false,
+		"100.64.0.7":   false,
+		"169.254.1.1":  false,
+		"fd7a:115c::1": false,
+	} {
+		if got := IsLocal(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("IsLocal(%s) = %v, want %v", addr, got, want)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package tailnet
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"tailscale.com/net/tsaddr"
+
+	"github.com/pandoproxy/pando/internal/socket"
+)
+
+// inboundTCP decides who serves a flow that a peer opens to dst: the handler of
+// Options first. The engine by itself would forward a flow to this node's own
+// address in userspace mode to the host's loopback, where the peer then looks
+// like a local process. forwardToHost keeps them apart. Intercept with a nil
+// handler refuses the flow.
+func (n *Node) inboundTCP(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool) {
+	if n.opts.ServeTCP != nil {
+		handler, intercept = n.opts.ServeTCP(src, dst)
+		if intercept {
+			return handler, true
+		}
+	}
+	if n.opts.Mode == Userspace && slices.Contains(n.Addrs(), dst.Addr()) {
+		return func(c net.Conn) { n.forwardToHost(c, src, dst.Port()) }, true
+	}
+	return nil, isHostsOwn(dst.Addr())
+}
+
+// isHostsOwn reports whether a, or the IPv4 address behind the 4via6 address a,
+// is an address at which only this host's own processes may arrive.
+func isHostsOwn(a netip.Addr) bool {
+	if tsaddr.IsViaPrefix(netip.PrefixFrom(a, a.BitLen())) {
+		a = tsaddr.UnmapVia(a)
+	}
+	a = a.Unmap()
+	return a.IsLoopback() || a.IsUnspecified()
+}
+
+// forwardToHost connects a peer, whose address is src, to a port of this host's
+// loopback, and copies until both have ended. It closes c, at once if nothing
+// listens there: the engine has accepted c before it asks who serves it.
+func (n *Node) forwardToHost(c net.Conn, src netip.AddrPort, port uint16) {
+	host, forget, err := socket.DialForwarded(n.ctx, port, src)
+	if err != nil {
+		n.log.Debug("peer reached no listener", "peer", src.String(), "port", port, "err", err)
+		c.Close()
+		return
+	}
+	defer forget()
+	defer c.Close()
+	defer host.Close()
+	var copies sync.WaitGroup
+	copies.Go(func() { copyAndEnd(host, c) })
+	copies.Go(func() { copyAndEnd(c, host) })
+	copies.Wait()
+}
+
+// copyAndEnd copies src to dst until src ends, and passes the end on: after an
+// error both connections are reset.
+func copyAndEnd(dst, src net.Conn) {
+	if _, err := io.Copy(dst, src); err != nil {
+		socket.Abort(dst)
+		socket.Abort(src)
+		return
+	}
+	socket.CloseWrite(dst)
+}
