@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
 	"github.com/pandoproxy/pando/internal/datapath/socks5"
@@ -32,7 +33,7 @@ func TestFrontsAgreeOnHosts(t *testing.T) {
 		Serve(context.Context, *net.TCPConn) bool
 	}
 	proxy := &httpproxy.Proxy{Road: r}
-	web := &httpproxy.Proxy{Road: r, Front: flow.Web, Target: httpproxy.ByHost(443)}
+	web := &httpproxy.Proxy{Road: r, Front: flow.Web, Target: target.ByHost(443)}
 	fronts := []struct {
 		name    string
 		server  server

@@ -25,6 +25,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
 	"github.com/pandoproxy/pando/internal/datapath/relay"
@@ -174,7 +175,7 @@ func newProxies(cfg config.Config, road *datapath.Road, authenticate func(user, 
 	for _, p := range cfg.Web {
 		web := newProxy(cfg, road)
 		web.Front = flow.Web
-		web.Target = httpproxy.ByHost(uint16(cmp.Or(p.Port, 80)))
+		web.Target = target.ByHost(uint16(cmp.Or(p.Port, 80)))
 		list = append(list, web)
 	}
 	return list

@@ -10,9 +10,9 @@
 // while a request body is on its way (upload.go), so that an origin may answer
 // early, and a third one waits for a client that leaves (watch.go).
 //
-// net/http parses heads; packages wire and origin below this one write
-// messages and keep connections. The package does not decide, resolve or dial,
-// and does not copy the bytes of tunnels.
+// net/http parses heads. Below this package, target finds the target of a
+// request, wire writes messages, and origin keeps connections. The package does
+// not decide, resolve or dial, and does not copy the bytes of tunnels.
 package httpproxy
 
 import (
@@ -54,7 +54,7 @@ type Proxy struct {
 	// means flow.HTTP.
 	Front flow.Front
 	// Target returns the host and port that a request is for, or a *flow.Error of
-	// class BadRequest. Nil means AbsoluteForm.
+	// class BadRequest. Nil means target.AbsoluteForm.
 	Target func(*http.Request) (host string, port uint16, err error)
 	// Name is this proxy's name in Via and Proxy-Status fields. It is a token,
 	// and no other proxy has it: a request that comes with it is a loop. Empty

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 )
@@ -14,11 +15,11 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 	if err := wire.ValidHead(req); err != nil {
 		return badRequest("send a well-formed HTTP/1.1 request", &malformed{err})
 	}
-	target := s.p.Target
-	if target == nil {
-		target = AbsoluteForm
+	find := s.p.Target
+	if find == nil {
+		find = target.AbsoluteForm
 	}
-	host, port, err := target(req)
+	host, port, err := find(req)
 	if err != nil {
 		return err
 	}

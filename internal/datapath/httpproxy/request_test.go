@@ -15,123 +15,10 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 )
-
-// TestSplitTarget checks how host and port are split.
-func TestSplitTarget(t *testing.T) {
-	for _, c := range []struct {
-		name, authority, defaultPort string
-		host                         string
-		port                         uint16 // 0 means an error
-	}{
-		{"name_and_port", "api.corp.example:443", "", "api.corp.example", 443},
-		{"ipv4_and_port", "192.0.2.1:443", "", "192.0.2.1", 443},
-		{"ipv6_and_port", "[2001:db8::1]:443", "", "2001:db8::1", 443},
-		{"last_port", "a:65535", "", "a", 65535},
-		{"default_port", "api.corp.example", "80", "api.corp.example", 80},
-		{"default_port_ipv6", "[2001:db8::1]", "80", "2001:db8::1", 80},
-		{"default_port_not_taken", "a:8080", "80", "a", 8080},
-		{"empty_port", "a:", "80", "a", 80},
-		{"empty_port_ipv6", "[::1]:", "80", "::1", 80},
-		{"port_required", "a", "", "", 0},
-		{"port_required_ipv6", "[::1]", "", "", 0},
-		{"port_required_empty", "a:", "", "", 0},
-		{"port_0", "a:0", "80", "", 0},
-		{"port_65536", "a:65536", "80", "", 0},
-		{"port_signed", "a:+80", "80", "", 0},
-		{"port_negative", "a:-1", "80", "", 0},
-		{"port_by_name", "a:http", "80", "", 0},
-		{"no_host", ":80", "80", "", 0},
-		{"no_host_in_brackets", "[]", "80", "", 0},
-		{"no_host_in_brackets_and_port", "[]:80", "", "", 0},
-		{"nothing", "", "80", "", 0},
-		{"ipv6_without_brackets", "2001:db8::1", "80", "", 0},
-		{"two_ports", "a:80:81", "80", "", 0},
-		{"path", "a:443/x", "", "", 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			host, port, err := splitTarget(c.authority, c.defaultPort)
-			if host != c.host || port != c.port || (err == nil) != (c.port != 0) {
-				t.Errorf("splitTarget(%q, %q) = %q, %d, %v; want %q, %d", c.authority, c.defaultPort, host, port, err, c.host, c.port)
-			}
-		})
-	}
-}
-
-// TestTarget checks AbsoluteForm.
-func TestTarget(t *testing.T) {
-	for _, c := range []struct {
-		name, line, want string // empty means an error
-	}{
-		{"connect", "CONNECT api.corp.example:443", "api.corp.example:443"},
-		{"connect_ipv6", "CONNECT [2001:db8::1]:443", "[2001:db8::1]:443"},
-		{"connect_without_port", "CONNECT api.corp.example", ""},
-		{"connect_url", "CONNECT http://api.corp.example:443/", ""},
-		{"absolute", "GET http://api.corp.example/x", "api.corp.example:80"},
-		{"absolute_upper_case", "GET HTTP://api.corp.example:8080/x", "api.corp.example:8080"},
-		{"absolute_beats_host", "GET http://other.example/", "other.example:80"},
-		{"origin_form", "GET /x", ""},
-		{"asterisk", "OPTIONS *", ""},
-		{"https", "GET https://api.corp.example/", ""},
-		{"ftp", "GET ftp://api.corp.example/", ""},
-		{"user_name", "GET http://api.corp.example@evil.example/", ""},
-		{"no_host", "GET http:///x", ""},
-		{"opaque", "GET http:x", ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			req := read(t, c.line+" HTTP/1.1\r\nHost: api.corp.example\r\n\r\n")
-			host, port, err := AbsoluteForm(req)
-			if c.want == "" {
-				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
-					t.Fatalf("target %q, %d, error %v; want class %v and a hint", host, port, err, flow.BadRequest)
-				}
-				return
-			}
-			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want {
-				t.Errorf("target %q, error %v; want %q", got, err, c.want)
-			}
-		})
-	}
-}
-
-// read parses a request head.
-func read(t *testing.T, head string) *http.Request {
-	t.Helper()
-	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return req
-}
-
-// TestTargetByHost checks ByHost, and the request-target that the origin gets.
-func TestTargetByHost(t *testing.T) {
-	for _, c := range []struct{ name, line, host, want, form string }{
-		{"host", "GET /a?u=http://x/y", "api.corp.example", "api.corp.example:80", "/a?u=http://x/y"},
-		{"port", "GET /", "api.corp.example:8080", "api.corp.example:8080", "/"},
-		{"ipv6", "GET /", "[fd00::1]:8080", "[fd00::1]:8080", "/"},
-		{"asterisk", "OPTIONS *", "api.corp.example", "api.corp.example:80", "*"},
-		{"absolute_form", "GET http://api.corp.example/x", "api.corp.example", "api.corp.example:80", "/x"},
-		{"no_host", "GET /", "", "", ""},
-		{"connect", "CONNECT api.corp.example:443", "api.corp.example:443", "", ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			req := read(t, c.line+" HTTP/1.1\r\nHost: "+c.host+"\r\n\r\n")
-			host, port, err := ByHost(80)(req)
-			if c.want == "" {
-				if flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == "" {
-					t.Fatalf("target %q, %d, error %v; want class %v and a hint", host, port, err, flow.BadRequest)
-				}
-				return
-			}
-			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.want || wire.OriginForm(req) != c.form {
-				t.Errorf("target %q, request-target %q, error %v; want %q, %q", got, wire.OriginForm(req), err, c.want, c.form)
-			}
-		})
-	}
-}
 
 // FuzzRequest sends whatever a client may send to an origin, and reads it as the
 // origin would. It must be the same request, with the same framing, and nothing
@@ -167,7 +54,7 @@ func FuzzRequest(f *testing.F) {
 		if wire.ValidHead(req) != nil {
 			return
 		}
-		host, port, err := AbsoluteForm(req)
+		host, port, err := target.AbsoluteForm(req)
 		switch {
 		case err != nil && (flow.ClassOf(err) != flow.BadRequest || flow.HintOf(err) == ""):
 			t.Fatalf("%q: error %v, want class %v and a hint", b, err, flow.BadRequest)
@@ -206,7 +93,7 @@ func FuzzRequest(f *testing.F) {
 		if rest, _ := io.ReadAll(left); len(rest) > 0 {
 			t.Fatalf("%q: the origin reads %q after the request in %q, want nothing", b, rest, sent)
 		}
-		gotHost, gotPort, err := splitTarget(got.Host, "80")
+		gotHost, gotPort, err := target.Split(got.Host, "80")
 		if got.Method != req.Method || got.Host != want.Host || got.RequestURI != uri || err != nil || gotHost != host || gotPort != port {
 			t.Fatalf("%q: the origin reads %s %s with Host %q (%q, %d, %v); want %s %s of %q, %d", b, got.Method, got.RequestURI, got.Host, gotHost, gotPort, err, req.Method, uri, host, port)
 		}

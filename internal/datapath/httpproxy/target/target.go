@@ -1,4 +1,7 @@
-package httpproxy
+// Package target finds the target of a request: the host and the port that its
+// client asks for. It reads what net/http has parsed. It does not decide, and it
+// does not look up names.
+package target
 
 import (
 	"errors"
@@ -7,6 +10,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // AbsoluteForm is the Target of a proxy: requests name their target in the
@@ -14,28 +19,28 @@ import (
 // (RFC 9112 section 3.2.2).
 func AbsoluteForm(req *http.Request) (host string, port uint16, err error) {
 	if req.Method == http.MethodConnect {
-		host, port, err = splitTarget(req.RequestURI, "")
+		host, port, err = Split(req.RequestURI, "")
 		if err != nil {
-			return "", 0, badRequest("CONNECT needs host:port, such as api.example.com:443", err)
+			return "", 0, invalid("CONNECT needs host:port, such as api.example.com:443", err)
 		}
 		return host, port, nil
 	}
 	u := req.URL
 	switch {
 	case u.Scheme == "" && u.Host == "":
-		return "", 0, badRequest("this port is a proxy, not a web server: set it as http_proxy, or use curl -x http://this:1055 http://target/", errors.New("not in absolute-form"))
+		return "", 0, invalid("this port is a proxy, not a web server: set it as http_proxy, or use curl -x http://this:1055 http://target/", errors.New("not in absolute-form"))
 	case u.Scheme == "https":
-		return "", 0, badRequest("use CONNECT for https:// targets; clients send it when https_proxy is set", errors.New("https in absolute-form"))
+		return "", 0, invalid("use CONNECT for https:// targets; clients send it when https_proxy is set", errors.New("https in absolute-form"))
 	case u.Scheme != "http":
-		return "", 0, badRequest("only http:// URLs can be requested in absolute-form", fmt.Errorf("scheme %q", u.Scheme))
+		return "", 0, invalid("only http:// URLs can be requested in absolute-form", fmt.Errorf("scheme %q", u.Scheme))
 	case u.User != nil:
 		// RFC 9110 section 4.2.4: user information in a URL is used to deceive, so
 		// treat it as an error.
-		return "", 0, badRequest("remove the user name from the URL", errors.New("userinfo in the target"))
+		return "", 0, invalid("remove the user name from the URL", errors.New("userinfo in the target"))
 	}
-	host, port, err = splitTarget(u.Host, "80")
+	host, port, err = Split(u.Host, "80")
 	if err != nil {
-		return "", 0, badRequest("the URL needs a host; its port, if it has one, must be from 1 to 65535", err)
+		return "", 0, invalid("the URL needs a host; its port, if it has one, must be from 1 to 65535", err)
 	}
 	return host, port, nil
 }
@@ -47,21 +52,21 @@ func ByHost(defaultPort uint16) func(*http.Request) (host string, port uint16, e
 	def := strconv.Itoa(int(defaultPort))
 	return func(req *http.Request) (string, uint16, error) {
 		if req.Method == http.MethodConnect {
-			return "", 0, badRequest("this port is not a proxy; send requests as to the target itself, without a proxy setting", errors.New("CONNECT"))
+			return "", 0, invalid("this port is not a proxy; send requests as to the target itself, without a proxy setting", errors.New("CONNECT"))
 		}
 		// If a request is in absolute-form all the same, req.Host is the host of its
 		// URL, as RFC 9112 section 3.2.2 requires.
-		host, port, err := splitTarget(req.Host, def)
+		host, port, err := Split(req.Host, def)
 		if err != nil {
-			return "", 0, badRequest("the request needs a Host field with the name of the target", err)
+			return "", 0, invalid("the request needs a Host field with the name of the target", err)
 		}
 		return host, port, nil
 	}
 }
 
-// splitTarget splits host[:port]. An empty defaultPort means that the port is
-// required.
-func splitTarget(authority, defaultPort string) (string, uint16, error) {
+// Split splits host[:port]. An empty defaultPort means that the port is
+// required. The host has no brackets.
+func Split(authority, defaultPort string) (string, uint16, error) {
 	host, port, err := net.SplitHostPort(authority)
 	if err != nil {
 		if defaultPort == "" || strings.Contains(strings.Trim(authority, "[]"), ":") && !strings.HasPrefix(authority, "[") {
@@ -81,4 +86,13 @@ func splitTarget(authority, defaultPort string) (string, uint16, error) {
 		return "", 0, errors.New("no host")
 	}
 	return host, uint16(n), nil
+}
+
+func invalid(hint string, err error) error {
+	return &flow.Error{
+		Class: flow.BadRequest,
+		Op:    "http",
+		Hint:  hint,
+		Err:   err,
+	}
 }
