@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
@@ -52,8 +54,11 @@ func limits(c config.Limits) limit.Limits {
 // direct returns the dialer of the host's own network. Peers that acknowledge
 // nothing for peerTimeout are gone; zero leaves that to the kernel.
 func direct(peerTimeout time.Duration) dial.Func {
+	userTimeout := socket.UserTimeout(peerTimeout)
 	d := net.Dialer{
-		Control:         socket.UserTimeout(peerTimeout),
+		Control: func(network, addr string, c syscall.RawConn) error {
+			return errors.Join(userTimeout(network, addr, c), socket.BoundUnsent(c))
+		},
 		KeepAliveConfig: socket.KeepAlive(peerTimeout),
 	}
 	return func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {

@@ -17,16 +17,20 @@ import (
 // UserTimeout; zero leaves that to the kernel.
 func ListenConfig(reusePort bool, peerTimeout time.Duration) net.ListenConfig {
 	userTimeout := UserTimeout(peerTimeout)
-	return net.ListenConfig{
+	lc := net.ListenConfig{
 		KeepAliveConfig: KeepAlive(peerTimeout),
 		Control: func(network, address string, c syscall.RawConn) error {
 			var err error
 			if reusePort {
 				err = setReusePort(c)
 			}
-			return errors.Join(err, userTimeout(network, address, c))
+			return errors.Join(err, userTimeout(network, address, c), BoundUnsent(c))
 		},
 	}
+	// Connections do not inherit BoundUnsent from a listener of MPTCP, which is
+	// package net's default, and no client here uses it.
+	lc.SetMultipathTCP(false)
+	return lc
 }
 
 func setReusePort(c syscall.RawConn) error {

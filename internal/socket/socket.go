@@ -6,6 +6,8 @@
 //     ends both after everything written has arrived.
 //   - KeepAlive, UserTimeout and ListenConfig set socket options.
 //   - ClientAddr and DialForwarded tell who a client is.
+//   - BoundUnsent and Shrink bound what a connection holds in its buffers; Held
+//     measures it.
 //   - AcceptFailures slows down a listener that cannot accept.
 //
 // The package does not wrap connections or know protocols.

@@ -78,7 +78,7 @@ func (n *Node) dialKernel(ctx context.Context, src netip.Addr, dst netip.AddrPor
 				// 28,000 connections use up the ports of the one address.
 				serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 			})
-			return errors.Join(err, serr, socket.UserTimeout(n.opts.PeerTimeout)(network, addr, c))
+			return errors.Join(err, serr, socket.UserTimeout(n.opts.PeerTimeout)(network, addr, c), socket.BoundUnsent(c))
 		},
 	}
 	return d.DialContext(ctx, "tcp", dst.String())

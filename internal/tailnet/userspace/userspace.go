@@ -78,6 +78,9 @@ func Of(ns *netstack.Impl, peerTimeout time.Duration) (*Stack, error) {
 			return nil, errno(terr)
 		}
 	}
+	if terr := s.boundBuffers(); terr != nil {
+		return nil, errno(terr)
+	}
 	return s, nil
 }
 
@@ -128,7 +131,10 @@ func (c *conn) Readable() bool {
 	return c.ep.Readiness(readEvents)&readEvents != 0
 }
 
-const readEvents = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
+const (
+	readEvents  = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
+	writeEvents = waiter.WritableEvents | waiter.EventHUp | waiter.EventErr
+)
 
 // AwaitReadable returns when Read would return at once. It lets a caller wait
 // without a buffer. Closing the connection ends the wait.
