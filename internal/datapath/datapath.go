@@ -4,7 +4,7 @@
 //	accept → mux → httpproxy | socks5 | sni | forward → policy(name) → resolve → policy(address) → dial → relay
 //
 // The order is a security property. A name that the policy denies is never
-// looked up. The address that the policy judged is the address that is dialled,
+// looked up, and neither is one to which an alias leads. The address that the policy judged is the address that is dialled,
 // so a second answer of the DNS cannot replace it. The stages are packages below
 // this one. They share packages flow, host and socket and do not import one another.
 //
@@ -132,11 +132,12 @@ func (r *Road) targets(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.
 	if err := r.Ready(ctx); err != nil {
 		return nil, err
 	}
-	answer, err := r.lookUp(ctx, h, rec, t)
+	answer, err := r.lookUp(ctx, h, rec, t, judgeAlias(p, q, rec, t))
 	if err != nil {
 		return nil, err
 	}
 	q.Also = answer.Name
+	q.Aliases = answer.Aliases
 	return judgeAddresses(p, q, answer.Addrs, r.Routes(ctx, answer.Addrs), rec, t)
 }
 
@@ -154,10 +155,27 @@ func judgeName(p *policy.Policy, q policy.Query, rec *flow.Record, t *Trace) err
 	return nil
 }
 
+// judgeAlias returns the judge of the names to which aliases lead. It belongs to
+// the stage policy(name), and runs within the stage resolve.
+func judgeAlias(p *policy.Policy, q policy.Query, rec *flow.Record, t *Trace) resolve.Judge {
+	return func(alias string) error {
+		v := p.Alias(q, alias)
+		t.addAlias(alias, v)
+		if v.Final(p.Mode) {
+			rec.Rule = v.Rule
+			return denial(v, alias)
+		}
+		if v.Deny && rec.Report == "" {
+			rec.Report = reportOf(v)
+		}
+		return nil
+	}
+}
+
 // lookUp is the stage resolve.
-func (r *Road) lookUp(ctx context.Context, h host.Host, rec *flow.Record, t *Trace) (resolve.Answer, error) {
+func (r *Road) lookUp(ctx context.Context, h host.Host, rec *flow.Record, t *Trace, judge resolve.Judge) (resolve.Answer, error) {
 	start := time.Now()
-	answer, err := r.Resolver.Lookup(ctx, h)
+	answer, err := r.Resolver.LookupJudged(ctx, h, judge)
 	rec.Source = answer.Source
 	if !h.Addr.IsValid() {
 		rec.Resolve = time.Since(start)
@@ -266,6 +284,10 @@ func denial(v policy.Verdict, target string) error {
 	case policy.ByRule:
 		e.Hint = "rule " + v.Rule + " of the gateway's policy denies it"
 		e.Err = errors.New("denied by rule " + v.Rule)
+		if v.Alias != "" {
+			e.Hint = "the name is an alias (CNAME) of another one, which rule " + v.Rule + " of the gateway's policy denies"
+			e.Err = errors.New("denied by rule " + v.Rule + ", which matches the alias " + v.Alias)
+		}
 	case policy.Forbidden:
 		e.Hint = "the gateway never connects to loopback, link-local, metadata and multicast addresses, and never to itself"
 		e.Err = errors.New("forbidden address")

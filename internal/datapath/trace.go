@@ -11,9 +11,16 @@ import (
 // explain shows it. A field is nil if the request ended before its stage. The
 // methods do nothing on a nil Trace: flows have none.
 type Trace struct {
-	Name   *policy.Verdict // of policy(name)
-	Answer *resolve.Answer // of resolve; without addresses if the lookup failed
-	Addrs  []Judged        // of policy(address), in the order of Answer
+	Name    *policy.Verdict // of policy(name)
+	Aliases []JudgedAlias   // of policy(name) during resolve, in order
+	Answer  *resolve.Answer // of resolve; without addresses if the lookup failed
+	Addrs   []Judged        // of policy(address), in the order of Answer
+}
+
+// JudgedAlias is a name to which an alias leads, and the verdict on it.
+type JudgedAlias struct {
+	Name string
+	policy.Verdict
 }
 
 // Judged is an address and the verdict on it.
@@ -25,6 +32,12 @@ type Judged struct {
 func (t *Trace) setName(v policy.Verdict) {
 	if t != nil {
 		t.Name = &v
+	}
+}
+
+func (t *Trace) addAlias(name string, v policy.Verdict) {
+	if t != nil {
+		t.Aliases = append(t.Aliases, JudgedAlias{name, v})
 	}
 }
 

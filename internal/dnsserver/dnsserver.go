@@ -36,7 +36,8 @@ type Server struct {
 	// Lookup returns the addresses of a name and how long they are valid. The name
 	// is in one of Zones, in lower case and without trailing dot. The error is a
 	// *flow.Error. Its class is NotFound if the name does not exist. It wraps
-	// flow.ErrNoAddress if the name exists without an address. Required.
+	// flow.ErrNoAddress if the name exists without an address. Its class is Denied if
+	// the name is an alias of one that the policy denies to every client. Required.
 	Lookup func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error)
 	// Denied reports whether the policy denies the name to every client: the name
 	// then does not exist, and is not looked up. Nil means that no name is denied.
@@ -199,9 +200,14 @@ func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 		return m
 	}
 	if s.Denied != nil && s.Denied(name) {
-		return s.negative(fail(m, dns.RcodeNameError, dns.ExtendedErrorCodeProhibited, "the policy denies this name to every client"), zone)
+		return s.denied(m, zone)
 	}
 	return s.answerName(ctx, m, name, zone)
+}
+
+// denied completes m, the answer for a name that the policy denies to everybody.
+func (s *Server) denied(m *dns.Msg, zone Zone) *dns.Msg {
+	return s.negative(fail(m, dns.RcodeNameError, dns.ExtendedErrorCodeProhibited, "the policy denies this name to every client"), zone)
 }
 
 // answerName completes m, the answer for a name of zone that the policy allows.
@@ -214,6 +220,8 @@ func (s *Server) answerName(ctx context.Context, m *dns.Msg, name string, zone Z
 	addrs, ttl, err := s.Lookup(ctx, name)
 	class := flow.ClassOf(err)
 	switch {
+	case class == flow.Denied:
+		return s.denied(m, zone)
 	case class == flow.NotFound && name != zone.Suffix && !errors.Is(err, flow.ErrNoAddress): // the zone itself exists
 		return s.negative(fail(m, dns.RcodeNameError, 0, ""), zone)
 	case class == flow.NotFound:

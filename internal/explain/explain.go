@@ -48,7 +48,7 @@ type Road interface {
 
 // Resolver queries the sources of names, past the cache: a *resolve.Resolver.
 type Resolver interface {
-	Explain(context.Context, host.Host) (resolve.Answer, []resolve.Step, error)
+	Explain(context.Context, host.Host, resolve.Judge) (resolve.Answer, []resolve.Step, error)
 	CheckZones(context.Context) []resolve.Check
 }
 

@@ -41,7 +41,7 @@ type fakeResolver struct {
 	checks []resolve.Check
 }
 
-func (r fakeResolver) Explain(context.Context, host.Host) (resolve.Answer, []resolve.Step, error) {
+func (r fakeResolver) Explain(context.Context, host.Host, resolve.Judge) (resolve.Answer, []resolve.Step, error) {
 	return r.answer, r.steps, r.err
 }
 

@@ -2,12 +2,14 @@ package explain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
 	"github.com/pandoproxy/pando/internal/status"
 )
@@ -49,6 +51,13 @@ func (x *explanation) reportName(ctx context.Context, trace *datapath.Trace, err
 	if trace.Answer == nil {
 		x.fail("tailnet", 0, err)
 		return false
+	}
+	for _, a := range trace.Aliases {
+		if a.Final(x.Road.Policy().Mode) {
+			x.fail("policy (alias)", 0, err)
+			return false
+		}
+		x.addVerdict("policy (alias)", a.Name+": ", a.Verdict, "no rule denies this alias before its address is known")
 	}
 	return x.reportLookup(ctx, trace.Answer, err)
 }
@@ -92,6 +101,8 @@ func verdict(v policy.Verdict, without string) string {
 		return "the address is never reachable through a proxy"
 	case v.Reason == policy.NotRouted:
 		return "no peer of the tailnet routes it, and policy.direct does not allow a direct connection"
+	case v.Alias != "":
+		return "rule " + v.Rule + " denies the alias " + v.Alias
 	case v.Deny:
 		return "rule " + v.Rule + " denies it"
 	case v.Rule != "":
@@ -108,7 +119,7 @@ func (x *explanation) reportLookup(ctx context.Context, answer *resolve.Answer, 
 		x.fail("resolve", 0, parseErr)
 		return false
 	}
-	fresh, steps, freshErr := x.Resolver.Explain(ctx, h)
+	fresh, steps, freshErr := x.Resolver.Explain(ctx, h, x.judgeAlias(h))
 	var detail []string
 	for _, s := range steps {
 		x.Steps = append(x.Steps, status.Step(s))
@@ -138,6 +149,25 @@ func (x *explanation) reportLookup(ctx context.Context, answer *resolve.Answer, 
 	}
 	x.add("resolve", outcome, x.rec.Resolve, says, detail...)
 	return true
+}
+
+// judgeAlias returns the judge of the names to which aliases of h lead, as clients
+// have it.
+func (x *explanation) judgeAlias(h host.Host) resolve.Judge {
+	p := x.Road.Policy()
+	q := policy.Query{Client: x.rec.Client.Addr(), Name: h.Name, Port: x.rec.Port}
+	return func(alias string) error {
+		v := p.Alias(q, alias)
+		if !v.Final(p.Mode) {
+			return nil
+		}
+		return &flow.Error{
+			Class:  flow.Denied,
+			Op:     "policy",
+			Target: alias,
+			Err:    errors.New("rule " + v.Rule + " denies this alias"),
+		}
+	}
 }
 
 // reportRoute reports how packets reach an address that the policy allows.

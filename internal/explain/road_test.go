@@ -297,6 +297,23 @@ func TestRoad(t *testing.T) {
 				"ok route: 10.12.3.4 is dialled directly, through the pod's own network", "ok connect: 10.12.3.4:5432 answered"},
 		},
 		{
+			name:  "denied_alias",
+			trace: datapath.Trace{Name: passes, Answer: &resolve.Answer{}, Aliases: []datapath.JudgedAlias{{Name: "secret", Verdict: deny}}},
+			err:   fail(flow.Denied, "denied by rule no-dbs, which matches the alias secret"),
+			want:  []string{letIn, name, "fail policy (alias): denied by rule no-dbs, which matches the alias secret"},
+			class: flow.Denied,
+			hint:  "hint of denied by rule",
+		},
+		{
+			name:    "reported_alias",
+			trace:   datapath.Trace{Name: passes, Answer: answer, Aliases: []datapath.JudgedAlias{{Name: "secret", Verdict: deny}, {Name: "other"}}, Addrs: []datapath.Judged{{Addr: a, Verdict: tailnet}}},
+			dialled: true,
+			mode:    policy.Report,
+			carrier: &carrier,
+			want: []string{letIn, name, "warn policy (alias): secret: rule no-dbs denies it: allowed only because policy.mode is report",
+				"ok policy (alias): other: no rule denies this alias before its address is known", resolved, allowed, routed, "ok connect: 10.12.3.4:5432 answered"},
+		},
+		{
 			name:    "refused",
 			trace:   datapath.Trace{Name: passes, Answer: answer, Addrs: []datapath.Judged{{Addr: a, Verdict: tailnet}}},
 			dialled: true,

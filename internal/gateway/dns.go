@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
-	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/dnsserver"
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
 )
 
@@ -26,10 +27,10 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 	s := &dnsserver.Server{
 		Zones:    servedZones(g.cfg.DNS),
 		TTL:      ttl,
-		Addrs:    g.fleet.addrs,
+		Addrs:    g.fleet.Addrs,
 		Enter:    g.road.Limit.Enter,
 		Leave:    g.road.Limit.Leave,
-		Lookup:   lookupServed(g.device, g.road.Resolver, ttl),
+		Lookup:   lookupServed(g.device, g.road, ttl),
 		Denied:   func(name string) bool { return g.road.Policy().NobodyMay(name) },
 		Answered: g.metrics.Answered,
 		Dropped:  func() { g.metrics.Refused(limit.Queries) },
@@ -45,12 +46,17 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 // lookupServed returns a function that resolves a name of a served zone. It
 // returns the addresses and how long they may be kept: ttl for those from the host
 // table.
-func lookupServed(d *device.Device, r *resolve.Resolver, ttl time.Duration) func(context.Context, string) ([]netip.Addr, time.Duration, error) {
+func lookupServed(d *device.Device, r *datapath.Road, ttl time.Duration) func(context.Context, string) ([]netip.Addr, time.Duration, error) {
 	return func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 		if err := d.Ready(ctx); err != nil {
 			return nil, 0, err
 		}
-		a, err := r.Lookup(ctx, host.Host{Name: name})
+		a, err := r.Resolver.LookupJudged(ctx, host.Host{Name: name}, func(alias string) error {
+			if r.Policy().NobodyMayAlias(alias) {
+				return &flow.Error{Class: flow.Denied, Op: "policy", Target: alias}
+			}
+			return nil
+		})
 		if a.TTL == 0 {
 			a.TTL = ttl
 		}

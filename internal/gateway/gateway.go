@@ -34,6 +34,7 @@ import (
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/metrics"
+	"github.com/pandoproxy/pando/internal/own"
 	"github.com/pandoproxy/pando/internal/probe"
 	"github.com/pandoproxy/pando/internal/status"
 	"github.com/pandoproxy/pando/internal/watch"
@@ -75,7 +76,7 @@ type Gateway struct {
 	metrics  *metrics.Metrics
 	finished *finishedFlows
 	users    users
-	fleet    *fleetAddrs
+	fleet    *own.Fleet
 	prober   *probe.Prober
 	watcher  *watch.Watcher
 	reloads  reloads
@@ -105,7 +106,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	g.finished = newFinishedFlows(g.metrics, g.log, cfg.Log)
 	g.device = g.newDevice()
 	g.road = g.newRoad()
-	g.fleet = newFleetAddrs(cfg.DNS.Fleet, g.road.Resolver.LookupPod, g.log)
+	g.fleet = own.NewFleet(cfg.DNS.Fleet, g.road.Resolver.LookupPod, g.log)
 	g.prober = g.newProber()
 	g.conditions = g.newConditions()
 	g.proxies = newProxies(cfg, g.road, g.users.authenticator())
@@ -259,7 +260,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	defer stopBeforeDrain()
 	serving.Go(func() error { return g.device.Run(beforeDrain) })
 	serving.Go(func() error { return g.serveDNS(beforeDrain) })
-	for _, run := range []func(context.Context){g.watcher.Run, g.fleet.follow, g.prober.Run} {
+	for _, run := range []func(context.Context){g.watcher.Run, g.fleet.Follow, g.prober.Run} {
 		serving.Go(func() error {
 			run(beforeDrain)
 			return nil

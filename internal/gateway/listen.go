@@ -16,6 +16,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/mux"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
 	"github.com/pandoproxy/pando/internal/dnsserver"
+	"github.com/pandoproxy/pando/internal/own"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
@@ -167,7 +168,7 @@ func (p *ports) close() {
 // of this replica on an address of this host or on its tailnet address, or to an
 // address of the fleet on any port.
 func (g *Gateway) own(a netip.AddrPort) bool {
-	if g.fleet.contains(a.Addr()) {
+	if g.fleet.Contains(a.Addr()) {
 		return true
 	}
 	anyAddr := false // a port of this number listens on all addresses
@@ -180,7 +181,7 @@ func (g *Gateway) own(a netip.AddrPort) bool {
 		}
 		anyAddr = anyAddr || listen.Addr().IsUnspecified()
 	}
-	return anyAddr && (slices.Contains(g.device.Addrs(), a.Addr()) || isHostAddr(a.Addr()))
+	return anyAddr && (slices.Contains(g.device.Addrs(), a.Addr()) || own.IsHostAddr(a.Addr()))
 }
 
 // listening returns the addresses of all ports.
@@ -200,21 +201,4 @@ func (p *ports) listening() []netip.AddrPort {
 		add(p.dnsStreams)
 	}
 	return list
-}
-
-// isHostAddr reports whether a is an address of this host. It also reports true
-// when the host's addresses cannot be read: a wrong no could start a loop.
-func isHostAddr(a netip.Addr) bool {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return true
-	}
-	for _, i := range addrs {
-		if n, ok := i.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -71,6 +71,10 @@ type Query struct {
 	Name   string // lower case, no trailing dot; empty when the client gave an address
 	Also   string // the name that a search domain made of Name; empty if none did, and before the lookup
 	Port   uint16
+
+	// Aliases are the names to which CNAMEs led from Name to the address. They are
+	// lower case, without the trailing dot. Alias judges each of them.
+	Aliases []string
 }
 
 // Verdict is the outcome of a pass.
@@ -78,6 +82,7 @@ type Verdict struct {
 	Deny    bool
 	Reason  Reason
 	Rule    string // the rule that decided; empty if none matched
+	Alias   string // the name of Query.Aliases that Rule denies; empty if it is another
 	Tailnet bool   // set by Address: the address is dialled through the tailnet, otherwise directly
 }
 
@@ -124,16 +129,67 @@ func (p *Policy) Name(q Query) Verdict {
 	return Verdict{}
 }
 
+// Alias judges a name to which an alias of the request's name leads, before it is
+// looked up. It denies if a rule that names it denies every address. In all other
+// cases it leaves the decision to Address, with the name in Query.Aliases.
+//
+// Who may use a name may use its aliases: only the first name must be allowed.
+// But no rule that names one of the others may deny it. A rule without Names that denies
+// does not concern the others: the last rule of a list of what is allowed would deny
+// them all. One that allows does, because the client may reach the name without the
+// alias too.
+func (p *Policy) Alias(q Query, alias string) Verdict {
+	i := p.aliasRule(q, alias, nil)
+	if i < 0 || p.Rules[i].Allow || !coversAll(p.Rules[i].Prefixes) {
+		return Verdict{}
+	}
+	return Verdict{
+		Deny:   true,
+		Reason: ByRule,
+		Rule:   p.label(i),
+		Alias:  alias,
+	}
+}
+
+// aliasRule returns the index of the rule that decides about an alias and an
+// address, given by its spellings. Nil spellings stand for an address that is not
+// known yet. It returns -1 if no rule decides.
+func (p *Policy) aliasRule(q Query, alias string, all []netip.Addr) int {
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if r.concernsAlias(alias) && r.matchesClientAndPort(q) && (all == nil || r.matchesAddress(all)) {
+			return i
+		}
+	}
+	return -1
+}
+
+// concernsAlias reports whether the rule is one about the aliases of names, and
+// matches this one.
+func (r *Rule) concernsAlias(alias string) bool {
+	return matchName(r.Names, alias) && (r.Allow || len(r.Names) > 0)
+}
+
 // NobodyMay reports whether the policy denies name to every client, on every port
 // and for every address.
 func (p *Policy) NobodyMay(name string) bool {
+	return p.deniesAll(func(r *Rule) bool { return matchName(r.Names, name) })
+}
+
+// NobodyMayAlias does the same for a name to which an alias leads.
+func (p *Policy) NobodyMayAlias(alias string) bool {
+	return p.deniesAll(func(r *Rule) bool { return r.concernsAlias(alias) })
+}
+
+// deniesAll reports whether the first of the rules that match denies everything.
+func (p *Policy) deniesAll(matches func(*Rule) bool) bool {
 	if p.Mode == Report {
 		return false
 	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		switch {
-		case !matchName(r.Names, name):
+		case !matches(r):
 		case r.Allow:
 			return false // to some client, for some address
 		case len(r.From) == 0 && len(r.Ports) == 0 && coversAll(r.Prefixes):
@@ -154,25 +210,39 @@ func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 		v.Reason = Forbidden
 		return v
 	}
+	deny := p.byRule(q, all, &v)
 	reachable := routed || p.mayDirect(addr)
-	for i := range p.Rules {
-		r := &p.Rules[i]
-		if !r.matchesRequest(q) || !r.matchesAddress(all) {
-			continue
-		}
-		v.Rule = p.label(i)
-		if !r.Allow && (reachable || p.Mode != Report) {
-			v.Deny = true
-			v.Reason = ByRule
-			return v
-		}
-		break // in report mode, too: what the rule denies may still be unreachable
-	}
-	if !reachable {
+	switch {
+	case deny && (reachable || p.Mode != Report):
+		v.Deny = true
+		v.Reason = ByRule
+	case !reachable: // in report mode also what a rule denies
 		v.Deny = true
 		v.Reason = NotRouted
+		v.Alias = ""
 	}
 	return v
+}
+
+// byRule reports whether a rule denies an address, given by its spellings, to q. It
+// sets v.Rule and v.Alias.
+func (p *Policy) byRule(q Query, all []netip.Addr, v *Verdict) (deny bool) {
+	for _, alias := range q.Aliases {
+		i := p.aliasRule(q, alias, all)
+		if i >= 0 && !p.Rules[i].Allow {
+			v.Rule = p.label(i)
+			v.Alias = alias
+			return true
+		}
+	}
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if r.matchesRequest(q) && r.matchesAddress(all) {
+			v.Rule = p.label(i)
+			return !r.Allow
+		}
+	}
+	return false
 }
 
 func (p *Policy) mayDirect(addr netip.Addr) bool {
@@ -194,7 +264,11 @@ func (p *Policy) label(i int) string {
 
 // matchesRequest reports whether the rule matches q in all fields but Prefixes.
 func (r *Rule) matchesRequest(q Query) bool {
-	return matchPrefix(r.From, q.Client.Unmap().WithZone("")) && (matchName(r.Names, q.Name) || matchName(r.Names, q.Also)) && matchPort(r.Ports, q.Port)
+	return (matchName(r.Names, q.Name) || matchName(r.Names, q.Also)) && r.matchesClientAndPort(q)
+}
+
+func (r *Rule) matchesClientAndPort(q Query) bool {
+	return matchPrefix(r.From, q.Client.Unmap().WithZone("")) && matchPort(r.Ports, q.Port)
 }
 
 // matchesAddress reports whether the rule's Prefixes match an address, given by

@@ -2,7 +2,6 @@ package resolve
 
 import (
 	"context"
-	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,34 +21,29 @@ type outcome struct {
 	ended bool // the plan ended with this step
 }
 
-// maxAliases bounds a chain of CNAMEs that leads from one source to another.
-const maxAliases = 8
-
-// lookup resolves name without the cache. If it fails, the Answer names the
-// source that failed. all has the outcomes of all steps, in order.
+// lookup asks the sources of name without the cache. It does not follow an alias
+// that leads to another source: Answer.next names it. If it fails, the Answer names
+// the source that failed. all has the outcomes of all steps, in order.
 func (r *Resolver) lookup(ctx context.Context, name string) (answer Answer, ttl time.Duration, all []outcome, err error) {
 	v := r.view()
-	ttl = math.MaxInt64
-	for aliases := 0; ; aliases++ {
-		end, outcomes := r.run(ctx, &v, v.plan(name))
-		all = append(all, outcomes...)
-		answer.Source = end.source
-		if aliases == 0 && end.ended && end.name != name {
-			answer.Name = end.name
-		}
-		if end.Err != nil {
-			return answer, 0, all, unanswered(name, end)
-		}
-		ttl = min(ttl, end.TTL)
-		if len(end.Addrs) > 0 {
-			answer.Addrs = end.Addrs
-			return answer, ttl, all, nil
-		}
-		if end.Alias == "" || end.Alias == name || aliases == maxAliases {
-			return answer, ttl, all, notFound(name, end)
-		}
-		name = end.Alias
+	end, all := r.run(ctx, &v, v.plan(name))
+	answer.Source = end.source
+	if end.ended && end.name != name {
+		answer.Name = end.name
 	}
+	if end.Err != nil {
+		return answer, 0, all, unanswered(name, end)
+	}
+	answer.Aliases = end.Chain
+	if len(end.Addrs) > 0 {
+		answer.Addrs = end.Addrs
+		return answer, end.TTL, all, nil
+	}
+	if end.Alias == "" || end.Alias == name {
+		return answer, end.TTL, all, notFound(name, end)
+	}
+	answer.next = end.Alias
+	return answer, end.TTL, all, nil
 }
 
 // run runs steps until one ends the plan. It returns the outcome of the plan, and

@@ -41,8 +41,8 @@ const (
 )
 
 // lookUpCached answers from the host table or the cache, or else waits for a
-// lookup, which it shares with other callers. If it fails, the Answer names the
-// source that failed.
+// lookup, which it shares with other callers. It does not follow aliases. If it
+// fails, the Answer names the source that failed.
 func (r *Resolver) lookUpCached(ctx context.Context, name string) (Answer, error) {
 	if a := lookupHosts(*r.hosts.Load(), name); len(a) > 0 {
 		return Answer{Addrs: a, Source: SourceHosts}, nil
@@ -77,7 +77,7 @@ func (r *Resolver) lookUpCached(ctx context.Context, name string) (Answer, error
 		return old.answer, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return Answer{}, fail(flow.Timeout, name, "", ctx.Err())
+			return Answer{}, fail(flow.Timeout, name, "the lookup took longer than resolve.timeout", ctx.Err())
 		}
 		return Answer{}, fail(flow.Canceled, name, "", ctx.Err())
 	}

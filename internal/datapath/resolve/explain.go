@@ -22,16 +22,21 @@ type Step struct {
 }
 
 // Explain looks h up without the cache, and returns what each source said. It
-// does not change the cache. The errors are those of Lookup.
-func (r *Resolver) Explain(ctx context.Context, h host.Host) (Answer, []Step, error) {
+// does not change the cache. The errors are those of LookupJudged.
+func (r *Resolver) Explain(ctx context.Context, h host.Host, judge Judge) (Answer, []Step, error) {
 	if h.Addr.IsValid() {
 		return literal(h.Addr), []Step{{SourceLiteral, h.Addr.String(), "an address needs no lookup"}}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	answer, ttl, outcomes, err := r.lookup(ctx, h.Name)
-	answer.TTL = ttl
-	return answer, describe(outcomes), err
+	var all []outcome
+	answer, err := follow(ctx, h.Name, r.opts.Timeout, judge, func(ctx context.Context, name string) (Answer, error) {
+		a, ttl, outcomes, err := r.lookup(ctx, name)
+		a.TTL = ttl
+		all = append(all, outcomes...)
+		return a, err
+	})
+	return answer, describe(all), err
 }
 
 // describe puts the outcomes of a lookup into words.

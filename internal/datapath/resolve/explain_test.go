@@ -34,7 +34,7 @@ func TestExplain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, steps, err := r.Explain(t.Context(), h)
+		_, steps, err := r.Explain(t.Context(), h, nil)
 		if flow.ClassOf(err) != tc.class {
 			t.Errorf("Explain(%s): %v, want class %s", tc.host, err, tc.class)
 		}

@@ -17,14 +17,15 @@
 //     pod's own search domains: these belong to the cluster
 //  8. the pod's own resolvers, from /etc/resolv.conf
 //
-// A lookup has three parts. plan.go decides which sources are asked, in which
-// order, and why the others are not. It is pure. ask.go runs the plan. explain.go
-// puts the plan and its outcomes into words.
+// A lookup has four parts. follow.go follows aliases. For each name, plan.go decides
+// which sources are asked, in which order, and why the others are not. It is pure.
+// ask.go runs the plan. explain.go puts the plan and its outcomes into words.
 //
 // Answers are cached for their TTL, and longer while the resolvers do not answer
 // (RFC 8767). Failures are cached for a short time (RFC 2308). For each name, one
-// lookup runs at a time. The package does not judge addresses and does not dial
-// them.
+// lookup runs at a time. An alias (CNAME) that leads to another source is cached as
+// a name of its own, so that each caller's judge decides about it. The package
+// does not judge addresses and does not dial them.
 package resolve
 
 import (
@@ -135,6 +136,11 @@ type Answer struct {
 	// Name is the whole name that a search domain made of a short one. It is
 	// empty if the name was taken as it is.
 	Name string
+	// Aliases is the names to which CNAMEs led on the way to the addresses, in
+	// order, lower case and without the trailing dot.
+	Aliases []string
+
+	next string // in the cache: the alias that another source is asked for; empty if there is none
 }
 
 // Resolver resolves names. Its methods may be called at the same time.
@@ -213,10 +219,17 @@ func (r *Resolver) SetZones(zones map[string]Zone) {
 // Lookup resolves h. The error is a *flow.Error of class NotFound,
 // ResolveFailed, Timeout, NotReady or Canceled.
 func (r *Resolver) Lookup(ctx context.Context, h host.Host) (Answer, error) {
+	return r.LookupJudged(ctx, h, nil)
+}
+
+// LookupJudged resolves h as Lookup does. It asks judge about each name to which
+// an alias leads: before a source is asked for it, and before an address is used.
+// The error may be that of judge; the Answer then has the aliases so far.
+func (r *Resolver) LookupJudged(ctx context.Context, h host.Host, judge Judge) (Answer, error) {
 	if h.Addr.IsValid() {
 		return literal(h.Addr), nil
 	}
-	a, err := r.lookUpCached(ctx, h.Name)
+	a, err := follow(ctx, h.Name, r.opts.Timeout, judge, r.lookUpCached)
 	if r.opts.Looked != nil {
 		kind, _, _ := strings.Cut(a.Source, " ")
 		r.opts.Looked(kind, flow.ClassOf(err), a.Cached)

@@ -28,9 +28,12 @@ const (
 
 // Result is what one source says about a name.
 type Result struct {
-	Addrs   []netip.Addr
-	Alias   string // the end of the CNAME chain, if it has no address here
-	NX      bool   // the name does not exist; otherwise it may exist without addresses
+	Addrs []netip.Addr
+	Alias string // the end of the CNAME chain, if it has no address here
+	// Chain is the names to which CNAMEs of the replies lead, each once, lower case
+	// and without the trailing dot.
+	Chain   []string
+	NX      bool // the name does not exist; otherwise it may exist without addresses
 	TTL     time.Duration
 	Err     error   // the source failed; the fields above mean nothing
 	Queries []Query // that were sent for it
@@ -128,11 +131,17 @@ func joinFamilies(v6, v4 Result) Result {
 	out := Result{
 		Addrs: append(v6.Addrs, v4.Addrs...),
 		Alias: v4.Alias,
+		Chain: v4.Chain,
 		NX:    v4.NX && v6.NX,
 		TTL:   min(v4.TTL, v6.TTL),
 	}
 	if out.Alias == "" {
 		out.Alias = v6.Alias
+	}
+	for _, name := range v6.Chain {
+		if !slices.Contains(out.Chain, name) { // a server may give each family a chain of its own
+			out.Chain = append(out.Chain, name)
+		}
 	}
 	if len(out.Addrs) > 0 {
 		// A family without addresses must not shorten the TTL of the other.
@@ -177,6 +186,9 @@ func read(m *dns.Msg, q dns.Question) Result {
 		}
 		name = next
 		out.Alias = strings.TrimSuffix(name, ".")
+		if out.Alias != "" && !slices.Contains(out.Chain, out.Alias) {
+			out.Chain = append(out.Chain, out.Alias)
+		}
 	}
 	if len(out.Addrs) > 0 {
 		out.Alias = ""

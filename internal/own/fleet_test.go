@@ -1,4 +1,4 @@
-package gateway
+package own
 
 import (
 	"bytes"
@@ -25,13 +25,13 @@ func TestFleetAddrs(t *testing.T) {
 	var lookupErr error
 	lookup := func(_ context.Context, name string) ([]netip.Addr, error) { return answer[name], lookupErr }
 	var log bytes.Buffer
-	f := newFleetAddrs([]config.FleetHost{{Addr: fixed}, {Name: "pando.pando.svc"}}, lookup, slog.New(slog.NewTextHandler(&log, nil)))
+	f := NewFleet([]config.FleetHost{{Addr: fixed}, {Name: "pando.pando.svc"}}, lookup, slog.New(slog.NewTextHandler(&log, nil)))
 
-	if got, err := f.addrs(); err == nil || got != nil {
-		t.Errorf("before the first lookup: addrs() = %v, %v; want an error", got, err)
+	if got, err := f.Addrs(); err == nil || got != nil {
+		t.Errorf("before the first lookup: Addrs() = %v, %v; want an error", got, err)
 	}
-	if f.contains(fixed) {
-		t.Error("before the first lookup: contains(10.0.0.9) = true, want false")
+	if f.Contains(fixed) {
+		t.Error("before the first lookup: Contains(10.0.0.9) = true, want false")
 	}
 	for _, c := range []struct {
 		name   string
@@ -50,13 +50,13 @@ func TestFleetAddrs(t *testing.T) {
 		if !f.update(t.Context()) {
 			t.Errorf("%s: update() = false, want true: a name can change", c.name)
 		}
-		got, err := f.addrs()
+		got, err := f.Addrs()
 		if want := []netip.Addr{fixed, c.want}; err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: addrs() = %v, %v; want %v", c.name, got, err, want)
+			t.Errorf("%s: Addrs() = %v, %v; want %v", c.name, got, err, want)
 		}
-		if !f.contains(c.want) || f.contains(netip.MustParseAddr("10.0.0.3")) {
-			t.Errorf("%s: contains(%v) = %v and contains(10.0.0.3) = %v, want true and false",
-				c.name, c.want, f.contains(c.want), f.contains(netip.MustParseAddr("10.0.0.3")))
+		if !f.Contains(c.want) || f.Contains(netip.MustParseAddr("10.0.0.3")) {
+			t.Errorf("%s: Contains(%v) = %v and Contains(10.0.0.3) = %v, want true and false",
+				c.name, c.want, f.Contains(c.want), f.Contains(netip.MustParseAddr("10.0.0.3")))
 		}
 	}
 	if n := strings.Count(log.String(), "cannot resolve dns.fleet; using the last addresses"); n != 1 {
@@ -68,10 +68,10 @@ func TestFleetAddrs(t *testing.T) {
 // error.
 func TestFleetNeverResolved(t *testing.T) {
 	refused := errors.New("refused")
-	f := newFleetAddrs([]config.FleetHost{{Name: "pando.pando.svc"}}, func(context.Context, string) ([]netip.Addr, error) { return nil, refused }, slog.New(slog.DiscardHandler))
+	f := NewFleet([]config.FleetHost{{Name: "pando.pando.svc"}}, func(context.Context, string) ([]netip.Addr, error) { return nil, refused }, slog.New(slog.DiscardHandler))
 	f.update(t.Context())
-	if got, err := f.addrs(); !errors.Is(err, refused) {
-		t.Errorf("addrs() = %v, %v; want %v", got, err, refused)
+	if got, err := f.Addrs(); !errors.Is(err, refused) {
+		t.Errorf("Addrs() = %v, %v; want %v", got, err, refused)
 	}
 }
 
@@ -86,12 +86,12 @@ func TestFleetFollow(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 		defer cancel()
-		newFleetAddrs([]config.FleetHost{{Name: "pando.pando.svc"}}, lookup, slog.New(slog.DiscardHandler)).follow(ctx)
+		NewFleet([]config.FleetHost{{Name: "pando.pando.svc"}}, lookup, slog.New(slog.DiscardHandler)).Follow(ctx)
 		if lookups != 3 {
 			t.Errorf("%d lookups in 12 s, want 3", lookups)
 		}
 		begin := time.Now()
-		newFleetAddrs([]config.FleetHost{{Addr: netip.MustParseAddr("10.0.0.1")}}, lookup, slog.New(slog.DiscardHandler)).follow(t.Context())
+		NewFleet([]config.FleetHost{{Addr: netip.MustParseAddr("10.0.0.1")}}, lookup, slog.New(slog.DiscardHandler)).Follow(t.Context())
 		if d := time.Since(begin); d != 0 || lookups != 3 {
 			t.Errorf("an address was followed for %v with %d lookups, want 0 and none", d, lookups-3)
 		}

@@ -1,4 +1,4 @@
-package gateway
+package own
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/pandoproxy/pando/internal/config"
 )
 
-// fleetAddrs are the addresses where clients reach the fleet, from dns.fleet.
-type fleetAddrs struct {
+// Fleet are the addresses where clients reach the fleet, from dns.fleet.
+type Fleet struct {
 	hosts  []config.FleetHost
 	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 	log    *slog.Logger
@@ -29,27 +29,30 @@ type knownFleet struct {
 // fleetEvery is how often the names of the fleet are looked up again.
 const fleetEvery = 5 * time.Second
 
-// newFleetAddrs returns the addresses of hosts. It looks up nothing; lookup asks
+// NewFleet returns the addresses of hosts. It looks up nothing; lookup asks
 // the cluster's DNS.
-func newFleetAddrs(hosts []config.FleetHost, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *fleetAddrs {
-	return &fleetAddrs{
+func NewFleet(hosts []config.FleetHost, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *Fleet {
+	return &Fleet{
 		hosts:  hosts,
 		lookup: lookup,
 		log:    log,
 	}
 }
 
-// follow looks up the fleet's addresses until ctx ends, or once if they cannot
+// Follow looks up the fleet's addresses until ctx ends, or once if they cannot
 // change.
-func (f *fleetAddrs) follow(ctx context.Context) {
+func (f *Fleet) Follow(ctx context.Context) {
 	for ctx.Err() == nil && f.update(ctx) {
-		sleep(ctx, fleetEvery)
+		select {
+		case <-ctx.Done():
+		case <-time.After(fleetEvery):
+		}
 	}
 }
 
 // update looks up the fleet's addresses once and reports whether they can
 // change. When a lookup fails, the last known addresses stay.
-func (f *fleetAddrs) update(ctx context.Context) (canChange bool) {
+func (f *Fleet) update(ctx context.Context) (canChange bool) {
 	var list []netip.Addr
 	var errs []error
 	for _, h := range f.hosts {
@@ -73,8 +76,8 @@ func (f *fleetAddrs) update(ctx context.Context) (canChange bool) {
 	return canChange
 }
 
-// addrs returns the last known addresses, or why none are known.
-func (f *fleetAddrs) addrs() ([]netip.Addr, error) {
+// Addrs returns the last known addresses, or why none are known.
+func (f *Fleet) Addrs() ([]netip.Addr, error) {
 	known := f.known.Load()
 	switch {
 	case known == nil:
@@ -85,9 +88,9 @@ func (f *fleetAddrs) addrs() ([]netip.Addr, error) {
 	return nil, known.err
 }
 
-// contains reports whether a is one of the fleet's addresses: a target there
+// Contains reports whether a is one of the fleet's addresses: a target there
 // would lead back to this replica.
-func (f *fleetAddrs) contains(a netip.Addr) bool {
+func (f *Fleet) Contains(a netip.Addr) bool {
 	known := f.known.Load()
 	return known != nil && slices.Contains(known.addrs, a)
 }
