@@ -233,6 +233,12 @@ func sample(k Key) (string, any) {
 		return "any", "any"
 	case "policy.mode":
 		return "report", "report"
+	case "policy.default", "resolve.privateAnswers":
+		return "deny", "deny"
+	case "policy.notPublic":
+		return "198.51.100.0/24", []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	case "resolve.privateZones":
+		return "rds.example.com", []string{"rds.example.com"}
 	case "log.level":
 		return "warn", "warn"
 	case "log.format":

@@ -140,6 +140,14 @@ type Resolve struct {
 	// resolvers, if it has any. The global resolvers get names that belong neither to these
 	// nor to the cluster.
 	Tailnet bool `json:"tailnet"`
+	// What to do with public names that have private addresses. A public name is one that the
+	// pod's resolvers or the tailnet's global resolvers answer, except names of the cluster.
+	// `allow` uses these addresses: cloud databases and private endpoints have such names.
+	// `deny` does not use them; if the name has no other address, the request is denied.
+	PrivateAnswers string `json:"privateAnswers" live:"yes"`
+	// Suffixes of public names that may have private addresses although privateAnswers is
+	// `deny`, such as rds.amazonaws.com.
+	PrivateZones []string `json:"privateZones" live:"yes"`
 	// Time limit of one lookup, including all its queries.
 	Timeout Duration `json:"timeout"`
 	// Shortest time for which an answer is cached.
@@ -200,14 +208,21 @@ type ForwardPort struct {
 // Policy is the section policy.
 type Policy struct {
 	// What to do with addresses that no tailnet peer routes. `none`: refuse them all.
-	// `public`: dial internet addresses through the pod's own network. `any`: dial everything
-	// except the addresses that are always forbidden.
+	// `public`: dial internet addresses through the pod's own network, but none in notPublic
+	// or in a network of the pod's interfaces. `any`: dial everything except the addresses
+	// that are always forbidden.
 	Direct string `json:"direct"`
-	// `enforce` applies the rules. `report` allows what a rule would deny, and logs it. It
-	// applies to rules only: addresses that direct or the gateway itself refuses stay refused.
+	// More prefixes that direct `public` does not open, such as the public addresses of nodes
+	// and load balancers. They also count as private for resolve.privateAnswers.
+	NotPublic []netip.Prefix `json:"notPublic"`
+	// What to do with a request that no rule matches: `allow` or `deny`. With `deny`, a name
+	// that no rule could allow is not looked up. Probes need a rule then, too.
+	Default string `json:"default"`
+	// `enforce` applies the rules. `report` allows what a rule or default would deny, and logs
+	// it. Addresses that direct or the gateway itself refuses stay refused.
 	Mode string `json:"mode"`
-	// Rules in order. The first rule that matches decides. A request that matches no rule is
-	// allowed.
+	// Rules in order. The first rule that matches decides. If no rule matches, default
+	// decides.
 	Rules []Rule `json:"rules,omitempty"`
 }
 

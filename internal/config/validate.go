@@ -162,6 +162,10 @@ func (v *validator) resolve(r *Resolve) {
 			}
 		}
 	}
+	v.oneOf("resolve.privateAnswers", r.PrivateAnswers, "allow", "deny")
+	for i, suffix := range r.PrivateZones {
+		v.suffix(fmt.Sprintf("resolve.privateZones[%d]", i), suffix)
+	}
 	v.positive("resolve.timeout", r.Timeout)
 	v.positive("resolve.minTTL", r.MinTTL)
 	v.positive("resolve.maxTTL", r.MaxTTL)
@@ -215,6 +219,7 @@ func (v *validator) target(path string, t Target) {
 
 func (v *validator) policy(p *Policy) {
 	v.oneOf("policy.direct", p.Direct, "none", "public", "any")
+	v.oneOf("policy.default", p.Default, "allow", "deny")
 	v.oneOf("policy.mode", p.Mode, "enforce", "report")
 	for i, r := range p.Rules {
 		at := fmt.Sprintf("policy.rules[%d].", i)

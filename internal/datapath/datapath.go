@@ -138,6 +138,7 @@ func (r *Road) targets(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.
 	}
 	q.Also = answer.Name
 	q.Aliases = answer.Aliases
+	q.PublicName = answer.PublicName
 	return judgeAddresses(p, q, answer.Addrs, r.Routes(ctx, answer.Addrs), rec, t)
 }
 
@@ -218,7 +219,12 @@ func judgeAddresses(p *policy.Policy, q policy.Query, addrs []netip.Addr, routed
 }
 
 // reportOf says why a flow would have been denied without report mode.
-func reportOf(v policy.Verdict) string { return v.Reason.String() + " " + v.Rule }
+func reportOf(v policy.Verdict) string {
+	if v.Rule == "" {
+		return v.Reason.String()
+	}
+	return v.Reason.String() + " " + v.Rule
+}
 
 // reach is the stage dial.
 func (r *Road) reach(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
@@ -288,6 +294,12 @@ func denial(v policy.Verdict, target string) error {
 			e.Hint = "the name is an alias (CNAME) of another one, which rule " + v.Rule + " of the gateway's policy denies"
 			e.Err = errors.New("denied by rule " + v.Rule + ", which matches the alias " + v.Alias)
 		}
+	case policy.ByDefault:
+		e.Hint = "no rule of the gateway's policy allows it"
+		e.Err = errors.New("no rule allows it, and policy.default is deny")
+	case policy.PrivateAnswer:
+		e.Hint = "this public name has a private address, which resolve.privateAnswers denies; if that is meant, add its zone to resolve.privateZones"
+		e.Err = errors.New("a private address of a public name")
 	case policy.Forbidden:
 		e.Hint = "the gateway never connects to loopback, link-local, metadata and multicast addresses, and never to itself"
 		e.Err = errors.New("forbidden address")

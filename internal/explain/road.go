@@ -99,6 +99,10 @@ func verdict(v policy.Verdict, without string) string {
 	switch {
 	case v.Reason == policy.Forbidden:
 		return "the address is never reachable through a proxy"
+	case v.Reason == policy.ByDefault:
+		return "no rule allows it, and policy.default is deny"
+	case v.Reason == policy.PrivateAnswer:
+		return "it is a private address of a public name, and resolve.privateAnswers is deny"
 	case v.Reason == policy.NotRouted:
 		return "no peer of the tailnet routes it, and policy.direct does not allow a direct connection"
 	case v.Alias != "":

@@ -163,7 +163,7 @@ func (g *Gateway) newRoad() *datapath.Road {
 		CarrierText: g.device.CarrierText,
 		Finished:    g.finished.add,
 	}
-	road.SetPolicy(g.policy(cfg.Policy))
+	road.SetPolicy(g.policy(&cfg))
 	return road
 }
 

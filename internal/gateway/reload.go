@@ -107,7 +107,7 @@ func (g *Gateway) apply(cfg config.Config, users *auth.Users) {
 	}
 	g.road.Resolver.SetHosts(hosts(cfg.Resolve))
 	g.road.Resolver.SetZones(zones(cfg.Resolve))
-	g.road.SetPolicy(g.policy(cfg.Policy))
+	g.road.SetPolicy(g.policy(&cfg))
 	g.road.Limit.Set(limits(cfg.Limits))
 	g.finished.setSample(cfg.Log)
 	if g.opts.Level != nil {

@@ -15,15 +15,24 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
+	"github.com/pandoproxy/pando/internal/own"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // policy returns the policy of a valid configuration.
-func (g *Gateway) policy(c config.Policy) *policy.Policy {
+func (g *Gateway) policy(cfg *config.Config) *policy.Policy {
+	c := cfg.Policy
 	p := &policy.Policy{
-		Direct: policy.Direct(c.Direct),
-		Mode:   policy.Mode(c.Mode),
-		Own:    g.own,
+		PrivateAnswers: policy.Default(cfg.Resolve.PrivateAnswers),
+		Direct:         policy.Direct(c.Direct),
+		Mode:           policy.Mode(c.Mode),
+		Default:        policy.Default(c.Default),
+		NotPublic:      c.NotPublic,
+		Own:            g.own,
+		Near:           own.Near,
+	}
+	for _, suffix := range cfg.Resolve.PrivateZones {
+		p.PrivateZones = append(p.PrivateZones, strings.ToLower(suffix))
 	}
 	for _, r := range c.Rules {
 		rule := policy.Rule{

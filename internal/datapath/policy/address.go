@@ -8,7 +8,7 @@ import "net/netip"
 var neverAllowed = prefixes(
 	"0.0.0.0/8",              // this host on this network, RFC 791
 	"127.0.0.0/8",            // loopback, RFC 1122
-	"169.254.0.0/16",         // link-local, RFC 3927; metadata of AWS, GCP, Azure and others at .169.254
+	"169.254.0.0/16",         // link-local, RFC 3927; metadata of nearly all clouds
 	"224.0.0.0/4",            // multicast, RFC 5771
 	"255.255.255.255/32",     // limited broadcast, RFC 919
 	"100.100.100.100/32",     // Tailscale's own service address on every node
@@ -21,6 +21,9 @@ var neverAllowed = prefixes(
 	"fec0::/10",              // site-local, RFC 3879
 	"ff00::/8",               // multicast, RFC 4291
 	"fd00:ec2::/32",          // metadata and other link-scoped services of AWS
+	"fd00:c1::a9fe:a9fe/128", // metadata of Oracle Cloud over IPv6
+	"fd00:42::42/128",        // metadata of Scaleway over IPv6
+	"fd00:a9fe:a9fe::/48",    // metadata of Linode over IPv6
 	"fd20:ce::254/128",       // metadata of GCP over IPv6
 	"fd7a:115c:a1e0::53/128", // the same over IPv6
 )
@@ -91,7 +94,23 @@ func spellings(a netip.Addr) []netip.Addr {
 		}
 		list = append(list, in)
 	}
+	b := a.As16()
+	switch {
+	case a.Is4():
+	case teredo.Contains(a): // the server, and the client with its bits inverted
+		list = append(list, netip.AddrFrom4([4]byte(b[4:8])), netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]}))
+	case isISATAP(b):
+		list = append(list, netip.AddrFrom4([4]byte(b[12:])))
+	}
 	return list
+}
+
+var teredo = netip.MustParsePrefix("2001::/32") // RFC 4380
+
+// isISATAP reports whether an IPv6 address has an interface identifier of ISATAP:
+// 0:5efe and an IPv4 address, whatever its bits u and g are (RFC 5214 section 6.1).
+func isISATAP(b [16]byte) bool {
+	return b[8]&^3 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
 // forbidden reports whether an address, given by its spellings, is never
@@ -117,7 +136,24 @@ func Public(a netip.Addr) bool {
 	if e := embeddings[0]; e.prefix.Contains(a) { // NAT64: as public as the address inside
 		return Public(e.inside(a))
 	}
+	if b := a.As16(); isISATAP(b) && !Public(netip.AddrFrom4([4]byte(b[12:]))) {
+		return false
+	}
 	return globalUnicast6.Contains(a) && !matchAny(notPublic6, a)
+}
+
+// Public reports whether a is a host address of the public internet that is not in
+// NotPublic, nor in a network of this host.
+func (p *Policy) Public(a netip.Addr) bool {
+	if !Public(a) {
+		return false
+	}
+	for _, s := range spellings(a) {
+		if matchAny(p.NotPublic, s) || p.Near != nil && p.Near(s) {
+			return false
+		}
+	}
+	return true
 }
 
 func matchAny(list []netip.Prefix, a netip.Addr) bool {

@@ -6,7 +6,8 @@
 //
 // An address passes if three conditions hold. It is not forbidden for all clients
 // (Forbidden). A peer of the tailnet carries it, or Direct allows the pod's own
-// network for it. The first rule that matches allows it, or no rule matches.
+// network for it. The first rule that matches allows it, or no rule matches and
+// Default allows it.
 package policy
 
 import (
@@ -50,6 +51,14 @@ type Rule struct {
 	Allow    bool
 }
 
+// Default says what happens to a request that no rule matches.
+type Default string
+
+const (
+	Allow Default = "allow"
+	Deny  Default = "deny"
+)
+
 // PortRange is the ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
@@ -59,10 +68,23 @@ type Policy struct {
 	Direct Direct // empty means DirectNone
 	Mode   Mode   // empty means Enforce
 	Rules  []Rule
+	// Default is for requests that no rule matches. Empty means Allow.
+	Default Default
+	// NotPublic are prefixes that DirectPublic does not open, in addition to those
+	// that are not public for everybody.
+	NotPublic []netip.Prefix
+
+	// PrivateAnswers says what happens to private addresses of public names, except
+	// those below the suffixes in PrivateZones. Empty means Allow.
+	PrivateAnswers Default
+	PrivateZones   []string
 
 	// Own reports whether the gateway itself listens on an address. Nil means
 	// no address.
 	Own func(netip.AddrPort) bool
+	// Near reports whether an address is in a network of this host: DirectPublic
+	// does not open it. Nil means no address.
+	Near func(netip.Addr) bool
 }
 
 // Query is the request that is judged.
@@ -75,6 +97,9 @@ type Query struct {
 	// Aliases are the names to which CNAMEs led from Name to the address. They are
 	// lower case, without the trailing dot. Alias judges each of them.
 	Aliases []string
+	// PublicName is the name that has the address, if it is one of
+	// the public DNS. It is empty if the name is known to be private.
+	PublicName string
 }
 
 // Verdict is the outcome of a pass.
@@ -90,16 +115,22 @@ type Verdict struct {
 type Reason uint8
 
 const (
-	NoReason  Reason = iota
-	ByRule           // a rule denies it
-	Forbidden        // no client may reach this address through a proxy
-	NotRouted        // no peer routes the address, and Direct does not allow it
+	NoReason      Reason = iota
+	ByRule               // a rule denies it
+	ByDefault            // no rule matches it, and Default is Deny
+	PrivateAnswer        // a public name has a private address, and PrivateAnswers is Deny
+	Forbidden            // no client may reach this address through a proxy
+	NotRouted            // no peer routes the address, and Direct does not allow it
 )
 
 func (r Reason) String() string {
 	switch r {
 	case ByRule:
 		return "rule"
+	case ByDefault:
+		return "default"
+	case PrivateAnswer:
+		return "private answer"
 	case Forbidden:
 		return "forbidden address"
 	case NotRouted:
@@ -110,21 +141,37 @@ func (r Reason) String() string {
 
 // Final reports whether v denies the flow in mode m. Report mode turns off the
 // rules, and nothing else: it reaches no address that no rule could open.
-func (v Verdict) Final(m Mode) bool { return v.Deny && (m != Report || v.Reason != ByRule) }
+func (v Verdict) Final(m Mode) bool {
+	return v.Deny && (m != Report || v.Reason != ByRule && v.Reason != ByDefault)
+}
 
 // Name judges a request before its name is looked up. It denies if the first rule
-// that can match denies every address. In all other cases it leaves the decision
-// to Address.
+// that can match denies every address, or if Default is Deny and no rule can allow
+// any. In all other cases it leaves the decision to Address.
 func (p *Policy) Name(q Query) Verdict {
+	decided := true // by the rule at hand, for every address
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if !r.matchesRequest(q) {
-			continue
-		}
-		if r.Allow || !coversAll(r.Prefixes) {
+		switch {
+		case !r.matchesRequest(q):
+		case r.Allow:
 			return Verdict{}
+		case !coversAll(r.Prefixes):
+			decided = false
+		case decided:
+			return Verdict{Deny: true, Reason: ByRule, Rule: p.label(i)}
+		default: // no later rule is reached, and none so far allows
+			return p.withoutAllow()
 		}
-		return Verdict{Deny: true, Reason: ByRule, Rule: p.label(i)}
+	}
+	return p.withoutAllow()
+}
+
+// withoutAllow is the verdict on a name that no rule allows, and that no single
+// rule denies.
+func (p *Policy) withoutAllow() Verdict {
+	if p.Default == Deny {
+		return Verdict{Deny: true, Reason: ByDefault}
 	}
 	return Verdict{}
 }
@@ -173,16 +220,17 @@ func (r *Rule) concernsAlias(alias string) bool {
 // NobodyMay reports whether the policy denies name to every client, on every port
 // and for every address.
 func (p *Policy) NobodyMay(name string) bool {
-	return p.deniesAll(func(r *Rule) bool { return matchName(r.Names, name) })
+	return p.deniesAll(p.Default == Deny, func(r *Rule) bool { return matchName(r.Names, name) })
 }
 
 // NobodyMayAlias does the same for a name to which an alias leads.
 func (p *Policy) NobodyMayAlias(alias string) bool {
-	return p.deniesAll(func(r *Rule) bool { return r.concernsAlias(alias) })
+	return p.deniesAll(false, func(r *Rule) bool { return r.concernsAlias(alias) })
 }
 
 // deniesAll reports whether the first of the rules that match denies everything.
-func (p *Policy) deniesAll(matches func(*Rule) bool) bool {
+// without is for the case that no rule does.
+func (p *Policy) deniesAll(without bool, matches func(*Rule) bool) bool {
 	if p.Mode == Report {
 		return false
 	}
@@ -196,7 +244,7 @@ func (p *Policy) deniesAll(matches func(*Rule) bool) bool {
 			return true
 		}
 	}
-	return false
+	return without
 }
 
 // Address judges one address of the target. routed says whether a peer of the
@@ -210,12 +258,20 @@ func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 		v.Reason = Forbidden
 		return v
 	}
+	if q.PublicName != "" && p.PrivateAnswers == Deny && !p.Public(addr) && !p.mayBePrivate(q.PublicName) {
+		v.Deny = true
+		v.Reason = PrivateAnswer
+		return v
+	}
 	deny := p.byRule(q, all, &v)
 	reachable := routed || p.mayDirect(addr)
 	switch {
 	case deny && (reachable || p.Mode != Report):
 		v.Deny = true
 		v.Reason = ByRule
+		if v.Rule == "" {
+			v.Reason = ByDefault
+		}
 	case !reachable: // in report mode also what a rule denies
 		v.Deny = true
 		v.Reason = NotRouted
@@ -224,8 +280,8 @@ func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 	return v
 }
 
-// byRule reports whether a rule denies an address, given by its spellings, to q. It
-// sets v.Rule and v.Alias.
+// byRule reports whether a rule or Default denies an address, given by its
+// spellings, to q. It sets v.Rule and v.Alias.
 func (p *Policy) byRule(q Query, all []netip.Addr, v *Verdict) (deny bool) {
 	for _, alias := range q.Aliases {
 		i := p.aliasRule(q, alias, all)
@@ -242,7 +298,14 @@ func (p *Policy) byRule(q Query, all []netip.Addr, v *Verdict) (deny bool) {
 			return !r.Allow
 		}
 	}
-	return false
+	return p.Default == Deny
+}
+
+// mayBePrivate reports whether name is in one of PrivateZones.
+func (p *Policy) mayBePrivate(name string) bool {
+	return slices.ContainsFunc(p.PrivateZones, func(suffix string) bool {
+		return name == suffix || strings.HasSuffix(name, "."+suffix)
+	})
 }
 
 func (p *Policy) mayDirect(addr netip.Addr) bool {
@@ -250,7 +313,7 @@ func (p *Policy) mayDirect(addr netip.Addr) bool {
 	case DirectAny:
 		return true
 	case DirectPublic:
-		return Public(addr)
+		return p.Public(addr)
 	}
 	return false
 }

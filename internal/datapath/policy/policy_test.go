@@ -166,7 +166,7 @@ func TestDirect(t *testing.T) {
 		{"documentation_ipv6", "2001:db8::1", all},
 		{"benchmarking", "198.19.0.1", all},
 		{"reserved", "240.0.0.1", all},
-		{"teredo", "2001::1", all},
+		{"teredo", "2001:0:4136:e378:8000:63bf:3fff:fdd2", all},
 		{"unique_local", "fd00::1", all},
 		{"outside_global_unicast", "4000::1", all},
 	} {
@@ -237,6 +237,20 @@ func TestForbidden(t *testing.T) {
 		{"metadata_nat64", "64:ff9b::a9fe:a9fe"},
 		{"metadata_nat64_with_zone", "64:ff9b::a9fe:a9fe%eth0"},
 		{"metadata_6to4", "2002:a9fe:a9fe::"},
+		{"metadata_teredo_server", "2001:0:a9fe:a9fe::1"},
+		{"metadata_teredo_client", "2001:0:4136:e378:8000:63bf:5601:5601"},
+		{"metadata_isatap", "2001:db8::5efe:169.254.169.254"},
+		{"metadata_isatap_unique", "2001:db8::200:5efe:169.254.169.254"},
+		{"metadata_isatap_private", "fd00::5efe:a9fe:a9fe"},
+		{"loopback_isatap", "2a00:1::200:5efe:127.0.0.1"},
+		{"metadata_ecs", "169.254.170.2"},
+		{"metadata_eks_ipv6", "fd00:ec2::23"},
+		{"metadata_oracle_ipv6", "fd00:c1::a9fe:a9fe"},
+		{"metadata_scaleway_ipv6", "fd00:42::42"},
+		{"metadata_linode_ipv6", "fd00:a9fe:a9fe::1"},
+		{"metadata_openstack_ipv6", "fe80::a9fe:a9fe"},
+		{"wireserver_azure_6to4", "2002:a83f:8110::"},
+		{"metadata_alibaba_compatible", "::100.100.100.200"},
 		{"metadata_4via6", "fd7a:115c:a1e0:b1a:0:7:a9fe:a9fe"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -303,6 +317,8 @@ func TestFinal(t *testing.T) {
 	}{
 		{NoReason, "", false, false},
 		{ByRule, "rule", true, false},
+		{ByDefault, "default", true, false},
+		{PrivateAnswer, "private answer", true, true},
 		{NotRouted, "not routed", true, true},
 		{Forbidden, "forbidden address", true, true},
 	} {
@@ -355,6 +371,7 @@ func nameThenAddress(t *testing.T, b []byte) bool {
 	pool := prefixes("0.0.0.0/0", "::/0", "0.0.0.0/1", "10.0.0.0/8", "fd00::/8", "::ffff:0.0.0.0/96", "100.64.0.9/32")
 	var p Policy
 	p.Direct = []Direct{"", DirectNone, DirectPublic, DirectAny}[g.next(4)]
+	p.Default = []Default{"", Allow, Deny}[g.next(3)]
 	for range g.next(4) {
 		r := Rule{Allow: g.next(3) == 0}
 		for range g.next(2) {
@@ -380,8 +397,8 @@ func nameThenAddress(t *testing.T, b []byte) bool {
 	if !v.Deny {
 		return false
 	}
-	if v.Reason != ByRule || v.Rule == "" {
-		t.Errorf("Name = %+v, want the rule that denies", v)
+	if (v.Reason != ByRule || v.Rule == "") && (v.Reason != ByDefault || p.Default != Deny) {
+		t.Errorf("Name = %+v, want the rule that denies, or the default", v)
 	}
 	addrs := []netip.Addr{{}}
 	for _, s := range []string{target, "10.0.0.1", "::ffff:10.0.0.1", "8.8.8.8", "127.0.0.1", "2606:4700::1", "fd00::1", "fd00::1%eth0", "::1", "64:ff9b::8.8.8.8"} {
@@ -393,7 +410,7 @@ func nameThenAddress(t *testing.T, b []byte) bool {
 	for _, a := range addrs {
 		for _, routed := range []bool{false, true} {
 			got := p.Address(q, a, routed)
-			if !got.Deny || got.Reason != Forbidden && (got.Reason != ByRule || got.Rule != v.Rule) {
+			if !got.Deny || got.Reason != Forbidden && v.Reason == ByRule && (got.Reason != ByRule || got.Rule != v.Rule) {
 				t.Fatalf("rules %+v, query %+v: Name denies by %q, but Address of %v = %+v", p.Rules, q, v.Rule, a, got)
 			}
 		}

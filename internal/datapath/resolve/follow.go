@@ -83,3 +83,21 @@ func (whole *Answer) judge(a Answer, hops int, judge Judge) error {
 	}
 	return nil
 }
+
+// publicName returns Answer.PublicName of a, the answer for name.
+func (r *Resolver) publicName(name string, a *Answer) string {
+	if a.Source != SourceBase && a.Source != SourceGlobal {
+		return ""
+	}
+	switch {
+	case len(a.Aliases) > 0:
+		name = a.Aliases[len(a.Aliases)-1]
+	case a.Name != "":
+		name = a.Name
+	}
+	files := r.files.load()
+	if files.ofCluster(name) {
+		return ""
+	}
+	return name
+}

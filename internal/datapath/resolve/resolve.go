@@ -140,6 +140,11 @@ type Answer struct {
 	// order, lower case and without the trailing dot.
 	Aliases []string
 
+	// PublicName is the name that has the addresses, if it is a public one: the pod's
+	// own resolvers or the tailnet's global ones answered, and it is none of the
+	// cluster's names. Otherwise it is empty. Explain does not set it.
+	PublicName string
+
 	next string // in the cache: the alias that another source is asked for; empty if there is none
 }
 
@@ -230,6 +235,9 @@ func (r *Resolver) LookupJudged(ctx context.Context, h host.Host, judge Judge) (
 		return literal(h.Addr), nil
 	}
 	a, err := follow(ctx, h.Name, r.opts.Timeout, judge, r.lookUpCached)
+	if err == nil {
+		a.PublicName = r.publicName(h.Name, &a)
+	}
 	if r.opts.Looked != nil {
 		kind, _, _ := strings.Cut(a.Source, " ")
 		r.opts.Looked(kind, flow.ClassOf(err), a.Cached)
