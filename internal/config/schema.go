@@ -221,6 +221,9 @@ type Policy struct {
 	// `enforce` applies the rules. `report` allows what a rule or default would deny, and logs
 	// it. Addresses that direct or the gateway itself refuses stay refused.
 	Mode string `json:"mode"`
+	// Leave open connections and requests in progress alone when a reload changes the policy.
+	// If false, they are judged again, and those that the new policy denies are cut.
+	KeepOpen bool `json:"keepOpen"`
 	// Rules in order. The first rule that matches decides. If no rule matches, default
 	// decides.
 	Rules []Rule `json:"rules,omitempty"`
@@ -291,6 +294,10 @@ type HTTP struct {
 type Tunnel struct {
 	// Close tunnels and plain-HTTP exchanges that carry no data for this long. 0s disables it.
 	IdleTimeout Duration `json:"idleTimeout"`
+	// Close tunnels that are older than this, idle or not. Up to a tenth of the time is taken
+	// off at random, so that tunnels that began together do not end together. It lets load move
+	// to new replicas. 0s disables it.
+	MaxLife Duration `json:"maxLife"`
 	// Close a connection if the client or the target acknowledges neither data nor keep-alives
 	// for this long, or reads nothing while data waits for it (kernel sockets only). 0s leaves
 	// this to TCP, which takes up to 16 minutes.

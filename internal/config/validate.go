@@ -42,6 +42,7 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.between("http.maxHeaderBytes", c.HTTP.MaxHeaderBytes, 1024, 1<<20)
 	v.between("http.maxHeaders", c.HTTP.MaxHeaders, 16, 4096)
 	v.notNegative("tunnel.idleTimeout", c.Tunnel.IdleTimeout, "use 0s to keep idle tunnels open")
+	v.notNegative("tunnel.maxLife", c.Tunnel.MaxLife, "use 0s to keep old tunnels open")
 	v.notNegative("tunnel.peerTimeout", c.Tunnel.PeerTimeout, "use 0s to leave it to TCP")
 	v.probe(&c.Probe)
 	v.notNegative("drain.settle", c.Drain.Settle, "use 0s to close the port at once")

@@ -70,9 +70,6 @@ func (r *Road) SetCutCause(why string) {
 // Policy returns the policy in force.
 func (r *Road) Policy() *policy.Policy { return r.policy.Load() }
 
-// SetPolicy replaces the policy for later requests.
-func (r *Road) SetPolicy(p *policy.Policy) { r.policy.Store(p) }
-
 // Connect takes a tunnel through all stages and returns the connection to its
 // target. The caller closes it. Connect fills in rec at each stage. The error is
 // a *flow.Error.
@@ -139,6 +136,10 @@ func (r *Road) targets(ctx context.Context, rec *flow.Record, t *Trace) ([]flow.
 	q.Also = answer.Name
 	q.Aliases = answer.Aliases
 	q.PublicName = answer.PublicName
+	r.live.edit(rec, func(f *liveFlow) {
+		f.query = q
+		f.judged = p
+	})
 	return judgeAddresses(p, q, answer.Addrs, r.Routes(ctx, answer.Addrs), rec, t)
 }
 
@@ -262,14 +263,15 @@ func (r *Road) withCarrier(rec *flow.Record, err error) error {
 // It returns at once.
 func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 	r.live.update(rec)
-	moved := r.Relay.Start(p, func(res relay.Result) {
+	moved, end := r.Relay.Start(p, func(res relay.Result) {
 		rec.Up = res.Up
 		rec.Down = res.Down
 		rec.Err = r.withCarrier(rec, res.Err)
 		r.Finish(rec)
 		r.Limit.Leave(rec.Client.Addr())
 	})
-	r.live.setMoved(rec, moved)
+	r.live.edit(rec, func(f *liveFlow) { f.moved = moved })
+	r.revocable(rec, end)
 }
 
 // Finish ends a flow: it completes rec and passes it to Finished.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
@@ -18,6 +19,10 @@ type liveFlows struct {
 type liveFlow struct {
 	flow.Record
 	moved func() (up, down int64) // the bytes of the tunnel; nil before it exists
+
+	query  policy.Query   // that was judged
+	judged *policy.Policy // by which; nil before
+	end    func(error)    // ends the flow because of a *flow.Error; nil before it has its target
 }
 
 // update stores a copy of rec. The goroutine of the flow calls it.
@@ -27,19 +32,20 @@ func (l *liveFlows) update(rec *flow.Record) {
 	if l.m == nil {
 		l.m = map[*flow.Record]liveFlow{}
 	}
-	l.m[rec] = liveFlow{Record: *rec}
+	f := l.m[rec]
+	f.Record = *rec
+	l.m[rec] = f
 }
 
-// setMoved sets the function that counts the bytes of rec's tunnel, unless the
-// tunnel has ended already.
-func (l *liveFlows) setMoved(rec *flow.Record, moved func() (up, down int64)) {
+// edit changes what is known of a flow, unless it has ended already.
+func (l *liveFlows) edit(rec *flow.Record, change func(*liveFlow)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f, ok := l.m[rec]
 	if !ok {
 		return
 	}
-	f.moved = moved
+	change(&f)
 	l.m[rec] = f
 }
 

@@ -42,7 +42,8 @@ const (
 	Overloaded
 	// NotReady: the gateway is not connected to the tailnet yet.
 	NotReady
-	// Cut: the gateway shut down, and the flow took longer than the drain.
+	// Cut: the gateway shut down and the flow took longer than the drain, or it was
+	// older than it may become.
 	Cut
 	// Canceled: the client left before the flow was complete.
 	Canceled

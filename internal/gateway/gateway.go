@@ -250,7 +250,9 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	var duringDrain sync.WaitGroup // what continues during the drain
 	defer duringDrain.Wait()
 	defer stop()
-	duringDrain.Go(func() { endIdle(work, g.road.Relay, time.Duration(g.cfg.Tunnel.IdleTimeout)) })
+	duringDrain.Go(func() {
+		g.road.Relay.Expire(work, time.Duration(g.cfg.Tunnel.IdleTimeout), time.Duration(g.cfg.Tunnel.MaxLife))
+	})
 
 	serving, failed := errgroup.WithContext(work)
 	for _, p := range g.ports.fronts {
@@ -281,16 +283,4 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 		closeAdmin:      closeAdmin,
 		failed:          failed.Err() != nil,
 	})
-}
-
-// idleCheckEvery is how often idle tunnels are looked for, at most.
-const idleCheckEvery = time.Minute
-
-// endIdle ends tunnels that carried nothing for the time idle, until ctx ends.
-// Zero ends none.
-func endIdle(ctx context.Context, r *relay.Relay, idle time.Duration) {
-	for idle > 0 && ctx.Err() == nil {
-		r.EndIdle(idle, time.Now())
-		sleep(ctx, max(min(idleCheckEvery, idle/4), 10*time.Millisecond))
-	}
 }

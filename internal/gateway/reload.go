@@ -41,8 +41,8 @@ func (g *Gateway) newWatcher() *watch.Watcher {
 }
 
 // reload reads the configuration and applies what can change without a restart:
-// all of it, or nothing when there is a mistake in it. Open connections stay as
-// they are. It has logged the error that it returns.
+// all of it, or nothing when there is a mistake in it. Of the open connections it
+// ends those that the new policy denies. It has logged the error that it returns.
 func (g *Gateway) reload() error {
 	cfg, users, err := g.readConfig()
 	r := &g.reloads
@@ -107,7 +107,10 @@ func (g *Gateway) apply(cfg config.Config, users *auth.Users) {
 	}
 	g.road.Resolver.SetHosts(hosts(cfg.Resolve))
 	g.road.Resolver.SetZones(zones(cfg.Resolve))
-	g.road.SetPolicy(g.policy(&cfg))
+	ended := g.road.SetPolicy(g.policy(&cfg))
+	if ended > 0 {
+		g.log.Info("ended flows that the new policy denies", "flows", ended)
+	}
 	g.road.Limit.Set(limits(cfg.Limits))
 	g.finished.setSample(cfg.Log)
 	if g.opts.Level != nil {

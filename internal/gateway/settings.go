@@ -27,6 +27,7 @@ func (g *Gateway) policy(cfg *config.Config) *policy.Policy {
 		Direct:         policy.Direct(c.Direct),
 		Mode:           policy.Mode(c.Mode),
 		Default:        policy.Default(c.Default),
+		KeepOpen:       c.KeepOpen,
 		NotPublic:      c.NotPublic,
 		Own:            g.own,
 		Near:           own.Near,

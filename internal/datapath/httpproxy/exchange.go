@@ -29,7 +29,10 @@ func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Rec
 		}
 		s.p.setOrigin(s, o)
 		x := newExchange(s, o, req, rec)
+		s.p.setExchange(s, x)
+		s.p.Road.Serving(rec, x.revoke)
 		f := x.run()
+		s.p.setExchange(s, nil)
 		s.p.setOrigin(s, nil)
 		if f != resend {
 			return f
@@ -89,6 +92,7 @@ type exchange struct {
 	upload   upload // the request body
 	watch    watch  // runs once the request is with the origin
 	answered bool   // some of a response has been written to the client
+	revoked  error  // why it was ended from outside, a *flow.Error; guarded by s.p.mu
 }
 
 func newExchange(s *session, o *origin.Conn, req *http.Request, rec *flow.Record) *exchange {
@@ -196,7 +200,7 @@ func (x *exchange) failed(err error) fate {
 		return resend // the origin closed the idle connection as this request took it
 	}
 	x.rec.Err = fe
-	if x.answered || fe.Class == flow.Canceled {
+	if x.answered || fe.Class == flow.Canceled || x.whyRevoked() != nil {
 		return closeNow
 	}
 	x.rec.Status = status

@@ -112,6 +112,9 @@ func (e evidence) cause() (cause, error) {
 // and the log. status is that of the response; 0 means that of the class. Call
 // it before release, which closes connections and so adds evidence of its own.
 func (x *exchange) failure(err error) (fe *flow.Error, status int) {
+	if why, ok := errors.AsType[*flow.Error](x.whyRevoked()); ok {
+		return why, 0
+	}
 	_, uploadErr := x.upload.done(0)
 	c, err := evidence{
 		err:    err,

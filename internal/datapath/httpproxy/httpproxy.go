@@ -33,6 +33,7 @@ type Road interface {
 	Connect(context.Context, *flow.Record) (net.Conn, error)
 	Judge(context.Context, *flow.Record) ([]flow.Target, error)
 	Dial(context.Context, *flow.Record, []flow.Target) (net.Conn, error)
+	Serving(rec *flow.Record, end func(error))
 	Tunnel(*flow.Record, flow.Pair)
 	Finish(*flow.Record)
 }

@@ -20,6 +20,7 @@ type failingRoad struct{ err error }
 
 func (r failingRoad) Connect(context.Context, *flow.Record) (net.Conn, error) { return nil, r.err }
 
+func (r failingRoad) Serving(*flow.Record, func(error))                          {}
 func (r failingRoad) Judge(context.Context, *flow.Record) ([]flow.Target, error) { return nil, r.err }
 
 func (r failingRoad) Dial(context.Context, *flow.Record, []flow.Target) (net.Conn, error) {

@@ -28,6 +28,8 @@ type session struct {
 	r      *bufio.Reader   // reads head
 	w      *bufio.Writer   // writes c
 	origin *origin.Conn    // used by the current request; guarded by p.mu
+
+	current *exchange // nil between exchanges; guarded by p.mu
 }
 
 const ioBuffer = 4 << 10

@@ -68,6 +68,9 @@ type Policy struct {
 	Direct Direct // empty means DirectNone
 	Mode   Mode   // empty means Enforce
 	Rules  []Rule
+	// KeepOpen means that flows which another policy has allowed are not judged by
+	// this one.
+	KeepOpen bool
 	// Default is for requests that no rule matches. Empty means Allow.
 	Default Default
 	// NotPublic are prefixes that DirectPublic does not open, in addition to those

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,9 @@ type pair struct {
 	seen  int64     // up and down together, as EndIdle last saw them
 	since time.Time // when EndIdle first saw that
 
+	born  time.Time
+	share float64 // from 0 to 1: how much of the jitter of EndOld it gets
+
 	mu    sync.Mutex
 	ended bool  // cause does not change any more
 	cause error // the first failure; nil without one
@@ -64,12 +68,15 @@ type pair struct {
 // Start takes both connections, copies between them and returns. When both
 // directions have ended, Start's goroutines close both connections and call
 // done once. The pair is over when done has returned. Until then moved returns
-// the bytes that have gone up and down.
-func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down int64)) {
+// the bytes that have gone up and down, and end ends the pair with a reset because
+// of a *flow.Error. Later, end does nothing.
+func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down int64), end func(error)) {
 	pr := &pair{
 		Pair:  p,
 		relay: r,
 		done:  done,
+		born:  time.Now(),
+		share: rand.Float64(),
 	}
 	pr.running.Store(2)
 	r.mu.Lock()
@@ -85,7 +92,7 @@ func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down in
 	}
 	go pr.upward()
 	go pr.downward()
-	return pr.moved
+	return pr.moved, pr.fail
 }
 
 func (p *pair) moved() (up, down int64) { return p.up.Load(), p.down.Load() }
