@@ -240,9 +240,10 @@ func (r *Road) reach(ctx context.Context, rec *flow.Record, targets []flow.Targe
 	return conn, nil
 }
 
-// withCarrier adds the peer that carries rec's target to the hint of err, if the
-// target did not answer: the peer may be the cause. It does not change err
-// itself, which others may hold.
+// withCarrier adds the peer that carries rec's target to the cause in err, if the
+// target did not answer: the peer may be why. The cause is for the log and for
+// explain; the hint goes to clients, which need not know the address and the peer.
+// It does not change err itself, which others may hold.
 func (r *Road) withCarrier(rec *flow.Record, err error) error {
 	fe, ok := errors.AsType[*flow.Error](err)
 	if !ok || rec.Path != flow.Tailnet || fe.Class != flow.Timeout && fe.Class != flow.Unreachable {
@@ -254,9 +255,24 @@ func (r *Road) withCarrier(rec *flow.Record, err error) error {
 		carrier = "no peer routes it any more"
 	}
 	more := *fe
-	more.Hint += "; " + addr.String() + ": " + carrier
+	more.Err = &carried{fe.Err, addr.String() + ": " + carrier}
 	return &more
 }
+
+// carried is an error with the peer that carries its target.
+type carried struct {
+	cause error // nil if the class says it all
+	text  string
+}
+
+func (e *carried) Error() string {
+	if e.cause == nil {
+		return e.text
+	}
+	return e.cause.Error() + "; " + e.text
+}
+
+func (e *carried) Unwrap() error { return e.cause }
 
 // Tunnel takes over both connections and the client's place in Limit. It relays
 // until both directions have ended, and then finishes rec and calls Limit.Leave.
@@ -307,7 +323,7 @@ func denial(v policy.Verdict, target string) error {
 		e.Err = errors.New("forbidden address")
 	case policy.NotRouted:
 		e.Class = flow.NoRoute
-		e.Hint = "no tailnet peer routes " + target + ": advertise and approve a route for it, or allow it directly with policy.direct"
+		e.Hint = "no tailnet peer routes the target's address: advertise and approve a route for it, or allow it directly with policy.direct"
 		e.Err = errors.New("no tailnet peer routes it")
 	}
 	return e

@@ -287,17 +287,23 @@ func TestCarrierHint(t *testing.T) {
 	for host, want := range map[string]bool{"10.0.0.1": true, "192.0.2.1": false} {
 		_, err := r.Connect(t.Context(), record(host))
 		hint := flow.HintOf(err)
-		if flow.ClassOf(err) != flow.Timeout || strings.Contains(hint, "carrier of "+host) != want {
-			t.Errorf("Connect to silent %s: %v with hint %q, want class timeout, and the carrier in the hint: %v", host, err, hint, want)
+		if flow.ClassOf(err) != flow.Timeout || strings.Contains(err.Error(), "carrier of "+host) != want || strings.Contains(hint, host) {
+			t.Errorf("Connect to silent %s: %v with hint %q, want class timeout, the carrier in the error: %v, and no address in the hint", host, err, hint, want)
 		}
 	}
-	shared := &flow.Error{Class: flow.Timeout, Hint: "once"}
+	shared := &flow.Error{
+		Class: flow.Timeout,
+		Op:    "dial",
+		Hint:  "once",
+		Err:   errors.New("silent"),
+	}
 	rec := record("10.0.0.1")
 	rec.Path = flow.Tailnet
 	rec.Addr = netip.MustParseAddrPort("10.0.0.1:443")
 	for range 2 {
-		if got := flow.HintOf(r.withCarrier(rec, shared)); got != "once; 10.0.0.1: carrier of 10.0.0.1" || shared.Hint != "once" {
-			t.Errorf("hint %q of shared error with hint %q, want the carrier once, and the error unchanged", got, shared.Hint)
+		err := r.withCarrier(rec, shared)
+		if got := err.Error(); got != "dial: timeout: silent; 10.0.0.1: carrier of 10.0.0.1" || flow.HintOf(err) != "once" || shared.Error() != "dial: timeout: silent" {
+			t.Errorf("error %q of shared error %q, want the carrier once, and the shared error unchanged", got, shared)
 		}
 	}
 }
