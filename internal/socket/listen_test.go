@@ -4,6 +4,7 @@ import (
 	"errors"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestReusePort checks that two listeners share a port only if both ask for it.
@@ -35,4 +36,15 @@ func TestReusePort(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestListenConfigUDP checks that the settings suit a UDP port too: that of the DNS
+// server has them.
+func TestListenConfigUDP(t *testing.T) {
+	lc := ListenConfig(true, time.Second)
+	pc, err := lc.ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("ListenPacket: %v, want no error", err)
+	}
+	pc.Close()
 }

@@ -5,6 +5,7 @@ package socket
 import (
 	"errors"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,6 +24,9 @@ func ListenConfig(reusePort bool, peerTimeout time.Duration) net.ListenConfig {
 			var err error
 			if reusePort {
 				err = setReusePort(c)
+			}
+			if strings.HasPrefix(network, "udp") { // the options below are those of TCP
+				return err
 			}
 			return errors.Join(err, userTimeout(network, address, c), BoundUnsent(c))
 		},
