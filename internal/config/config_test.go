@@ -225,7 +225,7 @@ func sample(k Key) (string, any) {
 		return "config.go", "config.go"
 	case "tailnet.tags":
 		return "tag:a, tag:b,", []string{"tag:a", "tag:b"}
-	case "dns.fleet":
+	case "dns.fleet", "listen.replicas":
 		return "10.96.0.7", []FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}
 	case "probe.targets":
 		return "a.example.com:443", []Target{{Host: "a.example.com", Port: 443}}

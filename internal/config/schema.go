@@ -60,6 +60,10 @@ type Listen struct {
 	// Address of the DNS server for the zones in dns.zones, over UDP and TCP. Cluster DNS
 	// forwards these zones to it. Empty means no DNS server.
 	DNS string `json:"dns"`
+	// The addresses of the fleet's replicas and of its Services, or names of them that the
+	// pod's resolver knows, such as pando-replicas.pando.svc. A request for one of them would
+	// come back to the fleet, so it is refused on every port. The chart sets it.
+	Replicas []FleetHost `json:"replicas"`
 	// Serve Go's profiles at /debug/pprof/ on the admin port.
 	Pprof bool `json:"pprof"`
 	// Share the proxy port with other replicas on the same host (SO_REUSEPORT). If false, a
@@ -195,6 +199,13 @@ type FrontPort struct {
 	// The target's port: the port that clients expect to connect to. 0 means 443 under sni and
 	// 80 under web.
 	Port int `json:"port"`
+	// The names that clients may ask for on this port: exact names, or `*.suffix` for all names
+	// below suffix. Empty means the zones in dns.zones, or every name if there are none. Bare
+	// addresses are refused, unless `*` is in the list, which stands for every target.
+	Serves []string `json:"serves"`
+	// Accept every port in the Host of a request, not only the port above. It applies to web
+	// only: a ClientHello has no port.
+	AnyPort bool `json:"anyPort"`
 }
 
 // ForwardPort is a port that leads to one target.

@@ -176,6 +176,11 @@ func (v *validator) resolve(r *Resolve) {
 }
 
 func (v *validator) dns(c *Config) {
+	for i, h := range c.Listen.Replicas {
+		if !h.Addr.IsValid() && value.CheckName(h.Name) != nil {
+			v.add(fmt.Sprintf("listen.replicas[%d]", i), "invalid address or name %q", h)
+		}
+	}
 	if c.Listen.DNS != "" && len(c.DNS.Zones) == 0 {
 		v.add("listen.dns", "dns.zones has no zone to answer; add one such as {suffix: internal.example.com}")
 	}
@@ -202,13 +207,22 @@ func (v *validator) dns(c *Config) {
 
 func (v *validator) fronts(c *Config) {
 	for i, p := range c.SNI {
-		v.between(fmt.Sprintf("sni[%d].port", i), p.Port, 0, 65535)
+		v.frontPort(fmt.Sprintf("sni[%d]", i), p)
 	}
 	for i, p := range c.Web {
-		v.between(fmt.Sprintf("web[%d].port", i), p.Port, 0, 65535)
+		v.frontPort(fmt.Sprintf("web[%d]", i), p)
 	}
 	for i, p := range c.Forward {
 		v.target(fmt.Sprintf("forward[%d].target", i), p.Target)
+	}
+}
+
+func (v *validator) frontPort(at string, p FrontPort) {
+	v.between(at+".port", p.Port, 0, 65535)
+	for i, name := range p.Serves {
+		if name != "*" {
+			v.name(fmt.Sprintf("%s.serves[%d]", at, i), name)
+		}
 	}
 }
 

@@ -106,7 +106,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	g.finished = newFinishedFlows(g.metrics, g.log, cfg.Log)
 	g.device = g.newDevice()
 	g.road = g.newRoad()
-	g.fleet = own.NewFleet(cfg.DNS.Fleet, g.road.Resolver.LookupPod, g.log)
+	g.fleet = own.NewFleet(cfg.DNS.Fleet, cfg.Listen.Replicas, g.road.Resolver.LookupPod, g.log)
 	g.prober = g.newProber()
 	g.conditions = g.newConditions()
 	g.proxies = newProxies(cfg, g.road, g.users.authenticator())
@@ -175,6 +175,7 @@ func newProxies(cfg config.Config, road *datapath.Road, authenticate func(user, 
 	list := []*httpproxy.Proxy{first}
 	for _, p := range cfg.Web {
 		web := newProxy(cfg, road)
+		web.Road = served(road, cfg, p, 80)
 		web.Front = flow.Web
 		web.Target = target.ByHost(uint16(cmp.Or(p.Port, 80)))
 		list = append(list, web)

@@ -103,7 +103,7 @@ func (g *Gateway) frontPorts() []frontPort {
 	}
 	for i, p := range cfg.SNI {
 		front := &sni.Server{
-			Road:    g.road,
+			Road:    served(g.road, cfg, p, 443),
 			Port:    uint16(cmp.Or(p.Port, 443)),
 			Timeout: time.Duration(cfg.HTTP.HeaderTimeout),
 		}

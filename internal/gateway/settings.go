@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
@@ -93,6 +95,24 @@ func zones(c config.Resolve) map[string]resolve.Zone {
 		m[strings.ToLower(z.Suffix)] = resolve.Zone{Servers: z.Servers, Direct: z.Direct}
 	}
 	return m
+}
+
+// served returns the road of a port of sni or web, whose target port is defaultPort
+// unless p has one.
+func served(road *datapath.Road, cfg config.Config, p config.FrontPort, defaultPort int) *datapath.Served {
+	s := &datapath.Served{Road: road, Port: uint16(cmp.Or(p.Port, defaultPort))}
+	if p.AnyPort {
+		s.Port = 0
+	}
+	for _, name := range p.Serves {
+		s.Names = append(s.Names, strings.ToLower(name))
+	}
+	if len(s.Names) == 0 {
+		for _, suffix := range servedSuffixes(cfg.DNS) {
+			s.Names = append(s.Names, suffix, "*."+suffix)
+		}
+	}
+	return s
 }
 
 // proxyName returns the replica's name in Via and Proxy-Status. Each replica has a

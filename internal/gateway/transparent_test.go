@@ -67,7 +67,7 @@ func transparent(t *testing.T, w *world) {
 	}))
 	r := w.start(t, func(c *config.Config) {
 		c.SNI = []config.FrontPort{{Listen: free[0]}}
-		c.Web = []config.FrontPort{{Listen: free[1]}}
+		c.Web = []config.FrontPort{{Listen: free[1], AnyPort: true}}
 		c.Forward = []config.ForwardPort{{Listen: free[2], Target: parseTarget(echo)}, {Listen: free[3], Target: parseTarget("none." + testnet.Zone + ":1")}}
 		c.Policy.Rules = []config.Rule{{Name: "not-this", Names: []string{"denied." + testnet.Zone}, Action: "deny"}}
 	})

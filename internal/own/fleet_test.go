@@ -25,7 +25,7 @@ func TestFleetAddrs(t *testing.T) {
 	var lookupErr error
 	lookup := func(_ context.Context, name string) ([]netip.Addr, error) { return answer[name], lookupErr }
 	var log bytes.Buffer
-	f := NewFleet([]config.FleetHost{{Addr: fixed}, {Name: "pando.pando.svc"}}, lookup, slog.New(slog.NewTextHandler(&log, nil)))
+	f := NewFleet([]config.FleetHost{{Addr: fixed}, {Name: "pando.pando.svc"}}, nil, lookup, slog.New(slog.NewTextHandler(&log, nil)))
 
 	if got, err := f.Addrs(); err == nil || got != nil {
 		t.Errorf("before the first lookup: Addrs() = %v, %v; want an error", got, err)
@@ -47,7 +47,7 @@ func TestFleetAddrs(t *testing.T) {
 	} {
 		answer["pando.pando.svc"] = []netip.Addr{c.answer}
 		lookupErr = c.err
-		if !f.update(t.Context()) {
+		if !f.service.update(t.Context()) {
 			t.Errorf("%s: update() = false, want true: a name can change", c.name)
 		}
 		got, err := f.Addrs()
@@ -59,7 +59,7 @@ func TestFleetAddrs(t *testing.T) {
 				c.name, c.want, f.Contains(c.want), f.Contains(netip.MustParseAddr("10.0.0.3")))
 		}
 	}
-	if n := strings.Count(log.String(), "cannot resolve dns.fleet; using the last addresses"); n != 1 {
+	if n := strings.Count(log.String(), "cannot resolve the fleet; using the last addresses"); n != 1 {
 		t.Errorf("the failure was logged %d times, want once:\n%s", n, log.String())
 	}
 }
@@ -68,8 +68,8 @@ func TestFleetAddrs(t *testing.T) {
 // error.
 func TestFleetNeverResolved(t *testing.T) {
 	refused := errors.New("refused")
-	f := NewFleet([]config.FleetHost{{Name: "pando.pando.svc"}}, func(context.Context, string) ([]netip.Addr, error) { return nil, refused }, slog.New(slog.DiscardHandler))
-	f.update(t.Context())
+	f := NewFleet([]config.FleetHost{{Name: "pando.pando.svc"}}, nil, func(context.Context, string) ([]netip.Addr, error) { return nil, refused }, slog.New(slog.DiscardHandler))
+	f.service.update(t.Context())
 	if got, err := f.Addrs(); !errors.Is(err, refused) {
 		t.Errorf("Addrs() = %v, %v; want %v", got, err, refused)
 	}
@@ -86,14 +86,29 @@ func TestFleetFollow(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 		defer cancel()
-		NewFleet([]config.FleetHost{{Name: "pando.pando.svc"}}, lookup, slog.New(slog.DiscardHandler)).Follow(ctx)
+		NewFleet([]config.FleetHost{{Name: "pando.pando.svc"}}, nil, lookup, slog.New(slog.DiscardHandler)).Follow(ctx)
 		if lookups != 3 {
 			t.Errorf("%d lookups in 12 s, want 3", lookups)
 		}
 		begin := time.Now()
-		NewFleet([]config.FleetHost{{Addr: netip.MustParseAddr("10.0.0.1")}}, lookup, slog.New(slog.DiscardHandler)).Follow(t.Context())
+		NewFleet([]config.FleetHost{{Addr: netip.MustParseAddr("10.0.0.1")}}, nil, lookup, slog.New(slog.DiscardHandler)).Follow(t.Context())
 		if d := time.Since(begin); d != 0 || lookups != 3 {
 			t.Errorf("an address was followed for %v with %d lookups, want 0 and none", d, lookups-3)
 		}
 	})
+}
+
+// TestReplicas checks that the replicas are part of the fleet, and are not among the
+// addresses that clients are given.
+func TestReplicas(t *testing.T) {
+	service := netip.MustParseAddr("10.96.0.7")
+	pod := netip.MustParseAddr("10.244.1.9")
+	lookup := func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{pod}, nil }
+	f := NewFleet([]config.FleetHost{{Addr: service}}, []config.FleetHost{{Name: "pando-replicas.pando.svc"}}, lookup, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	f.Follow(ctx)
+	if list, err := f.Addrs(); err != nil || !slices.Equal(list, []netip.Addr{service}) || !f.Contains(service) || !f.Contains(pod) {
+		t.Errorf("Addrs() = %v, %v, Contains: %v and %v; want %v, and true for both", list, err, f.Contains(service), f.Contains(pod), service)
+	}
 }

@@ -26,7 +26,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- /* The keys that are not live: when one of them changes, the pods restart. */ -}}
 {{- define "pando.restartConfig" -}}
 {{- $c := omit (include "pando.config" . | fromYaml) "policy" "limits" -}}
-{{- $c = set $c "resolve" (omit ($c.resolve | default dict) "hosts" "zones") -}}
+{{- $c = set $c "resolve" (omit ($c.resolve | default dict) "hosts" "zones" "privateAnswers" "privateZones") -}}
 {{- set $c "log" (omit ($c.log | default dict) "level" "sample") | toYaml -}}
 {{- end -}}
 
@@ -37,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- with .Values.tailnet.controlURL }}{{ $_ := set $tailnet "controlURL" . }}{{ end -}}
 {{- with .Values.tailnet.tags }}{{ $_ := set $tailnet "tags" . }}{{ end -}}
 {{- $own := dict
-  "listen" (dict "proxy" ":1055" "admin" ":9002")
+  "listen" (dict "proxy" ":1055" "admin" ":9002" "replicas" (list (printf "%s-replicas.%s.svc" (include "pando.name" .) .Release.Namespace) (printf "%s.%s.svc" (include "pando.name" .) .Release.Namespace)))
   "tailnet" $tailnet
   "drain" (dict "settle" (printf "%vs" (int .Values.drain.settleSeconds)) "timeout" (printf "%vs" (int .Values.drain.timeoutSeconds)))
 -}}
