@@ -1,4 +1,4 @@
-// Package limit bounds the connections of clients, in total and for each client
+// Package limit bounds the connections and the memory of clients, in total and for each client
 // address, and the dials in progress. A connection counts from its accept to the
 // end of its tunnel. What exceeds a limit is refused at once and not queued: a
 // client that waits in a queue does not learn why it waits.
@@ -29,10 +29,16 @@ const (
 	Dials       Kind = "dials"
 	Queries     Kind = "dns_queries" // queries of cluster DNS in progress; package dnsserver counts them
 	FirstByte   Kind = "first_byte"  // clients that send no byte in time; package mux counts them
+	Share       Kind = "share"       // connections of a client that has its share of them
+	Memory      Kind = "memory"
+	MemoryShare Kind = "memory_share" // memory for a client that holds its share of it
+	Stalled     Kind = "stalled"      // connections without progress that were ended for their memory
 )
 
 // All lists every kind of limit.
-func All() []Kind { return []Kind{Connections, PerClient, Dials, Queries, FirstByte} }
+func All() []Kind {
+	return []Kind{Connections, PerClient, Dials, Queries, FirstByte, Share, Memory, MemoryShare, Stalled}
+}
 
 // Gate counts connections and dials and refuses those over a limit. The zero
 // value has no limits.
@@ -40,6 +46,8 @@ type Gate struct {
 	// Refused is called for each refusal, unless it is nil. It must not change once
 	// the gate is in use.
 	Refused func(Kind)
+	// Memory is what connections are held in. Nil means that they cost none.
+	Memory *Budget
 
 	limits atomic.Pointer[Limits]
 	dials  atomic.Int64
@@ -70,9 +78,18 @@ func (g *Gate) Enter(client netip.Addr) error {
 		g.countRefusal(kind)
 		return overLimit(kind)
 	}
+	if g.Memory != nil {
+		if err := g.Memory.Take(client, connectionCost); err != nil {
+			return err
+		}
+	}
 	g.add(client, 1)
 	return nil
 }
+
+// connectionCost is the memory that a client's connection costs at least, in
+// bytes: its goroutine, its socket and their records.
+const connectionCost = 8 << 10
 
 // Full returns the error that Enter for client or Dial would return now, or nil.
 // It does not count as a refusal.
@@ -97,8 +114,18 @@ func (g *Gate) fullFor(client netip.Addr) (kind Kind, full bool) {
 		return Connections, true
 	case reached(g.clients[client], limits.PerClient):
 		return PerClient, true
+	case limits.Connections > 0 && g.overShare(client, limits):
+		return Share, true
 	}
 	return "", false
+}
+
+// overShare reports whether client has its share of the connections. g.mu is
+// held.
+func (g *Gate) overShare(client netip.Addr, limits Limits) bool {
+	mine := g.clients[client]
+	others := len(g.clients) > 1 || len(g.clients) == 1 && mine == 0
+	return int64(mine) >= share(int64(limits.Connections), int64(g.total), others)
 }
 
 // Leave ends a connection that Enter counted.
@@ -106,6 +133,9 @@ func (g *Gate) Leave(client netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.add(client, -1)
+	if g.Memory != nil {
+		g.Memory.Give(client, connectionCost)
+	}
 }
 
 // add changes the connections of client by n. g.mu is held.
@@ -158,6 +188,9 @@ func (g *Gate) countRefusal(k Kind) {
 var hints = map[Kind]string{
 	Connections: "the gateway has as many client connections as limits.connections allows: try again, or run more replicas",
 	PerClient:   "this client has as many connections as limits.perClient allows: reuse connections, or close idle ones",
+	Share:       "this client has its share of limits.connections: reuse connections, close idle ones, or run more replicas",
+	Memory:      "the gateway has no memory left for more: try again, run more replicas, or raise their memory limit",
+	MemoryShare: "this client holds its share of the gateway's memory: reuse connections, read what they carry, or run more replicas",
 	Dials:       "as many connections to targets are being opened as limits.dials allows: check whether the targets answer",
 }
 

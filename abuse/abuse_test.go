@@ -1,0 +1,177 @@
+//go:build abuse && linux
+
+package abuse
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/nstest"
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+var only = flag.String("attack", "", "the part of an attack's name; empty runs them all at once")
+
+// TestAbuse512 and TestAbuse128 attack a replica with all attacks at once, under
+// a limit of that many MiB.
+func TestAbuse512(t *testing.T) { eachMode(t, 512<<20) }
+func TestAbuse128(t *testing.T) { eachMode(t, 128<<20) }
+
+func eachMode(t *testing.T, limit int64) {
+	nstest.EachModeAlone(t, func(t *testing.T, mode tailnet.Mode) { abuse(t, mode, limit) })
+}
+
+func abuse(t *testing.T, mode tailnet.Mode, limit int64) {
+	quiet, attack := 10*time.Second, time.Minute
+	if testing.Short() {
+		quiet, attack = 2*time.Second, 6*time.Second
+	}
+	a := newArena(t, mode, limit)
+	idle := a.box.used()
+	before := a.innocent(t.Context(), quiet)
+	peak := a.watchPeak(t.Context())
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for _, attack := range attacks {
+		if strings.Contains(attack.name, *only) {
+			running.Go(func() { attack.run(ctx, a) })
+		}
+	}
+	during := a.innocent(ctx, attack)
+	refused := a.readMetrics("pando_limit_refusals_total")
+	maps.Copy(refused, a.readMetrics("pando_memory_"))
+	maps.Copy(refused, a.readMetrics("pando_connections"))
+	stop()
+	running.Wait()
+	most, sockets := peak()
+	t.Logf("MEASURED %s mode, limit %d MiB, all attacks at once for %v\n%s", mode, limit>>20, attack, table([][2]string{
+		{"memory idle / most / of it in sockets", fmt.Sprintf("%d / %d / %d MiB", idle>>20, most>>20, sockets>>20)},
+		{"killed for memory", fmt.Sprint(a.box.kills())},
+		{"innocent client before: p50 / p99 / failures", before.String()},
+		{"innocent client meanwhile", during.String()},
+	})+listMetrics(refused))
+	if !a.alive() || a.box.kills() != 0 {
+		t.Fatalf("the replica ended: alive %v, killed for memory %d times", a.alive(), a.box.kills())
+	}
+	if n := len(before.failures) + len(during.failures); n != 0 {
+		t.Errorf("the innocent client saw %d failures, want none; the first: %v", n, append(before.failures, during.failures...)[0])
+	}
+	// A few milliseconds are the scheduler's, with attackers on the same processors.
+	if most := 3*before.percentile(99) + 50*time.Millisecond; during.percentile(99) > most && !testing.Short() {
+		t.Errorf("p99 of the innocent client is %v, want at most %v", during.percentile(99), most)
+	}
+}
+
+// watchPeak follows the memory in use until the function that it returns is
+// called, which returns the most of it, and the most in sockets, in bytes.
+func (a *arena) watchPeak(ctx context.Context) func() (used, sockets int64) {
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	var used, sockets int64
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			used = max(used, a.box.used())
+			sockets = max(sockets, a.box.sockets())
+			pause(ctx, 20*time.Millisecond)
+		}
+	}()
+	return func() (int64, int64) {
+		stop()
+		<-done
+		return used, sockets
+	}
+}
+
+// answers are the answers that a client got.
+type answers struct {
+	times    []time.Duration
+	failures []error
+}
+
+func (s *answers) percentile(p int) time.Duration {
+	if len(s.times) == 0 {
+		return 0
+	}
+	slices.Sort(s.times)
+	return s.times[min(len(s.times)*p/100, len(s.times)-1)]
+}
+
+func (s *answers) String() string {
+	return fmt.Sprintf("%v / %v / %d of %d", s.percentile(50).Round(100*time.Microsecond), s.percentile(99).Round(100*time.Microsecond),
+		len(s.failures), len(s.times)+len(s.failures))
+}
+
+// innocent sends 20 requests a second for that long, each over a connection of
+// its own.
+func (a *arena) innocent(ctx context.Context, long time.Duration) *answers {
+	s := &answers{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	end := time.Now().Add(long)
+	for time.Now().Before(end) && a.alive() {
+		wg.Go(func() {
+			begin := time.Now()
+			err := a.request(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				s.failures = append(s.failures, fmt.Errorf("after %v: %w", time.Since(begin), err))
+				return
+			}
+			s.times = append(s.times, time.Since(begin))
+		})
+		pause(ctx, 50*time.Millisecond)
+	}
+	wg.Wait()
+	return s
+}
+
+// request sends one request to the private API by its name.
+func (a *arena) request(ctx context.Context) error {
+	c, err := a.dialFrom(ctx, innocentAddr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return get(c)
+}
+
+func get(c net.Conn) error {
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", testnet.APIName, testnet.APIName)
+	b, err := io.ReadAll(c)
+	if err == nil && !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
+		err = fmt.Errorf("want %d: %.300q", http.StatusOK, b)
+	}
+	return err
+}
+
+func table(rows [][2]string) string {
+	var b strings.Builder
+	for _, r := range rows {
+		fmt.Fprintf(&b, "  %-46s %s\n", r[0], r[1])
+	}
+	return b.String()
+}
+
+func listMetrics(m map[string]float64) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		if m[name] != 0 {
+			fmt.Fprintf(&b, "  %-46s %.0f\n", name, m[name])
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,242 @@
+//go:build abuse && linux
+
+package abuse
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
+	"github.com/pandoproxy/pando/internal/testnet"
+)
+
+// arena is a tailnet with a replica in a cgroup, and what attacks need.
+type arena struct {
+	t       *testing.T
+	box     *cgroup
+	net     *testnet.Net
+	cloud   *testnet.Cloud
+	proxy   string // address of the replica
+	admin   string
+	log     string // file of the replica's log
+	process *exec.Cmd
+	ended   chan struct{} // closed when the process has ended
+
+	endless netip.AddrPort // sends without an end
+	deaf    netip.AddrPort // reads nothing
+	idle    netip.AddrPort // does nothing
+	scale   int            // attacks are divided by it
+}
+
+// innocentAddr is the address of the innocent client. Attackers have others.
+const innocentAddr = "127.0.0.1"
+
+// newArena starts a tailnet, and a replica of that mode with a limit of memory in
+// bytes.
+func newArena(t *testing.T, mode tailnet.Mode, limit int64) *arena {
+	t.Helper()
+	a := &arena{t: t, box: newCgroup(t, limit), ended: make(chan struct{}), scale: 1}
+	if testing.Short() {
+		a.scale = 8
+	}
+	ctx := testkit.Within(t, time.Minute)
+	var err error
+	a.net, err = testnet.Start(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.net.Close() })
+	a.net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}})
+	a.cloud, err = a.net.StartCloud(ctx, "cloud", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.cloud.Close() })
+	a.endless = a.cloud.Serve(func(c net.Conn) {
+		defer c.Close()
+		b := make([]byte, 32<<10)
+		for {
+			if _, err := c.Write(b); err != nil {
+				return
+			}
+		}
+	})
+	wait := func(c net.Conn) {
+		<-t.Context().Done()
+		c.Close()
+	}
+	a.deaf = a.cloud.Serve(wait)
+	a.idle = a.cloud.Serve(func(c net.Conn) {
+		defer c.Close()
+		io.Copy(io.Discard, c)
+	})
+	a.start(mode)
+	return a
+}
+
+// start starts the replica and waits until it is ready.
+func (a *arena) start(mode tailnet.Mode) {
+	a.t.Helper()
+	dir := a.t.TempDir()
+	a.proxy = freeAddr(a.t)
+	a.admin = freeAddr(a.t)
+	a.log = filepath.Join(dir, "log")
+	file := filepath.Join(dir, "pando.yaml")
+	conf := fmt.Sprintf(`listen: {proxy: %q, admin: %q}
+tailnet: {mode: %s, controlURL: %q, authKey: %s, hostname: gateway}
+log: {sample: 1000000}
+drain: {settle: 0s, timeout: 1s}
+`, a.proxy, a.admin, mode, a.net.URL(), testnet.AuthKey)
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	log, err := os.Create(a.log)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.process = exec.Command("/proc/self/exe")
+	a.process.Env = append(os.Environ(), envConfig+"="+file, envCgroup+"="+a.box.dir)
+	a.process.Stdout = log
+	a.process.Stderr = log
+	a.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := a.process.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	go func() {
+		a.process.Wait()
+		close(a.ended)
+	}()
+	a.t.Cleanup(func() {
+		a.process.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-a.ended:
+		case <-time.After(20 * time.Second):
+			a.t.Error("the replica did not stop within 20 s")
+			a.process.Process.Kill()
+			<-a.ended
+		}
+		log.Close()
+		if a.t.Failed() {
+			data, _ := os.ReadFile(a.log)
+			a.t.Logf("the end of the replica's log:\n%s", data[max(0, len(data)-6000):])
+		}
+	})
+	testkit.Eventually(a.t, "the replica to be ready", func() bool {
+		resp, err := http.Get("http://" + a.admin + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 200
+	})
+}
+
+// freeAddr returns an address of loopback that nothing listens on.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// alive reports whether the replica's process runs.
+func (a *arena) alive() bool {
+	select {
+	case <-a.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// readMetrics returns the metrics that begin with prefix, by their whole name.
+func (a *arena) readMetrics(prefix string) map[string]float64 {
+	m := map[string]float64{}
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + a.admin + "/metrics")
+	if err != nil {
+		return m
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	io.Copy(&b, resp.Body)
+	for line := range strings.Lines(b.String()) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok && strings.HasPrefix(name, prefix) {
+			m[name], _ = strconv.ParseFloat(value, 64)
+		}
+	}
+	return m
+}
+
+// dialFrom connects to the replica from an address of loopback.
+func (a *arena) dialFrom(ctx context.Context, from string) (*net.TCPConn, error) {
+	d := net.Dialer{
+		LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)},
+		Timeout:   5 * time.Second,
+	}
+	c, err := d.DialContext(ctx, "tcp", a.proxy)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// hold keeps n connections of an attacker open until ctx ends. open does to each
+// what the attack does; then hold waits until the replica ends it, and opens it
+// again a few seconds later.
+func (a *arena) hold(ctx context.Context, n int, from string, open func(c *net.TCPConn) error) {
+	var wg sync.WaitGroup
+	n = max(n/a.scale, 1)
+	for i := range n {
+		wg.Go(func() {
+			pause(ctx, time.Duration(i)*3*time.Second/time.Duration(n)) // the attack begins within 3 s
+			for ctx.Err() == nil {
+				c, err := a.dialFrom(ctx, from)
+				if err == nil {
+					c.SetDeadline(time.Now().Add(10 * time.Second))
+					if open(c) == nil {
+						c.SetDeadline(time.Time{})
+						awaitEnd(ctx, c)
+					}
+					c.SetLinger(0)
+					c.Close()
+				}
+				pause(ctx, 5*time.Second)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// awaitEnd waits until c is reset, or ctx ends. It reads nothing.
+func awaitEnd(ctx context.Context, c *net.TCPConn) {
+	for ctx.Err() == nil && !hungUp(c) {
+		pause(ctx, 2*time.Second)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,126 @@
+//go:build abuse && linux
+
+package abuse
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// attacks are all attacks, with a name each. An attack runs until its context
+// ends; attackers have addresses from 127.0.1.0 on, each attack its own.
+var attacks = []struct {
+	name string
+	run  func(context.Context, *arena)
+}{
+	{"unfinished heads (4,000 x 60 KiB)", unfinishedHeads},
+	{"bodies that stop (1,000)", stoppedBodies},
+	{"readers that stop (1,000)", stoppedReaders},
+	{"targets that stop reading (300)", deafTargets},
+	{"idle tunnels (16,384 of 4 clients)", idleTunnels},
+}
+
+// unfinishedHeads sends 60 KiB of a head and then nothing.
+func unfinishedHeads(ctx context.Context, a *arena) {
+	head := "GET http://api.internal.cloudprovider.io/ HTTP/1.1\r\nHost: x\r\nX-Bomb: " + strings.Repeat("b", 60<<10)
+	a.hold(ctx, 4000, "127.0.1.1", func(c *net.TCPConn) error {
+		_, err := io.WriteString(c, head)
+		return err
+	})
+}
+
+// stoppedBodies sends a part of a body and then nothing.
+func stoppedBodies(ctx context.Context, a *arena) {
+	request := fmt.Sprintf("POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n%s", a.idle, strings.Repeat("b", 64<<10))
+	a.hold(ctx, 1000, "127.0.1.2", func(c *net.TCPConn) error {
+		_, err := io.WriteString(c, request)
+		return err
+	})
+}
+
+// stoppedReaders opens tunnels to a target that sends as much as it can, and
+// reads nothing.
+func stoppedReaders(ctx context.Context, a *arena) {
+	a.hold(ctx, 1000, "127.0.1.3", func(c *net.TCPConn) error {
+		setReceiveBuffer(c, 4<<10)
+		return connect(c, a.endless)
+	})
+}
+
+// deafTargets sends as much as it can to a target that reads nothing.
+func deafTargets(ctx context.Context, a *arena) {
+	b := make([]byte, 64<<10)
+	a.hold(ctx, 300, "127.0.1.4", func(c *net.TCPConn) error {
+		if err := connect(c, a.deaf); err != nil {
+			return err
+		}
+		for range 64 {
+			if _, err := c.Write(b); err != nil {
+				return nil // the deadline: nothing more fits
+			}
+		}
+		return nil
+	})
+}
+
+// idleTunnels opens tunnels over which nothing moves.
+func idleTunnels(ctx context.Context, a *arena) {
+	each := min(16384, openFiles()-9000) / 4 // the other attacks need files too
+	done := make(chan struct{})
+	for i := range 4 {
+		go func() {
+			a.hold(ctx, each, fmt.Sprintf("127.0.2.%d", i+1), func(c *net.TCPConn) error { return connect(c, a.idle) })
+			done <- struct{}{}
+		}()
+	}
+	for range 4 {
+		<-done
+	}
+}
+
+// connect opens a tunnel to target.
+func connect(c *net.TCPConn, target netip.AddrPort) error {
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", target)
+	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 16), &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("CONNECT: %s", resp.Status)
+	}
+	return nil
+}
+
+// openFiles is how many files this process may open.
+func openFiles() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, 1<<20))
+}
+
+func setReceiveBuffer(c *net.TCPConn, n int) { c.SetReadBuffer(n) }
+
+// hungUp reports whether c has ended. It reads nothing.
+func hungUp(c *net.TCPConn) bool {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	ended := false
+	err = rc.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		unix.Poll(p, 0)
+		ended = p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLRDHUP) != 0
+	})
+	return ended || err != nil
+}

@@ -1,0 +1,147 @@
+package limit
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+
+	"github.com/pandoproxy/pando/internal/flow"
+)
+
+// Pressure is how short the memory of the whole process is, whatever the budget
+// counts.
+type Pressure uint8
+
+const (
+	Relaxed  Pressure = iota
+	Tight             // only clients that hold little get more
+	Critical          // nobody gets more
+)
+
+// Budget bounds the bytes of memory that are held for clients, in all and for
+// each client. What can be refused is taken before it is used (Take). What
+// cannot be refused, because it is there already, is added (Add). The zero value
+// has no bound, and counts.
+type Budget struct {
+	// Refused is called for each refusal, unless it is nil. It must not change
+	// once the budget is in use.
+	Refused func(Kind)
+
+	mu       sync.Mutex // guards the fields below
+	whole    int64      // zero means no bound
+	held     int64      // by all clients
+	clients  map[netip.Addr]int64
+	pressure Pressure
+}
+
+// little is the part of the budget that a client may hold under pressure.
+const little = 64
+
+// Set replaces the size of the budget, in bytes. Zero means no bound. What is
+// held stays, also if it exceeds the new size.
+func (b *Budget) Set(whole int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.whole = whole
+}
+
+// Press sets how short the memory of the process is.
+func (b *Budget) Press(p Pressure) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pressure = p
+}
+
+// Take takes n bytes for client, which must be given back (Give). If there is
+// not enough, or client would hold more than its share, Take takes nothing and
+// returns a *flow.Error of class Overloaded. The held bytes never exceed the
+// size because of Take.
+func (b *Budget) Take(client netip.Addr, n int64) error {
+	b.mu.Lock()
+	kind := b.lacks(client, n)
+	if kind == "" {
+		b.add(client, n)
+	}
+	b.mu.Unlock()
+	if kind == "" {
+		return nil
+	}
+	if b.Refused != nil {
+		b.Refused(kind)
+	}
+	return &flow.Error{
+		Class: flow.Overloaded,
+		Op:    "memory",
+		Hint:  hints[kind],
+		Err:   errors.New("limit of " + string(kind) + " reached"),
+	}
+}
+
+// lacks returns what keeps client from n more bytes, and "" if nothing does.
+// b.mu is held.
+func (b *Budget) lacks(client netip.Addr, n int64) Kind {
+	if b.whole <= 0 {
+		return ""
+	}
+	mine := b.clients[client]
+	others := len(b.clients) > 1 || len(b.clients) == 1 && mine == 0
+	switch {
+	case b.held+n > b.whole, b.pressure == Critical:
+		return Memory
+	case mine+n > share(b.whole, b.held, others):
+		return MemoryShare
+	case b.pressure == Tight && mine+n > b.whole/little:
+		return MemoryShare
+	}
+	return ""
+}
+
+// Give gives back n bytes that Take or Add took for client.
+func (b *Budget) Give(client netip.Addr, n int64) { b.Add(client, -n) }
+
+// Add adds n bytes that are held for client already, even if they exceed the
+// size. A negative n gives back.
+func (b *Budget) Add(client netip.Addr, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.add(client, n)
+}
+
+// add changes what client holds by n. b.mu is held.
+func (b *Budget) add(client netip.Addr, n int64) {
+	if b.clients == nil {
+		b.clients = map[netip.Addr]int64{}
+	}
+	b.held += n
+	b.clients[client] += n
+	if b.clients[client] == 0 {
+		delete(b.clients, client)
+	}
+}
+
+// Held returns what client holds, in bytes.
+func (b *Budget) Held(client netip.Addr) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.clients[client]
+}
+
+// Use is how much of a budget is used.
+type Use struct {
+	Whole    int64 // bytes; zero means no bound
+	Held     int64 // bytes, by all clients
+	Pressure Pressure
+}
+
+// Use returns how much of the budget is used.
+func (b *Budget) Use() Use {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Use{b.whole, b.held, b.pressure}
+}
+
+// Scarce reports that a client which holds as much as it can is refused more.
+func (u Use) Scarce() bool { return u.Pressure > Relaxed || u.Whole > 0 && u.Held > u.Whole/2 }
+
+// Short reports that hardly anything is left.
+func (u Use) Short() bool { return u.Pressure > Relaxed || u.Whole > 0 && u.Held > u.Whole-u.Whole/8 }
