@@ -33,9 +33,11 @@ func eachMode(t *testing.T, limit int64) {
 }
 
 func abuse(t *testing.T, mode tailnet.Mode, limit int64) {
-	quiet, attack := 10*time.Second, time.Minute
+	quiet := 10 * time.Second
+	attack := time.Minute
 	if testing.Short() {
-		quiet, attack = 2*time.Second, 6*time.Second
+		quiet = 2 * time.Second
+		attack = 6 * time.Second
 	}
 	a := newArena(t, mode, limit)
 	idle := a.box.used()

@@ -220,7 +220,7 @@ func (a *arena) hold(ctx context.Context, n int, from string, open func(c *net.T
 					c.SetLinger(0)
 					c.Close()
 				}
-				pause(ctx, 5*time.Second)
+				pause(ctx, 20*time.Second)
 			}
 		})
 	}

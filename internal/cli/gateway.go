@@ -6,9 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pandoproxy/pando/internal/cgroup"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
 	"github.com/pandoproxy/pando/internal/stock"
@@ -77,6 +79,7 @@ func runGateway(ctx, cut context.Context, env Env, r replica) error {
 		log.Warn("no auth key is set",
 			"hint", "set tailnet.authKeyFile, tailnet.clientSecretFile or tailnet.kubeSecret; without one, the replica waits for a login at a URL that the log shows")
 	}
+	boundHeap(env.Environ)
 	slog.SetDefault(log) // the engine writes some lines with package log
 	o := gateway.Options{
 		Log:     log,
@@ -117,4 +120,16 @@ func logger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 		return slog.New(slog.NewTextHandler(w, o)), level
 	}
 	return slog.New(slog.NewJSONHandler(w, o)), level
+}
+
+// boundHeap has Go's collector work harder when the memory of the container gets
+// short, instead of when its heap has doubled. GOMEMLIMIT in the environment
+// comes first.
+func boundHeap(environ []string) {
+	if lookup(environ, "GOMEMLIMIT") != "" {
+		return
+	}
+	if m, err := cgroup.Find(os.DirFS("/")); err == nil {
+		debug.SetMemoryLimit(m.Limit * 4 / 5)
+	}
 }

@@ -54,8 +54,8 @@ func Default() Config {
 			Mode:    "enforce",
 		},
 		Limits: Limits{
-			Connections: 16384,
-			PerClient:   4096,
+			Connections: 8192,
+			PerClient:   2048,
 			Dials:       2048,
 		},
 		Dial: Dial{Timeout: Duration(10 * time.Second), Attempts: 3},

@@ -275,6 +275,10 @@ type Limits struct {
 	PerClient int `json:"perClient"`
 	// Most connections to targets that are being opened at the same time. 0 means no limit.
 	Dials int `json:"dials"`
+	// Memory for what is held for clients, in MiB. 0 takes it from the container's memory
+	// limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that
+	// holds more than its share is refused first, then all new connections are.
+	Memory int `json:"memory"`
 }
 
 // Dial is the section dial.

@@ -34,6 +34,7 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.atLeast("limits.connections", c.Limits.Connections, 0)
 	v.atLeast("limits.perClient", c.Limits.PerClient, 0)
 	v.atLeast("limits.dials", c.Limits.Dials, 0)
+	v.atLeast("limits.memory", c.Limits.Memory, 0)
 	v.positive("dial.timeout", c.Dial.Timeout)
 	v.atLeast("dial.attempts", c.Dial.Attempts, 1)
 	v.positive("http.headerTimeout", c.HTTP.HeaderTimeout)

@@ -28,6 +28,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Road takes requests from the front ends to their targets. Its fields must not
@@ -74,6 +75,12 @@ func (r *Road) Policy() *policy.Policy { return r.policy.Load() }
 // target. The caller closes it. Connect fills in rec at each stage. The error is
 // a *flow.Error.
 func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) {
+	if m := r.Limit.Memory; m != nil { // without room for a tunnel there is no use in a dial
+		if err := m.Take(rec.Client.Addr(), relay.FirstHeld); err != nil {
+			return nil, err
+		}
+		defer m.Give(rec.Client.Addr(), relay.FirstHeld)
+	}
 	targets, err := r.Judge(ctx, rec)
 	if err != nil {
 		return nil, err
@@ -279,6 +286,11 @@ func (e *carried) Unwrap() error { return e.cause }
 // It returns at once.
 func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 	r.live.update(rec)
+	p.Owner = rec.Client.Addr()
+	if m := r.Limit.Memory; m != nil && m.Use().Scarce() {
+		socket.Shrink(p.Client, scarceBuffer)
+		socket.Shrink(p.Target, scarceBuffer)
+	}
 	moved, end := r.Relay.Start(p, func(res relay.Result) {
 		rec.Up = res.Up
 		rec.Down = res.Down
@@ -289,6 +301,10 @@ func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 	r.live.edit(rec, func(f *liveFlow) { f.moved = moved })
 	r.revocable(rec, end)
 }
+
+// scarceBuffer is how many bytes a tunnel receives ahead if it begins while
+// memory is scarce.
+const scarceBuffer = 32 << 10
 
 // Finish ends a flow: it completes rec and passes it to Finished.
 func (r *Road) Finish(rec *flow.Record) {

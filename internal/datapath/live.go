@@ -53,6 +53,9 @@ func (l *liveFlows) remove(rec *flow.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.m, rec)
+	if len(l.m) == 0 {
+		l.m = nil // a map keeps its size
+	}
 }
 
 // Active returns the number of flows in progress for each front end.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 )
 
 // Front is the front end that serves a flow, named after the protocol that the
@@ -62,6 +63,18 @@ type Pair struct {
 	// already and are still to be passed on. Nil when there are none.
 	ClientEarly []byte
 	TargetEarly []byte
+	// Owner is the client whose memory the pair's is. The zero Addr is a client
+	// too.
+	Owner netip.Addr
+}
+
+// Holder is something that holds memory for a client and makes no progress.
+type Holder struct {
+	Owner netip.Addr
+	Bytes int64     // how much it holds
+	Since time.Time // when it last made progress
+	// End ends it, as overloaded. It may be over already.
+	End func()
 }
 
 // Target returns host:port, with brackets around an IPv6 literal, or "" as long

@@ -33,6 +33,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/socks5"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/memory"
 	"github.com/pandoproxy/pando/internal/metrics"
 	"github.com/pandoproxy/pando/internal/own"
 	"github.com/pandoproxy/pando/internal/probe"
@@ -132,8 +133,9 @@ func (g *Gateway) newDevice() *device.Device {
 
 func (g *Gateway) newRoad() *datapath.Road {
 	cfg := g.cfg
-	gate := &limit.Gate{Refused: g.metrics.Refused}
+	gate := &limit.Gate{Refused: g.metrics.Refused, Memory: &limit.Budget{Refused: g.metrics.Refused}}
 	gate.Set(limits(cfg.Limits))
+	gate.Memory.Set(memory.Size(cfg.Limits.Memory))
 	road := &datapath.Road{
 		Ready:  g.device.Ready,
 		Routes: g.device.AwaitRoutes,
@@ -158,7 +160,7 @@ func (g *Gateway) newRoad() *datapath.Road {
 			Timeout:  time.Duration(cfg.Dial.Timeout),
 			Attempts: cfg.Dial.Attempts,
 		},
-		Relay:       &relay.Relay{},
+		Relay:       &relay.Relay{Account: gate.Memory.Add},
 		Limit:       gate,
 		CarrierText: g.device.CarrierText,
 		Finished:    g.finished.add,
@@ -186,6 +188,7 @@ func newProxies(cfg config.Config, road *datapath.Road, authenticate func(user, 
 func newProxy(cfg config.Config, road *datapath.Road) *httpproxy.Proxy {
 	return &httpproxy.Proxy{
 		Road:           road,
+		Memory:         road.Limit.Memory,
 		Name:           proxyName(cfg.Tailnet.Hostname),
 		HeaderTimeout:  time.Duration(cfg.HTTP.HeaderTimeout),
 		IdleTimeout:    time.Duration(cfg.HTTP.IdleTimeout),
@@ -205,6 +208,15 @@ func (g *Gateway) newMux() *mux.Mux {
 		Silent: func() { g.metrics.Refused(limit.FirstByte) },
 		Log:    g.log,
 	}
+}
+
+func (g *Gateway) newKeeper() *memory.Keeper {
+	k := &memory.Keeper{Gate: g.road.Limit, Log: g.log}
+	k.Holders = append(k.Holders, g.road.Relay.Measure)
+	for _, p := range g.proxies {
+		k.Holders = append(k.Holders, p.Measure)
+	}
+	return k
 }
 
 func (g *Gateway) newProber() *probe.Prober {
@@ -251,6 +263,7 @@ func (g *Gateway) Run(ctx, cut context.Context) error {
 	var duringDrain sync.WaitGroup // what continues during the drain
 	defer duringDrain.Wait()
 	defer stop()
+	duringDrain.Go(func() { g.newKeeper().Run(work) })
 	duringDrain.Go(func() {
 		g.road.Relay.Expire(work, time.Duration(g.cfg.Tunnel.IdleTimeout), time.Duration(g.cfg.Tunnel.MaxLife))
 	})

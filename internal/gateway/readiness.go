@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pandoproxy/pando/internal/device"
+	"github.com/pandoproxy/pando/internal/memory"
 	"github.com/pandoproxy/pando/internal/status"
 )
 
@@ -19,6 +20,7 @@ func (g *Gateway) newConditions() []func() status.Check {
 		func() status.Check { return checkNotDraining(g.draining.Load()) },
 		func() status.Check { return status.Check{Name: "configuration", Note: g.reloads.state()} },
 		func() status.Check { return checkRoutes(g.device) },
+		func() status.Check { return memory.Check(g.road.Limit.Memory) },
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/memory"
 	"github.com/pandoproxy/pando/internal/watch"
 )
 
@@ -112,6 +113,7 @@ func (g *Gateway) apply(cfg config.Config, users *auth.Users) {
 		g.log.Info("ended flows that the new policy denies", "flows", ended)
 	}
 	g.road.Limit.Set(limits(cfg.Limits))
+	g.road.Limit.Memory.Set(memory.Size(cfg.Limits.Memory))
 	g.finished.setSample(cfg.Log)
 	if g.opts.Level != nil {
 		g.opts.Level.Set(cfg.Log.SlogLevel())

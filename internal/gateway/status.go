@@ -89,6 +89,7 @@ func resolverStatus(r *resolve.Resolver) []status.Resolver {
 func limitStatus(gate *limit.Gate) []status.Limit {
 	connections, clients := gate.Connections()
 	limits := gate.Limits()
+	use := gate.Memory.Use()
 	return []status.Limit{
 		{Name: string(limit.Connections), Now: connections, Most: limits.Connections},
 		{
@@ -98,6 +99,12 @@ func limitStatus(gate *limit.Gate) []status.Limit {
 			Note: "now: number of clients",
 		},
 		{Name: string(limit.Dials), Now: gate.Dials(), Most: limits.Dials},
+		{
+			Name: string(limit.Memory),
+			Now:  int(use.Held >> 20),
+			Most: int(use.Whole >> 20),
+			Note: "MiB held for clients",
+		},
 	}
 }
 
@@ -113,7 +120,11 @@ func (g *Gateway) metricsState() metrics.State {
 		Tunnels:       func() int { return g.road.Relay.Active() },
 		Connections:   func() (int, int) { return g.road.Limit.Connections() },
 		Dials:         func() int { return g.road.Limit.Dials() },
-		Flows:         func() map[string]int { return g.road.Active() },
-		Tailnet:       func() metrics.Tailnet { return g.device.Metrics() },
+		Memory: func() (int64, int64) {
+			use := g.road.Limit.Memory.Use()
+			return use.Held, use.Whole
+		},
+		Flows:   func() map[string]int { return g.road.Active() },
+		Tailnet: func() metrics.Tailnet { return g.device.Metrics() },
 	}
 }

@@ -17,7 +17,8 @@ type State struct {
 	RestartNeeded func() bool // whether a change of the configuration needs a restart
 	Tunnels       func() int  // tunnels that are open
 	Connections   func() (connections, clients int)
-	Dials         func() int            // dials in progress
+	Dials         func() int // dials in progress
+	Memory        func() (held, budget int64)
 	Flows         func() map[string]int // flows in progress, by front
 	Tailnet       func() Tailnet
 }
@@ -54,7 +55,17 @@ func (s State) gauges() []prometheus.Collector {
 		_, n := s.Connections()
 		return n
 	}
+	held := func() float64 {
+		n, _ := s.Memory()
+		return float64(n)
+	}
+	budget := func() float64 {
+		_, n := s.Memory()
+		return float64(n)
+	}
 	return []prometheus.Collector{
+		gauge("pando_memory_held_bytes", "Memory that is held for clients: connections, heads, requests in progress and the buffers of tunnels.", held),
+		gauge("pando_memory_budget_bytes", "The most memory that may be held for clients. 0 means no bound.", budget),
 		gauge("pando_draining", "1 once the replica has begun to shut down.", yes(s.Draining)),
 		gauge("pando_config_restart_needed", "1 while a change of the configuration needs a restart to take effect.", yes(s.RestartNeeded)),
 		gauge("pando_tunnels", "Open tunnels.", count(s.Tunnels)),

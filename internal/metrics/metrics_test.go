@@ -27,6 +27,7 @@ func example() *Metrics {
 		Tunnels:       func() int { return 7 },
 		Connections:   func() (int, int) { return 9, 4 },
 		Dials:         func() int { return 2 },
+		Memory:        func() (int64, int64) { return 5 << 20, 64 << 20 },
 		Flows:         func() map[string]int { return map[string]int{"connect": 6, "http": 1} },
 		Tailnet: func() Tailnet {
 			return Tailnet{
@@ -104,6 +105,7 @@ func TestStateIsPresent(t *testing.T) {
 		Tunnels:       none,
 		Connections:   func() (int, int) { return 0, 0 },
 		Dials:         none,
+		Memory:        func() (int64, int64) { return 5 << 20, 64 << 20 },
 		Flows:         func() map[string]int { return nil },
 		Tailnet:       func() Tailnet { return Tailnet{} },
 	})

@@ -44,6 +44,22 @@ func Shrink(c net.Conn, n int) {
 	}
 }
 
+// Progress returns a number that changes when c's peer acknowledges or sends
+// bytes. It returns zero when that is not known.
+func Progress(c *net.TCPConn) uint64 {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var moved uint64
+	rc.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			moved = info.Bytes_acked + info.Bytes_received
+		}
+	})
+	return moved
+}
+
 // Fields of SO_MEMINFO, in linux/sock_diag.h.
 const (
 	memReceived = 0 // SK_MEMINFO_RMEM_ALLOC

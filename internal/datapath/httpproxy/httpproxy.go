@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/account"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
@@ -50,6 +51,8 @@ const (
 // Proxy speaks HTTP to clients. Its fields must not change once it is in use.
 type Proxy struct {
 	Road Road
+	// Memory is where requests are held. Nil means that they cost nothing.
+	Memory account.Memory
 
 	// Front is the front end that requests are counted as, except CONNECT. Empty
 	// means flow.HTTP.

@@ -2,6 +2,7 @@ package httpproxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/account"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -21,15 +23,15 @@ import (
 
 // session is one client connection.
 type session struct {
-	p      *Proxy
-	c      *net.TCPConn
-	client netip.AddrPort
-	head   wire.HeadReader // reads c
-	r      *bufio.Reader   // reads head
-	w      *bufio.Writer   // writes c
-	origin *origin.Conn    // used by the current request; guarded by p.mu
-
-	current *exchange // nil between exchanges; guarded by p.mu
+	p       *Proxy
+	c       *net.TCPConn
+	client  netip.AddrPort
+	head    wire.HeadReader // reads c
+	r       *bufio.Reader   // reads head
+	w       *bufio.Writer   // writes c
+	account account.Account
+	origin  *origin.Conn // used by the current request; guarded by p.mu
+	current *exchange    // nil between exchanges; guarded by p.mu
 }
 
 const ioBuffer = 4 << 10
@@ -48,6 +50,9 @@ func newSession(p *Proxy, c *net.TCPConn) *session {
 		w:      writers.Get().(*bufio.Writer),
 	}
 	s.head.R = c
+	s.account.Memory = p.Memory
+	s.account.Client = s.client.Addr()
+	s.head.Charge = s.account.Head
 	s.r.Reset(&s.head)
 	s.w.Reset(c)
 	return s
@@ -78,16 +83,22 @@ func (s *session) next(ctx context.Context, first bool) fate {
 		return closeNow
 	}
 	rec := flow.NewRecord(s.p.front(), s.client)
+	defer s.account.Release()
+	s.account.BeginHead()
 	s.c.SetReadDeadline(rec.Start.Add(orDefault(s.p.HeaderTimeout, DefaultHeaderTimeout)))
 	s.head.Begin(orDefault(s.p.MaxHeaderBytes, DefaultMaxHeaderBytes))
 	req, err := s.head.ReadRequest(s.r, orDefault(s.p.MaxHeaders, DefaultMaxHeaders))
 	tooLong := s.head.Exceeded()
 	s.head.End()
+	s.account.EndHead()
 	s.c.SetReadDeadline(time.Time{})
 	if err != nil {
 		return s.unreadable(rec, err, tooLong)
 	}
 	f := s.serve(ctx, req, rec)
+	if f != handedOver && rec.Err != nil {
+		rec.Err = cmp.Or(s.account.Evicted(), rec.Err)
+	}
 	if f != handedOver { // a tunnel owns rec, and finishes it
 		s.p.Road.Finish(rec)
 	}
@@ -127,7 +138,11 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 		fe.Hint = "the request has more header fields than this gateway accepts, which is " + strconv.Itoa(int(n))
 		rec.Status = http.StatusRequestHeaderFieldsTooLarge
 	}
+	overload := cmp.Or(s.head.Refused, s.account.Evicted())
 	switch {
+	case overload != nil:
+		rec.Err = overload
+		rec.Status = http.StatusServiceUnavailable
 	case tooLong:
 		fe.Hint = "the request's header fields are larger than this gateway accepts"
 		rec.Status = http.StatusRequestHeaderFieldsTooLarge
@@ -159,6 +174,9 @@ func (s *session) serve(ctx context.Context, req *http.Request, rec *flow.Record
 	}
 	if req.Method == http.MethodConnect {
 		return s.connect(ctx, req, rec)
+	}
+	if err := s.account.Exchange(); err != nil {
+		return s.refuse(rec, req, err)
 	}
 	return s.exchange(ctx, req, rec)
 }

@@ -1,11 +1,8 @@
 package limit
 
 import (
-	"errors"
 	"net/netip"
 	"sync"
-
-	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // Pressure is how short the memory of the whole process is, whatever the budget
@@ -15,7 +12,7 @@ type Pressure uint8
 const (
 	Relaxed  Pressure = iota
 	Tight             // only clients that hold little get more
-	Critical          // nobody gets more
+	Critical          // no client gets more
 )
 
 // Budget bounds the bytes of memory that are held for clients, in all and for
@@ -66,14 +63,14 @@ func (b *Budget) Take(client netip.Addr, n int64) error {
 	if kind == "" {
 		return nil
 	}
+	b.Count(kind)
+	return overLimit(kind)
+}
+
+// Count counts a refusal.
+func (b *Budget) Count(k Kind) {
 	if b.Refused != nil {
-		b.Refused(kind)
-	}
-	return &flow.Error{
-		Class: flow.Overloaded,
-		Op:    "memory",
-		Hint:  hints[kind],
-		Err:   errors.New("limit of " + string(kind) + " reached"),
+		b.Refused(k)
 	}
 }
 

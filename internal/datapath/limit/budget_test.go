@@ -22,7 +22,7 @@ func takeAll(b *Budget, client netip.Addr, n int64) (got int64) {
 }
 
 // TestShares checks that a client alone gets half, that many clients that take all
-// they can leave room for the next, and that nobody gets more than a quarter then.
+// they can leave room for the next, and that none gets more than a quarter then.
 func TestShares(t *testing.T) {
 	const whole = 1 << 20
 	for _, k := range []int{1, 2, 4, 16} {

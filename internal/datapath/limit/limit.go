@@ -88,8 +88,8 @@ func (g *Gate) Enter(client netip.Addr) error {
 }
 
 // connectionCost is the memory that a client's connection costs at least, in
-// bytes: its goroutine, its socket and their records.
-const connectionCost = 8 << 10
+// bytes: its goroutine, its buffers and its socket.
+const connectionCost = 16 << 10
 
 // Full returns the error that Enter for client or Dial would return now, or nil.
 // It does not count as a refusal.

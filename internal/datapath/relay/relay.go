@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,6 +34,11 @@ type Result struct {
 
 // Relay owns all running pairs. The zero value is ready.
 type Relay struct {
+	// Account is called with each change of the bytes of memory that a pair holds
+	// for its owner. It must not change once the relay is in use. Nil counts
+	// nothing.
+	Account func(owner netip.Addr, delta int64)
+
 	mu    sync.Mutex
 	pairs map[*pair]struct{}
 	idle  chan struct{} // closed when the last pair ends while a Wait runs; nil without one
@@ -60,6 +66,8 @@ type pair struct {
 	born  time.Time
 	share float64 // from 0 to 1: how much of the jitter of EndOld it gets
 
+	memory memory
+
 	mu    sync.Mutex
 	ended bool  // cause does not change any more
 	cause error // the first failure; nil without one
@@ -79,6 +87,7 @@ func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down in
 		share: rand.Float64(),
 	}
 	pr.running.Store(2)
+	pr.account(FirstHeld)
 	r.mu.Lock()
 	cut := r.cut
 	if r.pairs == nil {
@@ -211,6 +220,7 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 	}
 	p.Client.Close()
 	p.Target.Close()
+	p.account(-1)
 	p.done(Result{
 		Up:   p.up.Load(),
 		Down: p.down.Load(),
@@ -302,7 +312,11 @@ func (r *Relay) remove(p *pair) {
 	defer r.mu.Unlock()
 	delete(r.pairs, p)
 	r.active.Add(-1)
-	if len(r.pairs) == 0 && r.idle != nil {
+	if len(r.pairs) > 0 {
+		return
+	}
+	r.pairs = nil // a map keeps its size
+	if r.idle != nil {
 		close(r.idle)
 		r.idle = nil
 	}
