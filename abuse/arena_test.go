@@ -230,7 +230,7 @@ func (a *arena) hold(ctx context.Context, n int, from string, open func(c *net.T
 // awaitEnd waits until c is reset, or ctx ends. It reads nothing.
 func awaitEnd(ctx context.Context, c *net.TCPConn) {
 	for ctx.Err() == nil && !hungUp(c) {
-		pause(ctx, 2*time.Second)
+		pause(ctx, 5*time.Second)
 	}
 }
 

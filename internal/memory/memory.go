@@ -148,7 +148,7 @@ func (k *Keeper) pressure() limit.Pressure {
 }
 
 // shed ends connections without progress, those of the greatest holders first,
-// until a quarter of the budget is free. Clients that hold little are left
+// until three eighths of the budget are free. Clients that hold little are left
 // alone.
 func (k *Keeper) shed(use limit.Use, stalled []flow.Holder, now time.Time) {
 	least := stalledTime
@@ -167,7 +167,7 @@ func (k *Keeper) shed(use limit.Use, stalled []flow.Holder, now time.Time) {
 		}
 		return a.Since.Compare(b.Since)
 	})
-	excess := max(use.Held-use.Whole*3/4, 0)
+	excess := max(use.Held-use.Whole*5/8, 0)
 	if use.Pressure > limit.Relaxed {
 		excess = max(excess, use.Whole/16)
 	}
