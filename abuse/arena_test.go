@@ -41,6 +41,7 @@ type arena struct {
 	deaf    netip.AddrPort // reads nothing
 	idle    netip.AddrPort // does nothing
 	scale   int            // attacks are divided by it
+	begin   time.Duration  // within which an attack has begun: attackers need the same processors
 }
 
 // innocentAddr is the address of the innocent client. Attackers have others.
@@ -50,9 +51,12 @@ const innocentAddr = "127.0.0.1"
 // bytes.
 func newArena(t *testing.T, mode tailnet.Mode, limit int64) *arena {
 	t.Helper()
-	a := &arena{t: t, box: newCgroup(t, limit), ended: make(chan struct{}), scale: 1}
+	a := &arena{t: t, box: newCgroup(t, limit), ended: make(chan struct{})}
+	a.scale = 1
+	a.begin = 15 * time.Second
 	if testing.Short() {
 		a.scale = 8
+		a.begin = 2 * time.Second
 	}
 	ctx := testkit.Within(t, time.Minute)
 	var err error
@@ -208,7 +212,7 @@ func (a *arena) hold(ctx context.Context, n int, from string, open func(c *net.T
 	n = max(n/a.scale, 1)
 	for i := range n {
 		wg.Go(func() {
-			pause(ctx, time.Duration(i)*3*time.Second/time.Duration(n)) // the attack begins within 3 s
+			pause(ctx, time.Duration(i)*a.begin/time.Duration(n))
 			for ctx.Err() == nil {
 				c, err := a.dialFrom(ctx, from)
 				if err == nil {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/watch"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 )
@@ -89,10 +90,10 @@ type exchange struct {
 	req *http.Request
 	rec *flow.Record
 
-	upload   upload // the request body
-	watch    watch  // runs once the request is with the origin
-	answered bool   // some of a response has been written to the client
-	revoked  error  // why it was ended from outside, a *flow.Error; guarded by s.p.mu
+	upload   upload      // the request body
+	watch    watch.Watch // runs once the request is with the origin
+	answered bool        // some of a response has been written to the client
+	revoked  error       // why it was ended from outside, a *flow.Error; guarded by s.p.mu
 }
 
 func newExchange(s *session, o *origin.Conn, req *http.Request, rec *flow.Record) *exchange {
@@ -159,7 +160,7 @@ func (x *exchange) send() error {
 
 // watchClient ends the exchange if its client leaves. The request is with the
 // origin, so nothing reads the client's connection until the exchange ends.
-func (x *exchange) watchClient() { x.watch.start(x.s.c, func() { x.o.Close() }) }
+func (x *exchange) watchClient() { x.watch.Start(x.s.c, func() { x.o.Close() }) }
 
 // upgrade turns the exchange into a tunnel (RFC 9110 section 7.8).
 func (x *exchange) upgrade(resp *http.Response) fate {
@@ -169,7 +170,7 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 	if whole, _ := x.upload.done(bodyGrace); !whole {
 		return x.failed(errors.New("the origin switched protocols before the request was complete"))
 	}
-	if x.watch.stop() {
+	if x.watch.Stop() {
 		return x.failed(net.ErrClosed)
 	}
 	s := x.s
@@ -215,7 +216,7 @@ func (x *exchange) release(reusable bool) (whole bool) {
 	if !whole {
 		x.upload.stop()
 	}
-	left := x.watch.stop()
+	left := x.watch.Stop()
 	if whole && reusable && !left && x.o.R.Buffered() == 0 {
 		x.s.p.pool.Put(x.o, orDefault(x.s.p.IdleTimeout, DefaultIdleTimeout))
 	} else {

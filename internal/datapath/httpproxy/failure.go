@@ -120,7 +120,7 @@ func (x *exchange) failure(err error) (fe *flow.Error, status int) {
 		err:    err,
 		upload: uploadErr,
 		cut:    x.s.p.isCut(),
-		left:   x.watch.left.Load(),
+		left:   x.watch.Left(),
 	}.cause()
 	return &flow.Error{
 		Class:  c.class,

@@ -123,7 +123,7 @@ func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
 		<-x.upload.ended
 		_, err = x.upload.done(0)
 	}
-	x.watch.stop()
+	x.watch.Stop()
 	o.W.Flush()
 	return sent.Bytes(), err
 }

@@ -11,6 +11,9 @@ import (
 // has gone out whole: the two often cross.
 const bodyGrace = 5 * time.Millisecond
 
+// past is a deadline that ends a pending read at once.
+var past = time.Unix(1, 0)
+
 // upload sends the body of a request to the origin, in a goroutine of its own,
 // so that the origin may answer before the body has ended. An upload that was
 // never started counts as done.

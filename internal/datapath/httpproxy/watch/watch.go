@@ -1,4 +1,6 @@
-package httpproxy
+// Package watch notices a client that leaves while its request is with the
+// origin. It reads nothing.
+package watch
 
 import (
 	"net"
@@ -15,22 +17,22 @@ const watchAfter = time.Second
 // past is a deadline that ends a pending read at once.
 var past = time.Unix(1, 0)
 
-// watch notices a client that leaves while its request is with the origin and
+// Watch notices a client that leaves while its request is with the origin and
 // nothing is read from it. A reset counts as leaving. An end of stream does
 // not: a client may half-close and wait for its response. A client that has
 // closed its socket looks the same at first. Its kernel forgets the connection
 // after about a minute, and then answers a keep-alive probe with a reset. The
 // zero value is ready.
-type watch struct {
+type Watch struct {
 	c     *net.TCPConn
-	timer *time.Timer // nil until start
+	timer *time.Timer // nil until Start
 	ended chan struct{}
 	left  atomic.Bool // the client has left
 }
 
-// start watches c, and calls onLeave, once, if its client leaves before stop.
+// Start watches c, and calls onLeave, once, if its client leaves before Stop.
 // Nothing may read c meanwhile.
-func (w *watch) start(c *net.TCPConn, onLeave func()) {
+func (w *Watch) Start(c *net.TCPConn, onLeave func()) {
 	w.c = c
 	w.ended = make(chan struct{})
 	w.timer = time.AfterFunc(watchAfter, func() {
@@ -42,8 +44,8 @@ func (w *watch) start(c *net.TCPConn, onLeave func()) {
 	})
 }
 
-// stop ends the watch if it runs, and reports whether the client has left.
-func (w *watch) stop() bool {
+// Stop ends the watch if it runs, and reports whether the client has left.
+func (w *Watch) Stop() bool {
 	timer := w.timer
 	w.timer = nil
 	if timer != nil && !timer.Stop() {
@@ -53,3 +55,6 @@ func (w *watch) stop() bool {
 	}
 	return w.left.Load()
 }
+
+// Left reports whether the client has left.
+func (w *Watch) Left() bool { return w.left.Load() }
