@@ -30,6 +30,8 @@ type Server struct {
 	Explain http.Handler
 	// Profiles switches on /debug/pprof/.
 	Profiles bool
+	// Panicked is called with the panic of a handler. Nil means nothing to call.
+	Panicked func(error)
 }
 
 // Serve answers on ln until ln is closed, and then closes all connections. Its
@@ -51,7 +53,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	hs := &http.Server{
-		Handler:           mux,
+		Handler:           s.guarded(mux),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       90 * time.Second,
 		WriteTimeout:      2 * time.Minute,

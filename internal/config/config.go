@@ -65,6 +65,7 @@ func Default() Config {
 			BodyTimeout:    Duration(time.Minute),
 			MaxHeaderBytes: 64 << 10,
 			MaxHeaders:     256,
+			Reuse:          "client",
 		},
 		Tunnel: Tunnel{IdleTimeout: Duration(time.Hour), PeerTimeout: Duration(time.Minute)},
 		Probe: Probe{

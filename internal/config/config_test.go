@@ -239,6 +239,8 @@ func sample(k Key) (string, any) {
 		return "198.51.100.0/24", []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	case "resolve.privateZones":
 		return "rds.example.com", []string{"rds.example.com"}
+	case "http.reuse":
+		return "none", "none"
 	case "log.level":
 		return "warn", "warn"
 	case "log.format":

@@ -303,6 +303,11 @@ type HTTP struct {
 	MaxHeaderBytes int `json:"maxHeaderBytes"`
 	// Most header fields in a request.
 	MaxHeaders int `json:"maxHeaders"`
+	// Which requests use a connection to an origin that has served another request. `client`:
+	// requests of the same client address and user. `shared`: requests of any client, until the
+	// connection has carried a request with a body. `none`: no other request. With `shared`, a
+	// hostile client and a faulty origin may find a way to change what another client gets.
+	Reuse string `json:"reuse"`
 }
 
 // Tunnel is the section tunnel.

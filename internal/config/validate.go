@@ -42,6 +42,7 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.positive("http.bodyTimeout", c.HTTP.BodyTimeout)
 	v.between("http.maxHeaderBytes", c.HTTP.MaxHeaderBytes, 1024, 1<<20)
 	v.between("http.maxHeaders", c.HTTP.MaxHeaders, 16, 4096)
+	v.oneOf("http.reuse", c.HTTP.Reuse, "client", "shared", "none")
 	v.notNegative("tunnel.idleTimeout", c.Tunnel.IdleTimeout, "use 0s to keep idle tunnels open")
 	v.notNegative("tunnel.maxLife", c.Tunnel.MaxLife, "use 0s to keep old tunnels open")
 	v.notNegative("tunnel.peerTimeout", c.Tunnel.PeerTimeout, "use 0s to leave it to TCP")

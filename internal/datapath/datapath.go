@@ -292,11 +292,11 @@ func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 		socket.Shrink(p.Target, scarceBuffer)
 	}
 	moved, end := r.Relay.Start(p, func(res relay.Result) {
+		defer r.Limit.Leave(rec.Client.Addr())
 		rec.Up = res.Up
 		rec.Down = res.Down
 		rec.Err = r.withCarrier(rec, res.Err)
 		r.Finish(rec)
-		r.Limit.Leave(rec.Client.Addr())
 	})
 	r.live.edit(rec, func(f *liveFlow) { f.moved = moved })
 	r.revocable(rec, end)

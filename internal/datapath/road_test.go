@@ -32,6 +32,7 @@ type outside struct {
 	addrs    map[string][]string // the addresses of names
 	rebound  map[string][]string // their addresses from the second lookup on
 	silent   bool                // targets do not answer
+	panics   bool                // its DNS panics
 	notReady error
 
 	mu       sync.Mutex
@@ -75,6 +76,9 @@ func newRoad(t *testing.T, o *outside, p policy.Policy) *Road {
 
 // answer answers a query for MagicDNS. No name has an IPv6 address.
 func (o *outside) answer(_ context.Context, wire []byte) ([]byte, error) {
+	if o.panics {
+		panic("boom in DNS")
+	}
 	q := new(dns.Msg)
 	if err := q.Unpack(wire); err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ type Server struct {
 	// Dropped is called for each query that gets no answer because too many
 	// queries are in progress. It may be nil.
 	Dropped func()
+	// Panicked is called with the panic of an answer. The query then gets no answer.
+	// It may be nil.
+	Panicked func(error)
 	// Enter admits a client over TCP, or returns why it does not. Leave is called
 	// once for each client that Enter has admitted. If Enter is nil, every client is
 	// admitted, and Leave is not called.
@@ -79,6 +82,7 @@ const (
 // closes the sockets. The error is that of the socket.
 func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners []net.Listener) error {
 	s.slots = make(chan struct{}, maxQueries)
+	ctx = flow.WithPanics(ctx, s.panicked)
 	var servers []*dns.Server
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(ctx, w, q) })
 	for _, pc := range packets {
@@ -116,6 +120,12 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 	return err
 }
 
+func (s *Server) panicked(err error) {
+	if s.Panicked != nil {
+		s.Panicked(err)
+	}
+}
+
 func (s *Server) answered(rcode string) {
 	if s.Answered != nil {
 		s.Answered(rcode)
@@ -151,6 +161,7 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 		}
 		return
 	}
+	defer flow.CatchTo(s.panicked)
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	m := s.Answer(ctx, q)

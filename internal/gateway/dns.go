@@ -34,6 +34,7 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 		Denied:   func(name string) bool { return g.road.Policy().NobodyMay(name) },
 		Answered: g.metrics.Answered,
 		Dropped:  func() { g.metrics.Refused(limit.Queries) },
+		Panicked: g.finished.panics.Caught,
 		Log:      g.log,
 	}
 	err := s.Serve(ctx, []net.PacketConn{g.ports.dnsPackets}, []net.Listener{g.ports.dnsStreams})

@@ -11,6 +11,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/metrics"
+	"github.com/pandoproxy/pando/internal/panics"
 )
 
 // finishedFlows counts and logs the flows that have ended.
@@ -19,10 +20,11 @@ type finishedFlows struct {
 	log     *slog.Logger
 	sample  atomic.Int64 // one of this many flows that ended well is logged
 	well    atomic.Int64 // flows that ended well
+	panics  *panics.Log
 }
 
 func newFinishedFlows(m *metrics.Metrics, log *slog.Logger, c config.Log) *finishedFlows {
-	f := &finishedFlows{metrics: m, log: log}
+	f := &finishedFlows{metrics: m, log: log, panics: panics.New(log, m.Panicked)}
 	f.setSample(c)
 	return f
 }
@@ -34,6 +36,7 @@ func (f *finishedFlows) setSample(c config.Log) { f.sample.Store(int64(c.Sample)
 // it logs all that failed or that report mode would have denied.
 func (f *finishedFlows) add(rec *flow.Record) {
 	f.metrics.Observe(rec)
+	f.panics.Caught(rec.Err)
 	if n := f.sample.Load(); n > 1 && rec.Err == nil && rec.Report == "" && f.well.Add(1)%n != 1 {
 		return
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
@@ -110,7 +111,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	g.fleet = own.NewFleet(cfg.DNS.Fleet, cfg.Listen.Replicas, g.road.Resolver.LookupPod, g.log)
 	g.prober = g.newProber()
 	g.conditions = g.newConditions()
-	g.proxies = newProxies(cfg, g.road, g.users.authenticator())
+	g.proxies = newProxies(cfg, g.road, g.metrics, g.users.authenticator())
 	g.mux = g.newMux()
 
 	ports, err := g.openPorts(ctx) // the last step, so there is nothing else to close
@@ -160,7 +161,7 @@ func (g *Gateway) newRoad() *datapath.Road {
 			Timeout:  time.Duration(cfg.Dial.Timeout),
 			Attempts: cfg.Dial.Attempts,
 		},
-		Relay:       &relay.Relay{Account: gate.Memory.Add},
+		Relay:       &relay.Relay{Account: gate.Memory.Add, Panicked: g.finished.panics.Caught},
 		Limit:       gate,
 		CarrierText: g.device.CarrierText,
 		Finished:    g.finished.add,
@@ -171,12 +172,12 @@ func (g *Gateway) newRoad() *datapath.Road {
 
 // newProxies returns the proxy of the proxy port, and then one for each web
 // port.
-func newProxies(cfg config.Config, road *datapath.Road, authenticate func(user, password string) bool) []*httpproxy.Proxy {
-	first := newProxy(cfg, road)
+func newProxies(cfg config.Config, road *datapath.Road, m *metrics.Metrics, authenticate func(user, password string) bool) []*httpproxy.Proxy {
+	first := newProxy(cfg, road, m)
 	first.Authenticate = authenticate
 	list := []*httpproxy.Proxy{first}
 	for _, p := range cfg.Web {
-		web := newProxy(cfg, road)
+		web := newProxy(cfg, road, m)
 		web.Road = served(road, cfg, p, 80)
 		web.Front = flow.Web
 		web.Target = target.ByHost(uint16(cmp.Or(p.Port, 80)))
@@ -185,7 +186,7 @@ func newProxies(cfg config.Config, road *datapath.Road, authenticate func(user, 
 	return list
 }
 
-func newProxy(cfg config.Config, road *datapath.Road) *httpproxy.Proxy {
+func newProxy(cfg config.Config, road *datapath.Road, m *metrics.Metrics) *httpproxy.Proxy {
 	return &httpproxy.Proxy{
 		Road:           road,
 		Memory:         road.Limit.Memory,
@@ -196,6 +197,10 @@ func newProxy(cfg config.Config, road *datapath.Road) *httpproxy.Proxy {
 		SilenceTimeout: time.Duration(cfg.Tunnel.IdleTimeout),
 		MaxHeaderBytes: cfg.HTTP.MaxHeaderBytes,
 		MaxHeaders:     cfg.HTTP.MaxHeaders,
+		Reuse:          origin.Reuse(cfg.HTTP.Reuse),
+		Released:       m.OriginReleased,
+
+		DroppedTrailers: m.TrailersDropped,
 	}
 }
 
@@ -207,6 +212,8 @@ func (g *Gateway) newMux() *mux.Mux {
 		Leave:  g.road.Limit.Leave,
 		Silent: func() { g.metrics.Refused(limit.FirstByte) },
 		Log:    g.log,
+
+		Panicked: g.finished.panics.Caught,
 	}
 }
 
@@ -260,6 +267,7 @@ func (g *Gateway) Wait(ctx context.Context) error { return g.device.Wait(ctx) }
 // work was cut.
 func (g *Gateway) Run(ctx, cut context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	work = flow.WithPanics(work, g.finished.panics.Caught)
 	var duringDrain sync.WaitGroup // what continues during the drain
 	defer duringDrain.Wait()
 	defer stop()

@@ -26,6 +26,7 @@ func (g *Gateway) serveAdmin() (stop func()) {
 		Status:    g.status,
 		Explain:   g.explainer(),
 		Profiles:  g.cfg.Listen.Pprof,
+		Panicked:  g.finished.panics.Caught,
 	}
 	var done sync.WaitGroup
 	for _, ln := range g.ports.admin {

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/flow"
 )
@@ -37,6 +38,9 @@ type Metrics struct {
 	lookups  *prometheus.CounterVec
 	answers  *prometheus.CounterVec
 	refusals *prometheus.CounterVec
+	origins  *prometheus.CounterVec
+	trailers prometheus.Counter
+	panics   prometheus.Counter
 	reloads  *prometheus.CounterVec
 	reloadOK prometheus.Gauge
 	reloadAt prometheus.Gauge
@@ -76,6 +80,17 @@ func New(version string, s State) *Metrics {
 		refusals: counters("pando_limit_refusals_total",
 			"Connections, dials and DNS queries that were refused because of a limit.",
 			"limit"),
+		origins: counters("pando_origin_connections_total",
+			"Connections to origins of plain HTTP at the end of a request, by what became of them. kept: it waits for another request. broken: the exchange did not end well. Each other outcome is a reason for which a working connection was closed.",
+			"outcome"),
+		trailers: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pando_dropped_trailer_fields_total",
+			Help: "Trailer fields of plain HTTP that were not passed on, because they must not come after a body (RFC 9110 section 6.5.1).",
+		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pando_panics_total",
+			Help: "Panics that ended one flow, one DNS answer or one request of the admin port. Each is a defect of Pando; the log has its stack.",
+		}),
 		reloads: counters("pando_config_reloads_total", "Attempts to reload the configuration.", "outcome"),
 		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pando_config_last_reload_successful",
@@ -86,7 +101,7 @@ func New(version string, s State) *Metrics {
 			Help: "Unix time of the start or of the last reload that succeeded.",
 		}),
 	}
-	m.registry.MustRegister(m.flows, m.bytes, m.resolve, m.dial, m.total, m.lookups, m.answers, m.refusals, m.reloads, m.reloadOK, m.reloadAt)
+	m.registry.MustRegister(m.flows, m.bytes, m.resolve, m.dial, m.total, m.lookups, m.answers, m.refusals, m.origins, m.trailers, m.panics, m.reloads, m.reloadOK, m.reloadAt)
 	m.registry.MustRegister(s.gauges()...)
 	m.registry.MustRegister(
 		readinessCollector{s.Readiness},
@@ -108,6 +123,9 @@ func (m *Metrics) begin() {
 	}
 	for _, l := range limit.All() {
 		m.refusals.WithLabelValues(string(l))
+	}
+	for _, o := range origin.Outcomes() {
+		m.origins.WithLabelValues(string(o))
 	}
 	for _, c := range rcodes {
 		m.answers.WithLabelValues(c)
@@ -148,6 +166,15 @@ func (m *Metrics) Answered(rcode string) { m.answers.WithLabelValues(rcode).Inc(
 
 // Refused counts a refusal because of a limit.
 func (m *Metrics) Refused(k limit.Kind) { m.refusals.WithLabelValues(string(k)).Inc() }
+
+// OriginReleased counts a connection to an origin at the end of a request.
+func (m *Metrics) OriginReleased(o origin.Outcome) { m.origins.WithLabelValues(string(o)).Inc() }
+
+// TrailersDropped counts n trailer fields that were not passed on.
+func (m *Metrics) TrailersDropped(n int) { m.trailers.Add(float64(n)) }
+
+// Panicked counts a panic that was caught.
+func (m *Metrics) Panicked() { m.panics.Inc() }
 
 // Reloaded counts an attempt to reload the configuration. success reports
 // whether the new configuration is in force.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/flow"
 )
@@ -47,6 +48,9 @@ func example() *Metrics {
 	m.Looked("zone", flow.OK, true)
 	m.Looked("", flow.NotReady, false)
 	m.Refused(limit.PerClient)
+	m.OriginReleased(origin.OddBody)
+	m.TrailersDropped(3)
+	m.Panicked()
 	m.Reloaded(true)
 	m.Reloaded(false)
 	m.reloadAt.Set(1700000000)

@@ -9,6 +9,7 @@ import (
 
 	"tailscale.com/net/tsaddr"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
@@ -54,14 +55,19 @@ func (n *Node) forwardToHost(c net.Conn, src netip.AddrPort, port uint16) {
 	defer c.Close()
 	defer host.Close()
 	var copies sync.WaitGroup
-	copies.Go(func() { copyAndEnd(host, c) })
-	copies.Go(func() { copyAndEnd(c, host) })
+	copies.Go(func() { n.copyAndEnd(host, c) })
+	copies.Go(func() { n.copyAndEnd(c, host) })
 	copies.Wait()
 }
 
 // copyAndEnd copies src to dst until src ends, and passes the end on: after an
 // error both connections are reset.
-func copyAndEnd(dst, src net.Conn) {
+func (n *Node) copyAndEnd(dst, src net.Conn) {
+	defer flow.CatchTo(func(err error) {
+		n.log.Error("a panic was caught", "err", err)
+		socket.Abort(dst)
+		socket.Abort(src)
+	})
 	if _, err := io.Copy(dst, src); err != nil {
 		socket.Abort(dst)
 		socket.Abort(src)

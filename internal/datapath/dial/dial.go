@@ -131,8 +131,10 @@ func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flo
 		started++
 		pending++
 		go func() {
-			c, err := d.one(ctx, t)
-			results <- outcome{c, t, err}
+			o := outcome{target: t}
+			defer func() { results <- o }()
+			defer flow.CatchIn(ctx, &o.err)
+			o.conn, o.err = d.one(ctx, t)
 		}()
 	}
 	defer func() {

@@ -30,6 +30,10 @@ type Server struct {
 // became a tunnel, which it reports.
 func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	rec := s.record(c)
+	defer flow.CatchTo(func(err error) {
+		tunnelled = false
+		s.end(c, rec, err)
+	})
 	target, err := s.Road.Connect(ctx, rec)
 	if err != nil {
 		s.end(c, rec, err)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/watch"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -20,6 +21,10 @@ func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Rec
 		return f
 	}
 	targets, err := s.p.Road.Judge(ctx, rec)
+	if err != nil {
+		return s.refuse(rec, req, err)
+	}
+	req.Host, err = target.HostField(rec.Host, rec.Port)
 	if err != nil {
 		return s.refuse(rec, req, err)
 	}
@@ -67,7 +72,7 @@ func (s *session) maxForwards(req *http.Request, rec *flow.Record) (f fate, done
 // or always a new one if fresh is set.
 func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Target, fresh bool) (*origin.Conn, error) {
 	if !fresh {
-		if o := s.p.pool.Take(targets); o != nil {
+		if o := s.p.pool.Take(owner(rec), targets); o != nil {
 			rec.Addr = o.Target.Addr
 			rec.Path = o.Target.Path
 			rec.Reused = true
@@ -93,6 +98,7 @@ type exchange struct {
 	upload   upload      // the request body
 	watch    watch.Watch // runs once the request is with the origin
 	answered bool        // some of a response has been written to the client
+	early    bool        // the final response began before the request was sent whole
 	revoked  error       // why it was ended from outside, a *flow.Error; guarded by s.p.mu
 }
 
@@ -109,8 +115,13 @@ func newExchange(s *session, o *origin.Conn, req *http.Request, rec *flow.Record
 
 // run sends the request and copies the response. It returns resend if nothing
 // is lost and the request may go out once more over a fresh connection.
-func (x *exchange) run() fate {
+func (x *exchange) run() (f fate) {
+	defer flow.CatchTo(func(err error) {
+		x.release(origin.Broken) // ends what else works for the exchange
+		panic(err)               // serveOrFail ends the flow
+	})
 	// All heads of one response, interim ones included, share the bound.
+	x.o.Scan.Begin()
 	x.o.Head.Begin(orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes))
 	if err := x.send(); err != nil {
 		return x.failed(err)
@@ -136,6 +147,7 @@ func (x *exchange) run() fate {
 // arrived whole yet is sent by x.upload, while the response may come already.
 func (x *exchange) send() error {
 	hasBody := x.req.Body != http.NoBody
+	x.o.HadBody = x.o.HadBody || hasBody
 	wire.WriteRequestHead(x.o.W, x.req, x.s.p.name())
 	if hasBody && (wire.IsChunked(x.req) || x.req.ContentLength > int64(x.s.r.Buffered())) {
 		if err := x.o.W.Flush(); err != nil {
@@ -164,11 +176,11 @@ func (x *exchange) watchClient() { x.watch.Start(x.s.c, func() { x.o.Close() }) 
 
 // upgrade turns the exchange into a tunnel (RFC 9110 section 7.8).
 func (x *exchange) upgrade(resp *http.Response) fate {
-	if !wire.ConnectionOptions(x.req.Header)["Upgrade"] {
-		return x.failed(errors.New("the origin switched protocols, which the request did not ask for"))
+	if err := wire.CheckSwitch(x.req, resp); err != nil {
+		return x.failed(&badResponse{err})
 	}
 	if whole, _ := x.upload.done(bodyGrace); !whole {
-		return x.failed(errors.New("the origin switched protocols before the request was complete"))
+		return x.failed(&badResponse{errors.New("the origin switched protocols before the request was complete")})
 	}
 	if x.watch.Stop() {
 		return x.failed(net.ErrClosed)
@@ -187,8 +199,8 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 	s.p.Road.Tunnel(x.rec, flow.Pair{
 		Client:      s.c,
 		Target:      x.o.Conn,
-		ClientEarly: buffered(s.r),
-		TargetEarly: buffered(x.o.R),
+		ClientEarly: wire.ReadAhead(s.r),
+		TargetEarly: wire.ReadAhead(x.o.R),
 	})
 	return handedOver
 }
@@ -196,8 +208,8 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 // failed ends an exchange that has no response.
 func (x *exchange) failed(err error) fate {
 	fe, status := x.failure(err)
-	x.release(false)
-	if fe.Class == flow.Reset && x.o.Reused && !x.o.Head.Started() && replayable(x.req) {
+	x.release(origin.Broken)
+	if fe.Class == flow.Reset && x.o.Reused && !x.o.Head.Started() && wire.Replayable(x.req) {
 		return resend // the origin closed the idle connection as this request took it
 	}
 	x.rec.Err = fe
@@ -206,35 +218,4 @@ func (x *exchange) failed(err error) fate {
 	}
 	x.rec.Status = status
 	return x.s.refuse(x.rec, x.req, fe)
-}
-
-// release ends the request body if it is still on its way, and pools the
-// origin connection if it is reusable, or else closes it. It reports whether
-// the whole request was read, so that the next one can follow.
-func (x *exchange) release(reusable bool) (whole bool) {
-	whole, _ = x.upload.done(0)
-	if !whole {
-		x.upload.stop()
-	}
-	left := x.watch.Stop()
-	if whole && reusable && !left && x.o.R.Buffered() == 0 {
-		x.s.p.pool.Put(x.o, orDefault(x.s.p.IdleTimeout, DefaultIdleTimeout))
-	} else {
-		x.o.Close()
-	}
-	return whole
-}
-
-// replayable reports whether req may be sent twice. It may if its method is
-// idempotent (RFC 9110 section 9.2.2) and it has no body: the first try has
-// consumed the body.
-func replayable(req *http.Request) bool {
-	if req.Body != http.NoBody {
-		return false
-	}
-	switch req.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return false
 }

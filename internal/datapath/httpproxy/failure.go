@@ -116,6 +116,11 @@ func (x *exchange) failure(err error) (fe *flow.Error, status int) {
 		return why, 0
 	}
 	_, uploadErr := x.upload.done(0)
+	for _, err := range []error{uploadErr, x.watch.Err()} {
+		if fe, ok := errors.AsType[*flow.Error](err); ok { // it has panicked
+			return fe, 0
+		}
+	}
 	c, err := evidence{
 		err:    err,
 		upload: uploadErr,

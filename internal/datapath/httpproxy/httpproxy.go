@@ -26,6 +26,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/account"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/reply"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 )
@@ -87,6 +88,15 @@ type Proxy struct {
 	// MaxHeaders bounds the number of a request's header fields. Zero means the
 	// default.
 	MaxHeaders int
+	// Reuse says which requests use a connection to an origin that has served
+	// another one. Empty means origin.ReuseClient.
+	Reuse origin.Reuse
+	// Released is called with what becomes of a connection to an origin after a
+	// request. Nil means nothing to call.
+	Released func(origin.Outcome)
+	// DroppedTrailers is called with a number of trailer fields that were not passed
+	// on. Nil means nothing to call.
+	DroppedTrailers func(int)
 
 	pool    origin.Pool
 	closing atomic.Bool // responses say "Connection: close"
@@ -125,7 +135,7 @@ func (p *Proxy) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 func (p *Proxy) Refuse(c *net.TCPConn, why error) {
 	rec := flow.NewRecord(p.front(), socket.ClientAddr(c))
 	rec.Err = why
-	rec.Status = statusFor(flow.ClassOf(why)).code
+	rec.Status = reply.StatusFor(flow.ClassOf(why)).Code
 	s := newSession(p, c)
 	s.writeError(rec, nil, false)
 	s.free()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/reply"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testkit"
 )
@@ -98,7 +99,7 @@ func TestReasonPhrases(t *testing.T) {
 func TestReasonsAreValid(t *testing.T) {
 	valid := regexp.MustCompile(`^[ -~]{1,60}$`)
 	for _, class := range flow.Classes() {
-		reason := statusFor(class).reason
+		reason := reply.StatusFor(class).Reason
 		if !valid.MatchString(reason) {
 			t.Errorf("class %v: reason %q, want 1 to 60 characters of printable ASCII", class, reason)
 		}

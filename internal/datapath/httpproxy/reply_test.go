@@ -6,17 +6,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/reply"
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // TestStatusFor checks the table, which is the contract with clients. Error types
 // are those of RFC 9209 section 2.3.
 func TestStatusFor(t *testing.T) {
-	type reply struct {
+	type wanted struct {
 		code      int
 		errorType string
 	}
-	replies := map[flow.Class]reply{
+	replies := map[flow.Class]wanted{
 		flow.OK:              {200, ""},
 		flow.Internal:        {500, "proxy_internal_error"},
 		flow.BadRequest:      {400, "http_request_error"},
@@ -43,11 +44,11 @@ func TestStatusFor(t *testing.T) {
 			if !ok {
 				t.Fatalf("class %v has no status in this table; choose one", class)
 			}
-			if st := statusFor(class); st.code != want.code || st.error != want.errorType {
-				t.Errorf("statusFor(%v) = %d, %q; want %d, %q", class, st.code, st.error, want.code, want.errorType)
+			if st := reply.StatusFor(class); st.Code != want.code || st.Error != want.errorType {
+				t.Errorf("reply.StatusFor(%v) = %d, %q; want %d, %q", class, st.Code, st.Error, want.code, want.errorType)
 			}
-			if statusFor(class).text == "" {
-				t.Errorf("statusFor(%v).text is empty, want words for people", class)
+			if reply.StatusFor(class).Text == "" {
+				t.Errorf("reply.StatusFor(%v).text is empty, want words for people", class)
 			}
 		})
 	}
@@ -64,7 +65,7 @@ func TestStatusIsDocumented(t *testing.T) {
 		if class == flow.Canceled { // the client has left: it gets no answer
 			continue
 		}
-		row := fmt.Sprintf("\n| `%v` | %d", class, statusFor(class).code)
+		row := fmt.Sprintf("\n| `%v` | %d", class, reply.StatusFor(class).Code)
 		if !strings.Contains(string(page), row) {
 			t.Errorf("docs/troubleshooting.md lacks the row %q", strings.TrimSpace(row))
 		}

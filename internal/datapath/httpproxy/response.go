@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 )
 
@@ -22,8 +23,12 @@ func (x *exchange) readHead() (*http.Response, error) {
 	case err != nil:
 		return nil, err
 	}
+	if err := wire.CheckResponse(resp); err != nil {
+		return nil, &badResponse{err}
+	}
 	if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 		head.End()
+		x.early = !x.upload.sent()
 	}
 	return resp, nil
 }
@@ -49,12 +54,11 @@ func (x *exchange) respond(resp *http.Response) fate {
 	wire.WriteFraming(x.s.w, x.req, resp, f)
 	if err := x.copyBody(resp, f); err != nil {
 		x.rec.Err, _ = x.failure(err)
-		x.release(false)
+		x.release(origin.Broken)
 		x.s.c.SetLinger(0) // the client must not take this for a whole response
 		return closeNow
 	}
-	reusable := !resp.Close && !wire.AuthenticatesConnection(x.req.Header["Authorization"]) && !wire.AuthenticatesConnection(resp.Header["Www-Authenticate"])
-	if x.release(reusable) && f.Persist {
+	if x.release(x.outcome(resp)) && f.Persist {
 		return keep
 	}
 	return closeGently
@@ -92,5 +96,6 @@ func (x *exchange) copyBody(resp *http.Response, f wire.Framing) error {
 	}
 	n, err := body.CopyTo(x.s.w)
 	x.rec.Down = n
+	x.s.p.droppedTrailers(body.DroppedTrailers)
 	return err
 }

@@ -95,7 +95,7 @@ func (s *session) next(ctx context.Context, first bool) fate {
 	if err != nil {
 		return s.unreadable(rec, err, tooLong)
 	}
-	f := s.serve(ctx, req, rec)
+	f := s.serveOrFail(ctx, req, rec)
 	if f != handedOver && rec.Err != nil {
 		rec.Err = cmp.Or(s.account.Evicted(), rec.Err)
 	}
@@ -159,6 +159,17 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 	return closeGently
 }
 
+// serveOrFail is serve, and survives a panic.
+func (s *session) serveOrFail(ctx context.Context, req *http.Request, rec *flow.Record) (f fate) {
+	defer flow.CatchTo(func(err error) {
+		rec.Err = err
+		rec.Status = 0
+		socket.Abort(s.c) // some of a response may have been written
+		f = closeNow
+	})
+	return s.serve(ctx, req, rec)
+}
+
 // serve answers one request.
 func (s *session) serve(ctx context.Context, req *http.Request, rec *flow.Record) fate {
 	if req.Method == http.MethodConnect {
@@ -204,16 +215,7 @@ func (s *session) connect(ctx context.Context, req *http.Request, rec *flow.Reco
 	s.p.Road.Tunnel(rec, flow.Pair{
 		Client:      s.c,
 		Target:      target,
-		ClientEarly: buffered(s.r),
+		ClientEarly: wire.ReadAhead(s.r),
 	})
 	return handedOver
-}
-
-// buffered returns a copy of what r has read ahead.
-func buffered(r *bufio.Reader) []byte {
-	if r.Buffered() == 0 {
-		return nil
-	}
-	b, _ := r.Peek(r.Buffered())
-	return append([]byte(nil), b...)
 }

@@ -2,9 +2,11 @@ package httpproxy
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // bodyGrace is how long a response waits until the request body that it answers
@@ -21,6 +23,7 @@ type upload struct {
 	x     *exchange
 	ended chan struct{} // closed when the body has ended in some way; nil before start
 	err   error         // why the body is not whole; written before ended is closed
+	last  atomic.Bool   // the last bytes of the body are being sent, or have been
 
 	mu      sync.Mutex // orders the read deadlines of the client's connection
 	stopped bool       // no deadline is set any more; guarded by mu
@@ -31,6 +34,10 @@ func (u *upload) start() {
 	u.ended = make(chan struct{})
 	go u.run()
 }
+
+// sent reports whether the body has gone out whole, or its last bytes are on
+// their way.
+func (u *upload) sent() bool { return u.ended == nil || u.last.Load() }
 
 // done reports whether the body went out whole, and waits for that for grace at
 // most. err says why it did not; it is nil while the body is on its way.
@@ -63,16 +70,28 @@ func (u *upload) stop() {
 	c := u.x.s.c
 	u.mu.Lock()
 	u.stopped = true
-	c.SetReadDeadline(past) // ends a read of the body
+	c.SetReadDeadline(time.Unix(1, 0)) // ends a read of the body
 	u.mu.Unlock()
 	u.x.o.Close() // ends a write of the body
 	<-u.ended
 	c.SetReadDeadline(time.Time{})
 }
 
-// run copies the body. It ends with the body, or when a connection is closed or
+// run sends the body. It ends with the body, or when a connection is closed or
 // the time for a read is over.
 func (u *upload) run() {
+	u.err = u.send()
+	close(u.ended)
+	if isReadError(u.err) || flow.IsPanic(u.err) {
+		// The client broke off: without this the origin would wait for the rest.
+		// It comes last, so that the exchange finds the cause in u.err.
+		u.x.o.Close()
+	}
+}
+
+// send copies the body.
+func (u *upload) send() (err error) {
+	defer flow.Catch(&err)
 	x := u.x
 	timeout := orDefault(x.s.p.BodyTimeout, DefaultBodyTimeout)
 	body := wire.Body{
@@ -84,21 +103,17 @@ func (u *upload) run() {
 			u.setReadDeadline(time.Now().Add(timeout))
 			x.o.Progress() // an origin may be silent while it receives
 		},
+		BeforeEnd: func() { u.last.Store(true) },
 	}
 	n, err := body.CopyTo(x.o.W)
 	u.setReadDeadline(time.Time{})
+	x.s.p.droppedTrailers(body.DroppedTrailers)
 	x.rec.Up += n // others read it once ended is closed
 	if err == nil {
 		x.o.BoundSilence()
 		x.watchClient()
 	}
-	u.err = err
-	close(u.ended)
-	if isReadError(err) {
-		// The client broke off: without this the origin would wait for the rest.
-		// It comes last, so that the exchange finds the cause in u.err.
-		x.o.Close()
-	}
+	return err
 }
 
 // setReadDeadline bounds the next read of the body, unless the upload was

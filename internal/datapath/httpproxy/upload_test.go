@@ -42,7 +42,7 @@ func startUpload(t *testing.T, bodyTimeout time.Duration) uploading {
 	if x.upload.ended == nil {
 		t.Fatal("no upload was started")
 	}
-	t.Cleanup(func() { x.release(false) })
+	t.Cleanup(func() { x.release(origin.Broken) })
 	return uploading{x, client, server}
 }
 
@@ -73,7 +73,7 @@ func TestUploadWhole(t *testing.T) {
 	if u.rec.Up != 5 {
 		t.Errorf("the record counts %d bytes up, want 5", u.rec.Up)
 	}
-	if !u.release(false) {
+	if !u.release(origin.Broken) {
 		t.Error("release = false, want that the whole request was read")
 	}
 	if got := u.received(t); got != "hello" {
@@ -86,7 +86,7 @@ func TestUploadWhole(t *testing.T) {
 func TestUploadStop(t *testing.T) {
 	u := startUpload(t, 0)
 	io.WriteString(u.client, "hel")
-	if u.release(false) {
+	if u.release(origin.Broken) {
 		t.Error("release = true in the middle of the request, want false")
 	}
 	if got := u.received(t); got != "hel" && got != "" {

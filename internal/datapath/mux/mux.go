@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
@@ -98,7 +99,10 @@ type Mux struct {
 	// Silent is called for each client that sends nothing in that time. Nil means
 	// nothing to call.
 	Silent func()
-	Log    *slog.Logger
+	// Panicked is called with the panic of a front end that has not ended its flow
+	// by itself. Nil means nothing to call.
+	Panicked func(error)
+	Log      *slog.Logger
 
 	refusing atomic.Int32 // clients that turnAway answers
 	accepted atomic.Int64 // when the last connection came, in Unix nanoseconds
@@ -143,15 +147,16 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	switch {
 	case full == nil:
 		m.handlers.Go(func() {
-			tunnelled := m.dispatch(ctx, c, role)
+			tunnelled := m.serve(ctx, c, role)
 			if !tunnelled && m.Leave != nil {
 				m.Leave(client)
 			}
 		})
 	case m.refusing.Add(1) <= maxRefusals:
 		m.handlers.Go(func() {
+			defer m.refusing.Add(-1)
+			defer flow.CatchTo(func(err error) { m.panicked(c, err) })
 			m.turnAway(c, role, full)
-			m.refusing.Add(-1)
 		})
 	default:
 		m.refusing.Add(-1)
@@ -186,6 +191,23 @@ func (m *Mux) Wait(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// serve is dispatch, and survives a panic.
+func (m *Mux) serve(ctx context.Context, c *net.TCPConn, role Role) (tunnelled bool) {
+	defer flow.CatchTo(func(err error) {
+		tunnelled = false
+		m.panicked(c, err)
+	})
+	return m.dispatch(ctx, c, role)
+}
+
+// panicked ends the connection whose goroutine has panicked.
+func (m *Mux) panicked(c *net.TCPConn, err error) {
+	socket.Abort(c)
+	if m.Panicked != nil {
+		m.Panicked(err)
 	}
 }
 

@@ -38,6 +38,9 @@ type Relay struct {
 	// for its owner. It must not change once the relay is in use. Nil counts
 	// nothing.
 	Account func(owner netip.Addr, delta int64)
+	// Panicked is called with a panic that no Result can hold. Nil means nothing to
+	// call. It must not change once the relay is in use.
+	Panicked func(error)
 
 	mu    sync.Mutex
 	pairs map[*pair]struct{}
@@ -218,6 +221,12 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 	if p.running.Add(-1) > 0 {
 		return
 	}
+	defer p.relay.remove(p) // last: whoever waits for the pairs waits for their records
+	defer flow.CatchTo(func(err error) {
+		if p.relay.Panicked != nil {
+			p.relay.Panicked(err)
+		}
+	})
 	p.Client.Close()
 	p.Target.Close()
 	p.account(-1)
@@ -226,10 +235,10 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 		Down: p.down.Load(),
 		Err:  p.end(),
 	})
-	p.relay.remove(p) // last: whoever waits for the pairs waits for their records
 }
 
-func (p *pair) copy(src, dst side, count *atomic.Int64) error {
+func (p *pair) copy(src, dst side, count *atomic.Int64) (err error) {
+	defer flow.Catch(&err)
 	if len(src.early) > 0 {
 		if err := writeCounted(dst.conn, src.early, count); err != nil {
 			return err
@@ -249,6 +258,10 @@ func (p *pair) copy(src, dst side, count *atomic.Int64) error {
 
 // failed ends the pair after err, as a failure of the connection that broke.
 func (p *pair) failed(err error, src, dst side) {
+	if flow.IsPanic(err) {
+		p.fail(err)
+		return
+	}
 	broken := src
 	if we, ok := errors.AsType[*writeError](err); ok {
 		broken = dst

@@ -24,8 +24,7 @@ type entry struct {
 	useful time.Time
 }
 
-// negativeTTL bounds how long "no such name" is kept. RFC 2308 section 5 leaves
-// the bound to us.
+// negativeTTL bounds how long "no such name" is kept (RFC 2308 section 5).
 const negativeTTL = dnsclient.NegativeTTL
 
 // failureTTL is how long it is kept that the resolvers did not answer: the least
@@ -85,9 +84,10 @@ func (r *Resolver) lookUpCached(ctx context.Context, name string) (Answer, error
 
 // fill looks name up and caches the outcome, unless it is only temporary or the
 // owners have changed since version.
-func (r *Resolver) fill(ctx context.Context, name string, version int64) entry {
+func (r *Resolver) fill(ctx context.Context, name string, version int64) (e entry) {
+	defer flow.CatchIn(ctx, &e.err)
 	answer, ttl, _, err := r.lookup(ctx, name)
-	e := entry{answer: answer, err: err}
+	e = entry{answer: answer, err: err}
 	switch flow.ClassOf(err) {
 	case flow.OK:
 		ttl = min(max(ttl, r.opts.MinTTL), r.opts.MaxTTL)

@@ -38,6 +38,10 @@ type Server struct {
 // tunnel, which it reports.
 func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	rec := s.record(c)
+	defer flow.CatchTo(func(err error) {
+		tunnelled = false
+		s.end(c, rec, err)
+	})
 	timeout := s.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout

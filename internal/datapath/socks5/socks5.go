@@ -43,6 +43,10 @@ type Server struct {
 // tunnel, which it reports.
 func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	rec := flow.NewRecord(flow.SOCKS5, socket.ClientAddr(c))
+	defer flow.CatchTo(func(err error) {
+		tunnelled = false
+		s.end(c, rec, err)
+	})
 	in := &reader{conn: c}
 	if err := s.handshakeInTime(ctx, in, rec); err != nil {
 		s.end(c, rec, err)

@@ -23,13 +23,16 @@ type Conn struct {
 	// R reads the connection through Head, which bounds the heads of responses.
 	R    *bufio.Reader
 	Head wire.HeadReader
+	Scan wire.ResponseScan // sees what is read
 	W    *bufio.Writer
 	// Reused is set when the connection has served another request before.
 	Reused bool
+	// HadBody is set when the connection has carried a request with a body.
+	HadBody bool
 
-	maxSilence   time.Duration // zero means no bound
-	silentSince  atomic.Int64  // when the read deadline was set, in Unix nanoseconds
-	idleDeadline *time.Timer   // closes the connection while it is in a pool; nil before the first time
+	maxSilence  time.Duration // zero means no bound
+	silentSince atomic.Int64  // when the read deadline was set, in Unix nanoseconds
+	pooled      pooled        // guarded by the pool's lock
 }
 
 // New returns a connection to target. maxSilence bounds the time for which the
@@ -75,10 +78,12 @@ func (o *Conn) CloseWrite() error { return socket.CloseWrite(o.Conn) }
 // has ended it, or has sent bytes that no request asked for.
 func (o *Conn) stale() bool { return o.R.Buffered() > 0 || socket.Readable(o.Conn) }
 
-// boundReader reads a connection and takes each read for progress.
+// boundReader reads a connection, takes each read for progress, and scans heads.
 type boundReader struct{ o *Conn }
 
 func (r boundReader) Read(b []byte) (int, error) {
 	r.o.Progress()
-	return r.o.Conn.Read(b)
+	n, err := r.o.Conn.Read(b)
+	r.o.Scan.Scan(b[:n])
+	return n, err
 }

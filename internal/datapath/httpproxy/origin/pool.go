@@ -1,31 +1,61 @@
 package origin
 
 import (
+	"cmp"
+	"container/list"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
+// Bounds of a pool. One client holds a quarter of it at most.
 const (
-	maxIdlePerTarget = 256
 	maxIdle          = 2048
+	maxIdlePerClient = maxIdle / 4
+	maxIdlePerTarget = 256
 )
 
+// Owner is the client that a connection is kept for. The zero value stands for
+// every client.
+type Owner struct {
+	Addr netip.Addr
+	User string // empty when clients need no password
+}
+
 // Pool keeps connections to origins between requests. It finds them by
-// address, which was judged for the request at hand, never by name. The zero
-// value is ready.
+// address, which was judged for the request at hand, never by name. A connection
+// that has served a request of one client serves no other client, unless Put
+// says so. The zero value is ready.
 type Pool struct {
+	max int // zero means maxIdle; tests have fewer descriptors
+
 	mu     sync.Mutex
-	idle   map[flow.Target][]*Conn // the last one was used last
-	count  int
+	idle   map[place][]*Conn // the last one was used last
+	order  list.List         // all of them, as *Conn: the one that is idle for longest first
+	held   map[Owner]int     // how many each client has put
 	closed bool
 }
 
-// Take returns an idle connection to one of targets, or nil.
-func (p *Pool) Take(targets []flow.Target) *Conn {
+// place is what the pool finds a connection by.
+type place struct {
+	owner  Owner
+	target flow.Target
+}
+
+// pooled is what the pool notes of an idle connection.
+type pooled struct {
+	place   place
+	holder  Owner         // the client that has put it
+	element *list.Element // in Pool.order; nil while the connection is in use
+	expiry  *time.Timer   // nil before the first time
+}
+
+// Take returns an idle connection to one of targets that by may use, or nil.
+func (p *Pool) Take(by Owner, targets []flow.Target) *Conn {
 	for {
-		o := p.pop(targets)
+		o := p.pop(by, targets)
 		if o == nil || !o.stale() {
 			return o
 		}
@@ -33,41 +63,51 @@ func (p *Pool) Take(targets []flow.Target) *Conn {
 	}
 }
 
-func (p *Pool) pop(targets []flow.Target) *Conn {
+func (p *Pool) pop(by Owner, targets []flow.Target) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range targets {
-		list := p.idle[t]
-		if n := len(list); n > 0 {
-			o := list[n-1]
-			p.remove(t, n-1)
-			o.idleDeadline.Stop()
-			o.Reused = true
-			return o
+		for _, owner := range [...]Owner{by, {}} {
+			list := p.idle[place{owner, t}]
+			if n := len(list); n > 0 {
+				o := list[n-1]
+				p.remove(o)
+				o.pooled.expiry.Stop()
+				o.Reused = true
+				return o
+			}
 		}
 	}
 	return nil
 }
 
-// Put takes o and keeps it for a later request, for idle at most. It closes o
-// if the pool is full or closed.
-func (p *Pool) Put(o *Conn, idle time.Duration) {
+// Put takes o, which has served a request of the client by, and keeps it for a
+// later request of the same client, or of any client if shared is set. It keeps o
+// for idle at most. A full pool closes the connection that is idle for longest.
+// Put reports false if it has closed o: because by has its share of the pool
+// already, or because there are enough connections to this target, or because the
+// pool is closed.
+func (p *Pool) Put(o *Conn, by Owner, shared bool, idle time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.count >= maxIdle || len(p.idle[o.Target]) >= maxIdlePerTarget {
+	at := place{by, o.Target}
+	if shared {
+		at.owner = Owner{}
+	}
+	if p.closed || p.held[by] >= maxIdlePerClient || len(p.idle[at]) >= maxIdlePerTarget {
 		o.Close()
-		return
+		return false
 	}
-	if p.idle == nil {
-		p.idle = map[flow.Target][]*Conn{}
+	if p.order.Len() >= cmp.Or(p.max, maxIdle) {
+		p.drop(p.order.Front().Value.(*Conn))
 	}
-	p.idle[o.Target] = append(p.idle[o.Target], o)
-	p.count++
-	if o.idleDeadline == nil {
-		o.idleDeadline = time.AfterFunc(idle, func() { p.expire(o) })
+	p.add(o, at, by)
+	if o.pooled.expiry == nil {
+		o.pooled.expiry = time.AfterFunc(idle, func() { p.expire(o) })
 	} else {
-		o.idleDeadline.Reset(idle)
+		o.pooled.expiry.Reset(idle)
 	}
+	return true
 }
 
 // Close closes the idle connections, and all that are put later.
@@ -75,39 +115,58 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	for _, list := range p.idle {
-		for _, o := range list {
-			o.idleDeadline.Stop()
-			o.Close()
-		}
+	for p.order.Len() > 0 {
+		p.drop(p.order.Front().Value.(*Conn))
 	}
-	p.idle = nil
-	p.count = 0
 }
 
 // expire closes o if it is still idle.
 func (p *Pool) expire(o *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, x := range p.idle[o.Target] {
-		if x == o {
-			p.remove(o.Target, i)
-			o.Close()
-			return
-		}
+	if o.pooled.element != nil {
+		p.drop(o)
 	}
 }
 
-// remove takes entry i out of t's list. p.mu is held.
-func (p *Pool) remove(t flow.Target, i int) {
-	list := p.idle[t]
+// drop closes the idle connection o. p.mu is held.
+func (p *Pool) drop(o *Conn) {
+	p.remove(o)
+	o.pooled.expiry.Stop()
+	o.Close()
+}
+
+// add puts o where its client finds it. p.mu is held.
+func (p *Pool) add(o *Conn, at place, by Owner) {
+	if p.idle == nil {
+		p.idle = map[place][]*Conn{}
+		p.held = map[Owner]int{}
+	}
+	o.pooled.place = at
+	o.pooled.holder = by
+	o.pooled.element = p.order.PushBack(o)
+	p.idle[at] = append(p.idle[at], o)
+	p.held[by]++
+}
+
+// remove takes the idle connection o out of the pool. p.mu is held.
+func (p *Pool) remove(o *Conn) {
+	at := o.pooled.place
+	list := p.idle[at]
+	i := len(list) - 1
+	for list[i] != o {
+		i--
+	}
 	copy(list[i:], list[i+1:])
 	list[len(list)-1] = nil
-	list = list[:len(list)-1]
-	if len(list) == 0 {
-		delete(p.idle, t)
-	} else {
-		p.idle[t] = list
+	p.idle[at] = list[:len(list)-1]
+	if len(list) == 1 {
+		delete(p.idle, at)
 	}
-	p.count--
+	p.held[o.pooled.holder]--
+	if p.held[o.pooled.holder] == 0 {
+		delete(p.held, o.pooled.holder)
+	}
+	p.order.Remove(o.pooled.element)
+	o.pooled.element = nil
 }

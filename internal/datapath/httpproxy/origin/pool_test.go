@@ -15,6 +15,8 @@ import (
 )
 
 var (
+	ann   = Owner{Addr: netip.MustParseAddr("10.1.0.1")}
+	bob   = Owner{Addr: netip.MustParseAddr("10.1.0.2")}
 	here  = flow.Target{Addr: netip.MustParseAddrPort("100.64.0.9:80"), Path: flow.Tailnet}
 	there = flow.Target{Addr: netip.MustParseAddrPort("100.64.0.10:80"), Path: flow.Tailnet}
 	other = flow.Target{Addr: here.Addr, Path: flow.Direct} // the same address over another network
@@ -36,14 +38,11 @@ func ended(t *testing.T, c *net.TCPConn) {
 	}
 }
 
-// size returns the number of idle connections, or of lists if there are none.
+// size returns the number of idle connections, or of what is left without any.
 func size(p *Pool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.count == 0 {
-		return len(p.idle)
-	}
-	return p.count
+	return max(p.order.Len(), len(p.idle), len(p.held))
 }
 
 // TestPoolTake checks the order in which connections are taken.
@@ -54,7 +53,7 @@ func TestPoolTake(t *testing.T) {
 	b, _ := newOrigin(t, here)
 	c, _ := newOrigin(t, there)
 	for _, o := range []*Conn{a, b, c} {
-		p.Put(o, time.Hour)
+		p.Put(o, ann, false, time.Hour)
 	}
 	for _, s := range []struct {
 		name    string
@@ -68,7 +67,7 @@ func TestPoolTake(t *testing.T) {
 		{"then_the_next_target", []flow.Target{here, there}, c},
 		{"then_none", []flow.Target{here, there}, nil},
 	} {
-		got := p.Take(s.targets)
+		got := p.Take(ann, s.targets)
 		if got != s.want || got != nil && !got.Reused {
 			t.Fatalf("%s: Take = %p, want %p, marked as reused", s.name, got, s.want)
 		}
@@ -76,8 +75,8 @@ func TestPoolTake(t *testing.T) {
 	if n := size(p); n != 0 {
 		t.Errorf("%d connections or lists are left, want 0", n)
 	}
-	p.Put(a, time.Hour)
-	if got := p.Take([]flow.Target{here}); got != a {
+	p.Put(a, ann, false, time.Hour)
+	if got := p.Take(ann, []flow.Target{here}); got != a {
 		t.Errorf("Take after a second Put = %p, want %p", got, a)
 	}
 }
@@ -90,13 +89,13 @@ func TestPoolExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &Pool{}
 		defer p.Close()
-		p.Put(first, time.Minute)
-		p.Put(again, time.Minute)
+		p.Put(first, ann, false, time.Minute)
+		p.Put(again, ann, false, time.Minute)
 		time.Sleep(time.Minute - time.Nanosecond)
-		if got := p.Take([]flow.Target{here}); got != again {
+		if got := p.Take(ann, []flow.Target{here}); got != again {
 			t.Fatalf("Take just before the end of the idle time = %p, want %p", got, again)
 		}
-		p.Put(again, time.Minute) // starts its idle time again
+		p.Put(again, ann, false, time.Minute) // starts its idle time again
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		ended(t, firstServer)
@@ -105,7 +104,7 @@ func TestPoolExpiry(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := p.Take([]flow.Target{here}); got != nil || size(p) != 0 {
+		if got := p.Take(ann, []flow.Target{here}); got != nil || size(p) != 0 {
 			t.Errorf("Take after the idle time = %p with %d left, want nil with 0", got, size(p))
 		}
 	})
@@ -128,8 +127,8 @@ func TestPoolStale(t *testing.T) {
 			defer p.Close()
 			good, _ := newOrigin(t, here)
 			bad, server := newOrigin(t, here)
-			p.Put(good, time.Hour)
-			p.Put(bad, time.Hour)
+			p.Put(good, ann, false, time.Hour)
+			p.Put(bad, ann, false, time.Hour)
 			c.do(server)
 			raw, err := bad.Conn.(*net.TCPConn).SyscallConn()
 			if err != nil {
@@ -138,7 +137,7 @@ func TestPoolStale(t *testing.T) {
 			if err := raw.Read(func(uintptr) bool { return socket.Readable(bad.Conn) }); err != nil { // wait until it has arrived
 				t.Fatal(err)
 			}
-			if got := p.Take([]flow.Target{here}); got != good {
+			if got := p.Take(ann, []flow.Target{here}); got != good {
 				t.Errorf("Take = %p, want the good connection %p", got, good)
 			}
 			if _, err := bad.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
@@ -154,8 +153,8 @@ func TestPoolStale(t *testing.T) {
 		if _, err := o.R.ReadByte(); err != nil {
 			t.Fatal(err)
 		}
-		p.Put(o, time.Hour)
-		if got := p.Take([]flow.Target{here}); got != nil {
+		p.Put(o, ann, false, time.Hour)
+		if got := p.Take(ann, []flow.Target{here}); got != nil {
 			t.Errorf("Take = %p with bytes read ahead, want nil", got)
 		}
 	})
@@ -167,12 +166,12 @@ func TestPoolClose(t *testing.T) {
 	p := &Pool{}
 	idle, idleServer := newOrigin(t, here)
 	late, lateServer := newOrigin(t, here)
-	p.Put(idle, time.Hour)
+	p.Put(idle, ann, false, time.Hour)
 	p.Close()
 	ended(t, idleServer)
-	p.Put(late, time.Hour)
+	p.Put(late, ann, false, time.Hour)
 	ended(t, lateServer)
-	if got := p.Take([]flow.Target{here}); got != nil {
+	if got := p.Take(ann, []flow.Target{here}); got != nil {
 		t.Errorf("Take from a closed pool = %p, want nil", got)
 	}
 }
@@ -185,31 +184,78 @@ func TestPoolLimits(t *testing.T) {
 		defer p.Close()
 		for range maxIdlePerTarget {
 			o, _ := newOrigin(t, here)
-			p.Put(o, time.Hour)
+			p.Put(o, ann, false, time.Hour)
 		}
 		full, server := newOrigin(t, here)
-		p.Put(full, time.Hour)
+		p.Put(full, ann, false, time.Hour)
 		ended(t, server)
 		next, _ := newOrigin(t, there)
-		p.Put(next, time.Hour)
-		if got := p.Take([]flow.Target{there}); got != next {
+		p.Put(next, ann, false, time.Hour)
+		if got := p.Take(ann, []flow.Target{there}); got != next {
 			t.Errorf("Take for another target = %p, want %p", got, next)
 		}
 	})
-	t.Run("in_all", func(t *testing.T) {
-		p := &Pool{count: maxIdle - 1} // 2048 connections need more descriptors than some machines allow
+	t.Run("of_one_client", func(t *testing.T) {
+		p := &Pool{held: map[Owner]int{ann: maxIdlePerClient - 1}, idle: map[place][]*Conn{}}
 		last, _ := newOrigin(t, here)
-		p.Put(last, time.Hour)
 		full, server := newOrigin(t, there)
-		p.Put(full, time.Hour)
-		ended(t, server)
-		if got := p.Take([]flow.Target{here}); got != last {
-			t.Errorf("Take = %p, want %p", got, last)
+		if !p.Put(last, ann, false, time.Hour) || p.Put(full, ann, true, time.Hour) {
+			t.Error("Put does not stop at the client's share of the pool")
 		}
+		ended(t, server)
 		next, _ := newOrigin(t, there)
-		p.Put(next, time.Hour)
-		if got := p.Take([]flow.Target{there}); got != next {
-			t.Errorf("Take after one was taken and one put = %p, want %p", got, next)
+		if !p.Put(next, bob, false, time.Hour) {
+			t.Error("Put for another client = false, want that it has a share of its own")
 		}
 	})
+	t.Run("in_all", func(t *testing.T) {
+		p := &Pool{max: 2}
+		defer p.Close()
+		longest, server := newOrigin(t, here)
+		again, _ := newOrigin(t, here)
+		next, _ := newOrigin(t, there)
+		for _, o := range []*Conn{longest, again, next} {
+			if !p.Put(o, ann, false, time.Hour) {
+				t.Error("Put = false, want a place for the newest connection")
+			}
+		}
+		ended(t, server)
+		if got := p.Take(ann, []flow.Target{here}); got != again {
+			t.Errorf("Take = %p, want %p", got, again)
+		}
+		if got := p.Take(ann, []flow.Target{there}); got != next || size(p) != 0 {
+			t.Errorf("Take = %p with %d left, want %p with 0", got, size(p), next)
+		}
+	})
+}
+
+// TestPoolOwners checks whose connections a client takes.
+func TestPoolOwners(t *testing.T) {
+	user := Owner{Addr: ann.Addr, User: "carol"}
+	for _, c := range []struct {
+		name   string
+		put    Owner
+		shared bool
+		take   Owner
+		want   bool
+	}{
+		{"own", ann, false, ann, true},
+		{"another_client", ann, false, bob, false},
+		{"another_user_of_this_address", ann, false, user, false},
+		{"shared", ann, true, bob, true},
+		{"shared_own", ann, true, ann, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := &Pool{}
+			defer p.Close()
+			o, _ := newOrigin(t, here)
+			p.Put(o, c.put, c.shared, time.Hour)
+			if got := p.Take(c.take, []flow.Target{here}); (got != nil) != c.want {
+				t.Errorf("Take = %p, want a connection: %v", got, c.want)
+			}
+			if c.want && size(p) != 0 {
+				t.Errorf("%d connections or counts are left, want 0", size(p))
+			}
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // AbsoluteForm is the Target of a proxy: requests name their target in the
@@ -86,6 +87,28 @@ func Split(authority, defaultPort string) (string, uint16, error) {
 		return "", 0, errors.New("no host")
 	}
 	return host, uint16(n), nil
+}
+
+// HostField returns the Host field of a request to the target host and port as an
+// origin gets it: spelled as the target that was judged, so that the origin cannot
+// read another one (RFC 9112 section 3.2.2). It has no port if that is 80. The error
+// is a *flow.Error of class BadRequest, as host.Parse returns it.
+func HostField(name string, port uint16) (string, error) {
+	h, err := host.Parse(name)
+	if err != nil {
+		return "", err
+	}
+	spelled := h.Name
+	if h.Addr.IsValid() {
+		spelled = h.Addr.String()
+	}
+	switch {
+	case port != 80:
+		return net.JoinHostPort(spelled, strconv.Itoa(int(port))), nil
+	case h.Addr.Is6():
+		return "[" + spelled + "]", nil
+	}
+	return spelled, nil
 }
 
 func invalid(hint string, err error) error {

@@ -123,3 +123,34 @@ func TestByHost(t *testing.T) {
 		})
 	}
 }
+
+// TestHostField checks that an origin gets the target as it was judged.
+func TestHostField(t *testing.T) {
+	for _, c := range []struct {
+		name, host string
+		port       uint16
+		want       string // empty means an error
+	}{
+		{"name", "api.corp.example", 80, "api.corp.example"},
+		{"name_and_port", "api.corp.example", 8080, "api.corp.example:8080"},
+		{"upper_case", "API.Corp.Example", 80, "api.corp.example"},
+		{"trailing_dot", "api.corp.example.", 80, "api.corp.example"},
+		{"not_ascii", "b\u00fccher.example", 80, "xn--bcher-kva.example"},
+		{"ipv4", "10.12.3.4", 80, "10.12.3.4"},
+		{"ipv4_decimal", "168559364", 80, "10.12.3.4"},
+		{"ipv4_trailing_dot", "10.12.3.4.", 8090, "10.12.3.4:8090"},
+		{"ipv4_hexadecimal", "0x0a.0x0c.0x03.0x04", 80, "10.12.3.4"},
+		{"ipv4_mapped", "::ffff:10.12.3.4", 80, "10.12.3.4"},
+		{"ipv6", "FD00:0::4", 80, "[fd00::4]"},
+		{"ipv6_and_port", "fd00::4", 8080, "[fd00::4]:8080"},
+		{"ipv6_with_zone", "fe80::4%eth0", 80, ""},
+		{"not_an_address", "1.2.3.4.5", 80, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := HostField(c.host, c.port)
+			if got != c.want || (err == nil) != (c.want != "") {
+				t.Errorf("HostField(%q, %d) = %q, %v; want %q", c.host, c.port, got, err, c.want)
+			}
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
@@ -28,15 +29,22 @@ type Watch struct {
 	timer *time.Timer // nil until Start
 	ended chan struct{}
 	left  atomic.Bool // the client has left
+
+	panicked atomic.Pointer[error]
 }
 
-// Start watches c, and calls onLeave, once, if its client leaves before Stop.
+// Start watches c, and calls onLeave, once, if its client leaves before Stop, or
+// if the watch panics.
 // Nothing may read c meanwhile.
 func (w *Watch) Start(c *net.TCPConn, onLeave func()) {
 	w.c = c
 	w.ended = make(chan struct{})
 	w.timer = time.AfterFunc(watchAfter, func() {
 		defer close(w.ended)
+		defer flow.CatchTo(func(err error) {
+			w.panicked.Store(&err)
+			onLeave()
+		})
 		if socket.AwaitHangUp(c) == nil {
 			w.left.Store(true)
 			onLeave()
@@ -58,3 +66,11 @@ func (w *Watch) Stop() bool {
 
 // Left reports whether the client has left.
 func (w *Watch) Left() bool { return w.left.Load() }
+
+// Err returns the panic of the watch; nil if there was none so far.
+func (w *Watch) Err() error {
+	if p := w.panicked.Load(); p != nil {
+		return *p
+	}
+	return nil
+}

@@ -5,10 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
-	"strings"
 	"sync"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 const bufferSize = 32 << 10
@@ -46,6 +43,12 @@ type Body struct {
 	Trailer *http.Header
 	// BeforeRead is called before each read. Nil means nothing to call.
 	BeforeRead func()
+	// BeforeEnd is called when the body has been read whole, before its last bytes
+	// are written. Nil means nothing to call.
+	BeforeEnd func()
+
+	// DroppedTrailers is the number of trailer fields that CopyTo did not pass on.
+	DroppedTrailers int
 }
 
 // CopyTo writes the body to w, flushes w, and returns the number of bytes
@@ -67,7 +70,7 @@ func (b *Body) CopyTo(w *bufio.Writer) (int64, error) {
 	}
 	chunks.Close() // w keeps an error until Flush
 	if b.Trailer != nil {
-		writeTrailer(w, *b.Trailer)
+		b.DroppedTrailers = writeTrailer(w, *b.Trailer)
 	}
 	w.WriteString("\r\n")
 	return n, Flush(w)
@@ -83,6 +86,9 @@ func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
 			b.BeforeRead()
 		}
 		n, rerr := b.Reader.Read(buf[:])
+		if rerr == io.EOF && b.BeforeEnd != nil {
+			b.BeforeEnd()
+		}
 		if n > 0 {
 			m, werr := dst.Write(buf[:n])
 			total += int64(m)
@@ -102,29 +108,11 @@ func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
 	}
 }
 
-// WriteTrailerField writes the Trailer field, which announces trailer fields.
-func WriteTrailerField(w *bufio.Writer, trailer http.Header) {
-	if len(trailer) == 0 {
-		return
+// ReadAhead returns a copy of what r has read ahead.
+func ReadAhead(r *bufio.Reader) []byte {
+	if r.Buffered() == 0 {
+		return nil
 	}
-	names := make([]string, 0, len(trailer))
-	for name := range trailer {
-		if mayTrail(name) {
-			names = append(names, name)
-		}
-	}
-	WriteField(w, "Trailer", strings.Join(names, ", "))
+	b, _ := r.Peek(r.Buffered())
+	return append([]byte(nil), b...)
 }
-
-func writeTrailer(w *bufio.Writer, trailer http.Header) {
-	for name, values := range trailer {
-		if mayTrail(name) {
-			WriteField(w, name, values...)
-		}
-	}
-}
-
-// mayTrail reports whether a trailer field is passed on. Fields for framing and
-// routing are not (RFC 9110 section 6.5.1), nor are names that only net/http
-// accepts.
-func mayTrail(name string) bool { return !hopByHop[name] && httpguts.ValidHeaderFieldName(name) }

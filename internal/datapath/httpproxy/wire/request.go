@@ -28,7 +28,7 @@ func WriteRequestHead(w *bufio.Writer, req *http.Request, proxy string) {
 	}
 	WriteVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, proxy)
 	switch {
-	case options["Upgrade"] && req.Header.Get("Upgrade") != "" && req.ProtoAtLeast(1, 1):
+	case AsksUpgrade(req):
 		w.WriteString("Connection: Upgrade\r\n")
 		WriteField(w, "Upgrade", req.Header["Upgrade"]...)
 	case HasToken(req.Header["Te"], "trailers"):
@@ -63,4 +63,28 @@ func OriginForm(req *http.Request) string {
 		rest = "/" + rest
 	}
 	return rest
+}
+
+// Replayable reports whether req may be sent twice. It may if its method is
+// idempotent (RFC 9110 section 9.2.2) and it has no body: the first try has
+// consumed the body.
+func Replayable(req *http.Request) bool {
+	if req.Body != http.NoBody {
+		return false
+	}
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// BodyHasMeaning reports whether a request with this method may have a body that
+// every origin reads (RFC 9110 section 9.3).
+func BodyHasMeaning(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions, http.MethodTrace:
+		return false
+	}
+	return true
 }

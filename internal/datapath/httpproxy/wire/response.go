@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 // Framing is how a final response reaches the client.
@@ -23,19 +21,16 @@ func BodyAllowed(req *http.Request, resp *http.Response) bool {
 }
 
 // WriteResponseHead writes the status line and the end-to-end fields of resp,
-// without the empty line after them. proxy is the name of this proxy in Via.
+// without the empty line after them. CheckResponse has accepted resp. proxy is the name of this proxy in Via.
 func WriteResponseHead(w *bufio.Writer, resp *http.Response, proxy string) {
 	status := resp.Status
-	if !strings.Contains(status, " ") || !httpguts.ValidHeaderFieldValue(status) {
+	if !strings.Contains(status, " ") {
 		status = status[:3] + " " // RFC 9112 section 4: the space is required, the reason is not
 	}
 	w.WriteString("HTTP/1.1 " + status + "\r\n")
 	options := ConnectionOptions(resp.Header)
 	for name, values := range resp.Header {
-		// net/http accepts "Name :". RFC 9112 section 5.1 wants the space removed:
-		// otherwise the client may take for framing what this proxy did not.
-		name = http.CanonicalHeaderKey(strings.TrimRight(name, " "))
-		if !options.EndToEnd(name) || name == "Via" || !httpguts.ValidHeaderFieldName(name) {
+		if !options.EndToEnd(name) || name == "Via" {
 			continue
 		}
 		WriteField(w, name, values...)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 const (
@@ -96,12 +98,13 @@ func (c *Client) Ask(ctx context.Context, dial DialFunc, servers []string, q *dn
 }
 
 // AskOne asks one server, and records the outcome in its health.
-func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dns.Msg) (*dns.Msg, error) {
+func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dns.Msg) (reply *dns.Msg, err error) {
+	defer flow.CatchIn(ctx, &err)
 	addr, err := ServerAddr(server)
 	if err != nil {
 		return nil, err
 	}
-	reply, err := exchange(ctx, dial, addr, q)
+	reply, err = exchange(ctx, dial, addr, q)
 	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
 		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
 	}
@@ -137,8 +140,10 @@ func exchangeBoth(ctx context.Context, dial DialFunc, server netip.AddrPort, q *
 	}
 	out := make(chan attempt, 2) // both may answer after this function has returned
 	try := func(network string) {
-		reply, err := exchangeOver(ctx, dial, network, server, q)
-		out <- attempt{reply, err, network == "tcp"}
+		a := attempt{tcp: network == "tcp"}
+		defer func() { out <- a }()
+		defer flow.CatchIn(ctx, &a.err)
+		a.reply, a.err = exchangeOver(ctx, dial, network, server, q)
 	}
 	go try("udp")
 	timer := time.NewTimer(TCPAfter)

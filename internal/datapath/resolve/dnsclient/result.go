@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 const (
@@ -75,13 +77,15 @@ func Lookup(ctx context.Context, name string, ask AskFunc) Result {
 		q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
 		q.SetEdns0(udpSize, false)
 		go func() {
+			var res Result
+			defer func() { answers[i] <- res }()
+			defer flow.CatchIn(ctx, &res.Err)
 			reply, queries, err := ask(ctx, q)
-			res := Result{Err: err}
+			res.Err = err
 			if err == nil {
 				res = read(reply, q.Question[0])
 			}
 			res.Queries = queries
-			answers[i] <- res
 		}()
 	}
 	var v6, v4 Result
