@@ -25,6 +25,14 @@ SOAK ?= 5m
 soak: ## load a gateway for SOAK while it is reloaded and its router restarts
 	$(GO) test -tags soak -count=1 -timeout 60m -v -run TestSoak ./internal/gateway -args -soak $(SOAK)
 
+.PHONY: abuse
+abuse: ## attack a replica under memory limits of 512 and 128 MiB, as root
+	$(GO) test -tags abuse -count=1 -timeout 30m -v ./abuse
+
+.PHONY: abuse-short
+abuse-short: ## the same for a few seconds each, without a bound on times
+	$(GO) test -tags abuse -short -count=1 -timeout 10m -v ./abuse
+
 .PHONY: bench
 bench: ## measure, as ratios (bench/README.md)
 	$(GO) test -run '^$$' -bench . -benchtime 3000x ./bench
@@ -86,7 +94,7 @@ cross: ## build for linux and darwin, amd64 and arm64
 lint: ## gofmt, go vet (linux and darwin) and staticcheck
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
 	$(GO) mod tidy -diff
-	$(GO) vet ./... && $(GO) vet -tags e2e ./e2e && $(GO) vet -tags soak ./internal/gateway && cd tools && $(GO) vet ./...
+	$(GO) vet ./... && $(GO) vet -tags e2e ./e2e && $(GO) vet -tags soak ./internal/gateway && $(GO) vet -tags abuse ./abuse && cd tools && $(GO) vet ./...
 	GOOS=darwin $(GO) vet ./cmd/... ./internal/tailnet/ ./internal/gateway/ ./internal/nstest/
 	$(GO) tool staticcheck ./...
 

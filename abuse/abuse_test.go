@@ -10,16 +10,20 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
+
+var profile = flag.String("profile", "", "write a profile of the replica's processor time during the attack to that file")
 
 var only = flag.String("attack", "", "the part of an attack's name; empty runs them all at once")
 
@@ -39,7 +43,7 @@ func abuse(t *testing.T, mode tailnet.Mode, limit int64) {
 		quiet = 2 * time.Second
 		attack = 6 * time.Second
 	}
-	a := newArena(t, mode, limit)
+	a := newArena(t, mode, limit, config.Default().Limits.Connections)
 	idle := a.box.used()
 	before := a.innocent(t.Context(), quiet)
 	peak := a.watchPeak(t.Context())
@@ -47,8 +51,11 @@ func abuse(t *testing.T, mode tailnet.Mode, limit int64) {
 	var running sync.WaitGroup
 	for _, attack := range attacks {
 		if strings.Contains(attack.name, *only) {
-			running.Go(func() { attack.run(ctx, a) })
+			running.Go(func() { a.attack(ctx, attack.name) })
 		}
+	}
+	if *profile != "" {
+		running.Go(func() { a.profile(ctx, *profile) })
 	}
 	during := a.innocent(ctx, attack)
 	refused := a.readMetrics("pando_limit_refusals_total")
@@ -73,6 +80,24 @@ func abuse(t *testing.T, mode tailnet.Mode, limit int64) {
 	if most := 3*before.percentile(99) + 50*time.Millisecond; during.percentile(99) > most && !testing.Short() {
 		t.Errorf("p99 of the innocent client is %v, want at most %v", during.percentile(99), most)
 	}
+}
+
+// profile writes a profile of the replica's processor time, from half a minute on.
+func (a *arena) profile(ctx context.Context, file string) {
+	pause(ctx, 30*time.Second)
+	resp, err := http.Get("http://" + a.admin + "/debug/pprof/profile?seconds=15")
+	if err != nil {
+		a.t.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	f, err := os.Create(file)
+	if err != nil {
+		a.t.Error(err)
+		return
+	}
+	defer f.Close()
+	io.Copy(f, resp.Body)
 }
 
 // watchPeak follows the memory in use until the function that it returns is

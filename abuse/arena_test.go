@@ -5,6 +5,7 @@ package abuse
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -31,17 +32,23 @@ type arena struct {
 	box     *cgroup
 	net     *testnet.Net
 	cloud   *testnet.Cloud
-	proxy   string // address of the replica
 	admin   string
 	log     string // file of the replica's log
 	process *exec.Cmd
 	ended   chan struct{} // closed when the process has ended
+	site                  // what attackers know of it
 
-	endless netip.AddrPort // sends without an end
-	deaf    netip.AddrPort // reads nothing
-	idle    netip.AddrPort // does nothing
-	scale   int            // attacks are divided by it
-	begin   time.Duration  // within which an attack has begun: attackers need the same processors
+	connections int // limits.connections
+}
+
+// site is what the process of an attacker knows.
+type site struct {
+	Proxy   string         // address of the replica
+	Endless netip.AddrPort // sends without an end
+	Deaf    netip.AddrPort // reads nothing
+	Idle    netip.AddrPort // does nothing
+	Scale   int            // attacks are divided by it
+	Begin   time.Duration  // within which an attack has begun
 }
 
 // innocentAddr is the address of the innocent client. Attackers have others.
@@ -49,14 +56,14 @@ const innocentAddr = "127.0.0.1"
 
 // newArena starts a tailnet, and a replica of that mode with a limit of memory in
 // bytes.
-func newArena(t *testing.T, mode tailnet.Mode, limit int64) *arena {
+func newArena(t *testing.T, mode tailnet.Mode, limit int64, connections int) *arena {
 	t.Helper()
-	a := &arena{t: t, box: newCgroup(t, limit), ended: make(chan struct{})}
-	a.scale = 1
-	a.begin = 15 * time.Second
+	a := &arena{t: t, box: newCgroup(t, limit), ended: make(chan struct{}), connections: connections}
+	a.Scale = 1
+	a.Begin = 15 * time.Second
 	if testing.Short() {
-		a.scale = 8
-		a.begin = 2 * time.Second
+		a.Scale = 8
+		a.Begin = 2 * time.Second
 	}
 	ctx := testkit.Within(t, time.Minute)
 	var err error
@@ -71,7 +78,7 @@ func newArena(t *testing.T, mode tailnet.Mode, limit int64) *arena {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.cloud.Close() })
-	a.endless = a.cloud.Serve(func(c net.Conn) {
+	a.Endless = a.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		b := make([]byte, 32<<10)
 		for {
@@ -84,8 +91,8 @@ func newArena(t *testing.T, mode tailnet.Mode, limit int64) *arena {
 		<-t.Context().Done()
 		c.Close()
 	}
-	a.deaf = a.cloud.Serve(wait)
-	a.idle = a.cloud.Serve(func(c net.Conn) {
+	a.Deaf = a.cloud.Serve(wait)
+	a.Idle = a.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
 		io.Copy(io.Discard, c)
 	})
@@ -97,15 +104,16 @@ func newArena(t *testing.T, mode tailnet.Mode, limit int64) *arena {
 func (a *arena) start(mode tailnet.Mode) {
 	a.t.Helper()
 	dir := a.t.TempDir()
-	a.proxy = freeAddr(a.t)
+	a.Proxy = freeAddr(a.t)
 	a.admin = freeAddr(a.t)
 	a.log = filepath.Join(dir, "log")
 	file := filepath.Join(dir, "pando.yaml")
-	conf := fmt.Sprintf(`listen: {proxy: %q, admin: %q}
+	conf := fmt.Sprintf(`listen: {proxy: %q, admin: %q, pprof: true}
 tailnet: {mode: %s, controlURL: %q, authKey: %s, hostname: gateway}
 log: {sample: 1000000}
+limits: {connections: %d, perClient: %d}
 drain: {settle: 0s, timeout: 1s}
-`, a.proxy, a.admin, mode, a.net.URL(), testnet.AuthKey)
+`, a.Proxy, a.admin, mode, a.net.URL(), testnet.AuthKey, a.connections, a.connections/4)
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		a.t.Fatal(err)
 	}
@@ -161,6 +169,23 @@ func freeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
+// attack runs an attack in a process of its own until ctx ends. Attackers have the
+// lowest priority, so that the innocent client does not wait for their work.
+func (a *arena) attack(ctx context.Context, name string) {
+	data, err := json.Marshal(a.site)
+	if err != nil {
+		a.t.Error(err)
+		return
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Env = append(os.Environ(), envAttack+"="+name, envSite+"="+string(data))
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil && ctx.Err() == nil {
+		a.t.Errorf("attack %q: %v", name, err)
+	}
+}
+
 // alive reports whether the replica's process runs.
 func (a *arena) alive() bool {
 	select {
@@ -192,12 +217,12 @@ func (a *arena) readMetrics(prefix string) map[string]float64 {
 }
 
 // dialFrom connects to the replica from an address of loopback.
-func (a *arena) dialFrom(ctx context.Context, from string) (*net.TCPConn, error) {
+func (a *site) dialFrom(ctx context.Context, from string) (*net.TCPConn, error) {
 	d := net.Dialer{
 		LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)},
 		Timeout:   5 * time.Second,
 	}
-	c, err := d.DialContext(ctx, "tcp", a.proxy)
+	c, err := d.DialContext(ctx, "tcp", a.Proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -207,12 +232,12 @@ func (a *arena) dialFrom(ctx context.Context, from string) (*net.TCPConn, error)
 // hold keeps n connections of an attacker open until ctx ends. open does to each
 // what the attack does; then hold waits until the replica ends it, and opens it
 // again a few seconds later.
-func (a *arena) hold(ctx context.Context, n int, from string, open func(c *net.TCPConn) error) {
+func (a *site) hold(ctx context.Context, n int, from string, open func(c *net.TCPConn) error) {
 	var wg sync.WaitGroup
-	n = max(n/a.scale, 1)
+	n = max(n/a.Scale, 1)
 	for i := range n {
 		wg.Go(func() {
-			pause(ctx, time.Duration(i)*a.begin/time.Duration(n))
+			pause(ctx, time.Duration(i)*a.Begin/time.Duration(n))
 			for ctx.Err() == nil {
 				c, err := a.dialFrom(ctx, from)
 				if err == nil {

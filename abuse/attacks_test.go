@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attacks are all attacks, with a name each. An attack runs until its context
-// ends; attackers have addresses from 127.0.1.0 on, each attack its own.
+// attacks are all attacks, with a name each. An attack runs in a process of its
+// own until its context ends; attackers have addresses from 127.0.1.0 on, each attack its own.
 var attacks = []struct {
 	name string
-	run  func(context.Context, *arena)
+	run  func(context.Context, *site)
 }{
 	{"unfinished heads (4,000 x 60 KiB)", unfinishedHeads},
 	{"bodies that stop (1,000)", stoppedBodies},
@@ -29,7 +29,7 @@ var attacks = []struct {
 }
 
 // unfinishedHeads sends 60 KiB of a head and then nothing.
-func unfinishedHeads(ctx context.Context, a *arena) {
+func unfinishedHeads(ctx context.Context, a *site) {
 	head := "GET http://api.internal.cloudprovider.io/ HTTP/1.1\r\nHost: x\r\nX-Bomb: " + strings.Repeat("b", 60<<10)
 	a.hold(ctx, 4000, "127.0.1.1", func(c *net.TCPConn) error {
 		_, err := io.WriteString(c, head)
@@ -38,8 +38,8 @@ func unfinishedHeads(ctx context.Context, a *arena) {
 }
 
 // stoppedBodies sends a part of a body and then nothing.
-func stoppedBodies(ctx context.Context, a *arena) {
-	request := fmt.Sprintf("POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n%s", a.idle, strings.Repeat("b", 64<<10))
+func stoppedBodies(ctx context.Context, a *site) {
+	request := fmt.Sprintf("POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n%s", a.Idle, strings.Repeat("b", 64<<10))
 	a.hold(ctx, 1000, "127.0.1.2", func(c *net.TCPConn) error {
 		_, err := io.WriteString(c, request)
 		return err
@@ -48,18 +48,18 @@ func stoppedBodies(ctx context.Context, a *arena) {
 
 // stoppedReaders opens tunnels to a target that sends as much as it can, and
 // reads nothing.
-func stoppedReaders(ctx context.Context, a *arena) {
+func stoppedReaders(ctx context.Context, a *site) {
 	a.hold(ctx, 1000, "127.0.1.3", func(c *net.TCPConn) error {
 		setReceiveBuffer(c, 4<<10)
-		return connect(c, a.endless)
+		return connect(c, a.Endless)
 	})
 }
 
 // deafTargets sends as much as it can to a target that reads nothing.
-func deafTargets(ctx context.Context, a *arena) {
+func deafTargets(ctx context.Context, a *site) {
 	b := make([]byte, 64<<10)
 	a.hold(ctx, 300, "127.0.1.4", func(c *net.TCPConn) error {
-		if err := connect(c, a.deaf); err != nil {
+		if err := connect(c, a.Deaf); err != nil {
 			return err
 		}
 		for range 64 {
@@ -72,12 +72,12 @@ func deafTargets(ctx context.Context, a *arena) {
 }
 
 // idleTunnels opens tunnels over which nothing moves.
-func idleTunnels(ctx context.Context, a *arena) {
-	each := min(16384, openFiles()-9000) / 4 // the other attacks need files too
+func idleTunnels(ctx context.Context, a *site) {
+	each := min(16384, openFiles()-100) / 4
 	done := make(chan struct{})
 	for i := range 4 {
 		go func() {
-			a.hold(ctx, each, fmt.Sprintf("127.0.2.%d", i+1), func(c *net.TCPConn) error { return connect(c, a.idle) })
+			a.hold(ctx, each, fmt.Sprintf("127.0.2.%d", i+1), func(c *net.TCPConn) error { return connect(c, a.Idle) })
 			done <- struct{}{}
 		}()
 	}

@@ -287,7 +287,7 @@ func (e *carried) Unwrap() error { return e.cause }
 func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 	r.live.update(rec)
 	p.Owner = rec.Client.Addr()
-	if m := r.Limit.Memory; m != nil && m.Use().Scarce() {
+	if m := r.Limit.Memory; m != nil && m.Greedy(p.Owner) {
 		socket.Shrink(p.Client, scarceBuffer)
 		socket.Shrink(p.Target, scarceBuffer)
 	}
@@ -302,8 +302,8 @@ func (r *Road) Tunnel(rec *flow.Record, p flow.Pair) {
 	r.revocable(rec, end)
 }
 
-// scarceBuffer is how many bytes a tunnel receives ahead if it begins while
-// memory is scarce.
+// scarceBuffer is how many bytes a tunnel receives ahead if memory is scarce when
+// it begins, or if its client holds much.
 const scarceBuffer = 32 << 10
 
 // Finish ends a flow: it completes rec and passes it to Finished.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/flow"
-	"github.com/pandoproxy/pando/internal/host"
 )
 
 // TestServed checks which targets a port for clients without a proxy setting leads to.
@@ -69,27 +68,4 @@ func TestServed(t *testing.T) {
 			}
 		})
 	}
-}
-
-// FuzzServed checks that no spelling of a target gets past the names and the port
-// that a port for clients without a proxy setting serves.
-func FuzzServed(f *testing.F) {
-	for _, h := range []string{"api.corp.example", "API.corp.example.", "10.0.0.1", "0x0a000001", "evilcorp.example", "corp.example", "a\u3002corp.example", "[::1]", "10.0.0.1.corp.example"} {
-		f.Add(h, uint16(443))
-		f.Add(h, uint16(8105))
-	}
-	s := &Served{Names: []string{"corp.example", "*.corp.example"}, Port: 443}
-	f.Fuzz(func(t *testing.T, spelling string, port uint16) {
-		rec := record(spelling)
-		rec.Port = port
-		err := s.check(rec)
-		h, invalid := host.Parse(spelling)
-		inside := invalid == nil && !h.Addr.IsValid() && port == 443 && strings.HasSuffix("."+h.Name, ".corp.example")
-		if (err == nil) != inside {
-			t.Errorf("check(%q, port %d) = %v, want it served: %v", spelling, port, err, inside)
-		}
-		if class := flow.ClassOf(err); err != nil && class != flow.Denied && class != flow.BadRequest {
-			t.Errorf("check(%q, port %d) = %v, want class denied or bad_request", spelling, port, err)
-		}
-	})
 }

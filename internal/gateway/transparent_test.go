@@ -148,7 +148,7 @@ func newFronts(t *testing.T) fronts {
 // serve configures c to listen there. Connections to forward go to target.
 func (f fronts) serve(c *config.Config, target string) {
 	c.SNI = []config.FrontPort{{Listen: f.sni}}
-	c.Web = []config.FrontPort{{Listen: f.web, AnyPort: true}}
+	c.Web = []config.FrontPort{{Listen: f.web}}
 	c.Forward = []config.ForwardPort{{Listen: f.forward, Target: parseTarget(target)}}
 	c.Listen.DNS = f.dns
 	c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}

@@ -57,7 +57,7 @@ const (
 	measureEvery = 250 * time.Millisecond
 	logGap       = 10 * time.Second // least time between two log lines about memory
 	// A connection that makes no progress is ended after stalledTime if memory is
-	// short, and after hardlyStalled if the container has hardly any left.
+	// short, and after hardlyStalled if hardly any is left.
 	stalledTime   = 2 * time.Second
 	hardlyStalled = 500 * time.Millisecond
 	// burst is how many connections make a burst. After it memory is given back
@@ -152,14 +152,14 @@ func (k *Keeper) pressure() limit.Pressure {
 // alone.
 func (k *Keeper) shed(use limit.Use, stalled []flow.Holder, now time.Time) {
 	least := stalledTime
-	if use.Pressure == limit.Critical {
+	if use.Pressure == limit.Critical || use.Held > use.Whole-use.Whole/8 {
 		least = hardlyStalled
 	}
 	holds := map[netip.Addr]int64{}
 	stalled = slices.DeleteFunc(stalled, func(h flow.Holder) bool {
 		held := k.Gate.Memory.Held(h.Owner)
 		holds[h.Owner] = held
-		return now.Sub(h.Since) < least || held <= use.Whole/64
+		return now.Sub(h.Since) < least || held <= use.Whole/32
 	})
 	slices.SortFunc(stalled, func(a, b flow.Holder) int {
 		if byClient := cmp.Compare(holds[b.Owner], holds[a.Owner]); byClient != 0 {

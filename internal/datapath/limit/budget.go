@@ -31,8 +31,9 @@ type Budget struct {
 	pressure Pressure
 }
 
-// little is the part of the budget that a client may hold under pressure.
-const little = 64
+// little says which part of the budget a client may always hold, as long as
+// there is any left: a thirty-second.
+const little = 32
 
 // Set replaces the size of the budget, in bytes. Zero means no bound. What is
 // held stays, also if it exceeds the new size.
@@ -85,9 +86,9 @@ func (b *Budget) lacks(client netip.Addr, n int64) Kind {
 	switch {
 	case b.held+n > b.whole, b.pressure == Critical:
 		return Memory
-	case mine+n > share(b.whole, b.held, others):
-		return MemoryShare
-	case b.pressure == Tight && mine+n > b.whole/little:
+	case mine+n <= b.whole/little:
+		return ""
+	case mine+n > share(b.whole, b.held, others), b.pressure == Tight:
 		return MemoryShare
 	}
 	return ""
@@ -114,6 +115,14 @@ func (b *Budget) add(client netip.Addr, n int64) {
 	if b.clients[client] == 0 {
 		delete(b.clients, client)
 	}
+}
+
+// Greedy reports whether what client gets next should be small: it holds more
+// than a sixteenth of the budget, or all clients hold more than half.
+func (b *Budget) Greedy(client netip.Addr) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole > 0 && (b.clients[client] > b.whole/16 || b.held > b.whole/2)
 }
 
 // Held returns what client holds, in bytes.

@@ -6,16 +6,16 @@ const leastShared = 64
 
 // share returns how much of a whole one client may hold, when held is what all
 // clients hold. A client may hold as much as is left, and no more than a quarter
-// while others hold some. So a client alone gets half. The last eighth is for
-// clients that hold little. So when some clients take all that they can, there is
+// while others hold some. So a client alone gets half. The last quarter is
+// for clients that hold little. So when some clients take all that they can, there is
 // something left for the next one. Nothing that is held is taken back.
 func share(whole, held int64, others bool) int64 {
 	left := whole - held
 	switch {
 	case whole < leastShared:
 		return whole
-	case left <= whole/8:
-		return min(left, whole/32)
+	case left <= whole/4:
+		return min(left, whole/little)
 	case others:
 		return min(left, whole/4)
 	}

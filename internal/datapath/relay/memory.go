@@ -17,7 +17,7 @@ const (
 	// FirstHeld is what a new pair counts as. It is what the pair holds if its
 	// client stops to read at once: without it, many pairs could begin before the
 	// first of them is measured.
-	FirstHeld = tunnelCost + bufferSize + 128<<10
+	FirstHeld = tunnelCost + bufferSize + 64<<10
 	// young is how long a pair counts as FirstHeld at least.
 	young = 250 * time.Millisecond
 	// stalledBytes is from how many bytes on a pair over which nothing moves is

@@ -26,7 +26,7 @@ const (
 	// exchangeCost is what a request costs while it is with its origin, in bytes,
 	// besides the buffers of both sockets: buffers of the body, those of the
 	// origin's connection, and two goroutines.
-	exchangeCost = 64 << 10
+	exchangeCost = 40 << 10
 	// stalledBytes is from how many bytes on an exchange over which nothing moves
 	// is taken for stalled.
 	stalledBytes = 16 << 10
