@@ -104,6 +104,17 @@ fuzz: ## run every fuzz target FUZZTIME times (or for a time, such as 30s)
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; done; done
 
+# The other proxies must not run as services: only the test uses them.
+.PHONY: differential
+differential: ## send unusual HTTP through Pando, squid, haproxy and tinyproxy, and write the table
+	@need=; for p in squid haproxy tinyproxy; do PATH=$$PATH:/usr/sbin command -v $$p >/dev/null || need="$$need $$p"; done; \
+	if [ -n "$$need" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "make differential: installing with apt-get:$$need (the test compares Pando with them)"; \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends $$need || true; \
+	fi
+	$(GO) test -count=1 -v -run TestPeers ./internal/datapath/httpproxy/differential -update
+	$(GO) test -count=1 ./internal/datapath/httpproxy/differential
+
 .PHONY: vuln
 vuln: ## look for known vulnerabilities in what is linked
 	@out=$$($(GO) tool govulncheck ./... 2>&1); code=$$?; echo "$$out"; \
