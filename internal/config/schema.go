@@ -72,7 +72,7 @@ type Tailnet struct {
 	// `userspace` needs no privilege. `kernel` uses a TUN device; it needs NET_ADMIN and
 	// Linux.
 	Mode string `json:"mode"`
-	// URL of the coordination server: Tailscale's own, or that of a Headscale.
+	// URL of the control server: Tailscale's own, or that of a Headscale.
 	ControlURL string `json:"controlURL"`
 	// Device name on the tailnet. Empty means the host's name.
 	Hostname string `json:"hostname"`

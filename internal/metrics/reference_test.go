@@ -154,7 +154,7 @@ func labelsTable() string {
 
 // logKeys are the keys of a flow's log line, in order, with their meaning.
 var logKeys = []struct{ key, present, meaning string }{
-	{"front", "always", "The front end that took the flow."},
+	{"front", "always", "The front that took the flow."},
 	{"client", "always", "The client's own address and port."},
 	{"user", "if it authenticated", "The user of `auth.usersFile`."},
 	{"target", "always", "The target as the client wrote it, host:port. Empty if the request did not get that far."},

@@ -13,7 +13,7 @@ var descriptions = map[string]string{
 	"listen.reusePort":         "Share the proxy port with other replicas on the same host (SO_REUSEPORT). If false, a port in use is an error.",
 	"tailnet":                  "Which tailnet the replica joins, and how.",
 	"tailnet.mode":             "userspace needs no privilege. kernel uses a TUN device; it needs NET_ADMIN and Linux.",
-	"tailnet.controlURL":       "URL of the coordination server: Tailscale's own, or that of a Headscale.",
+	"tailnet.controlURL":       "URL of the control server: Tailscale's own, or that of a Headscale.",
 	"tailnet.hostname":         "Device name on the tailnet. Empty means the host's name.",
 	"tailnet.authKey":          "Auth key for the first login, and for a new login when the device key has expired. It can also be the secret of an OAuth client, as in clientSecret. Prefer authKeyFile, which keeps the key out of this file.",
 	"tailnet.authKeyFile":      "File that holds the auth key. It cannot be set together with authKey.",
