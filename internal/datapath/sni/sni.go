@@ -21,7 +21,8 @@ type Road interface {
 	Finish(*flow.Record)
 }
 
-// DefaultTimeout is used when Server.Timeout is zero.
+// DefaultTimeout is used when Server.Timeout is zero. It is the default of
+// http.headerTimeout, which the gateway sets for this front end too.
 const DefaultTimeout = 30 * time.Second
 
 // Server speaks to TLS clients. Its fields must not change once it is in use.

@@ -55,12 +55,14 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 	}
 	if err := reply(c, Succeeded); err != nil {
 		target.Close()
-		s.end(c, rec, &flow.Error{
+		c.Close() // not gently: a client that gets no reply has left
+		rec.Err = &flow.Error{
 			Class:  flow.Canceled,
 			Op:     "socks5",
 			Target: rec.Target(),
 			Err:    err,
-		})
+		}
+		s.Road.Finish(rec)
 		return false
 	}
 	s.Road.Tunnel(rec, flow.Pair{
