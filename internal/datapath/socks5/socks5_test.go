@@ -7,7 +7,9 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -134,82 +136,71 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestTimeout checks that one deadline bounds the whole handshake: it ends for
-// a client that sends a byte now and then just as for a silent one.
+// TestTimeout checks what a client gets that is too slow.
 func TestTimeout(t *testing.T) {
+	client, server := testkit.TCPPair(t)
+	r := &road{}
+	done := serve(t, &Server{Road: r, Timeout: 30 * time.Millisecond}, server)
+	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, answer(TTLExpired)) {
+		t.Errorf("the client reads %v, %v; want %v", got, err, answer(TTLExpired))
+	}
+	client.Close()
+	<-done
+	if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
+		t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
+	}
+}
+
+// TestHandshakeTimeout checks that one deadline bounds the whole handshake: it ends
+// for a client that sends a byte now and then just as for a silent one. The
+// handshake needs no half-close, so net.Pipe serves, which follows the clock of the
+// bubble.
+func TestHandshakeTimeout(t *testing.T) {
+	greeting := append([]byte{5, 255}, make([]byte, 255)...)
+	whole := join([]byte{5, 1, 0}, connectIPv4)
 	for _, c := range []struct {
 		name string
-		send []byte
-		want []byte
+		send []byte // one byte a second
+		ends bool
 	}{
-		{"silent", nil, answer(TTLExpired)},
-		{"in_the_greeting", []byte{5}, answer(TTLExpired)},
-		{"in_the_request", []byte{5, 1, 0, 5, 1, 0}, join([]byte{5, 0}, answer(TTLExpired))},
+		{"silent", nil, false},
+		{"in_the_greeting", greeting, false},
+		{"in_the_request", whole[:len(whole)-1], false},
+		{"whole", whole, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client, server := testkit.TCPPair(t)
-			r := &road{}
-			done := serve(t, &Server{Road: r, Timeout: 30 * time.Millisecond}, server)
-			if _, err := client.Write(c.send); err != nil {
-				t.Fatal(err)
-			}
-			got, err := io.ReadAll(client)
-			if err != nil || !bytes.Equal(got, c.want) {
-				t.Errorf("the client reads %v, %v; want %v", got, err, c.want)
-			}
-			client.Close()
-			<-done
-			if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
-				t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				client, server := net.Pipe()
+				var ends sync.WaitGroup // of what the client does: it ends when the server's end is closed
+				defer ends.Wait()
+				defer server.Close()
+				ends.Go(func() { io.Copy(io.Discard, client) })
+				ends.Go(func() {
+					for _, b := range c.send {
+						if _, err := client.Write([]byte{b}); err != nil {
+							return
+						}
+						time.Sleep(time.Second)
+					}
+				})
+				s := &Server{Timeout: time.Minute}
+				start := time.Now()
+				err := s.handshakeInTime(t.Context(), &reader{conn: server}, &flow.Record{})
+				if !c.ends {
+					if took := time.Since(start); took != time.Minute || flow.ClassOf(err) != flow.Timeout {
+						t.Errorf("the handshake ends after %v with %v, want class %v after %v", took, err, flow.Timeout, time.Minute)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatalf("the handshake ends with %v, want nil", err)
+				}
+				time.Sleep(time.Hour) // no deadline is left
+				ends.Go(func() { client.Write([]byte("late")) })
+				if n, err := server.Read(make([]byte, 4)); n != 4 || err != nil {
+					t.Errorf("a read an hour later: %d bytes, %v; want 4, nil", n, err)
+				}
+			})
 		})
 	}
-	t.Run("dripping", func(t *testing.T) {
-		client, server := testkit.TCPPair(t)
-		r := &road{}
-		done := serve(t, &Server{Road: r, Timeout: 50 * time.Millisecond}, server)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for b := append([]byte{5, 255}, make([]byte, 255)...); len(b) > 0; b = b[1:] {
-			if _, err := client.Write(b[:1]); err != nil {
-				break
-			}
-			select {
-			case <-done:
-				b = b[:1]
-			case <-tick.C:
-			}
-		}
-		client.Close()
-		<-done
-		if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
-			t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
-		}
-	})
-	t.Run("ends_with_the_handshake", func(t *testing.T) {
-		client, server := testkit.TCPPair(t)
-		_, target := testkit.TCPPair(t)
-		r := &road{target: target}
-		done := serve(t, &Server{Road: r, Timeout: 500 * time.Millisecond}, server)
-		if _, err := client.Write(join([]byte{5, 1, 0}, connectIPv4)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(client, make([]byte, 12)); err != nil {
-			t.Fatal(err)
-		}
-		// When this silent client times out, the first one's deadline has passed too.
-		silent, server := testkit.TCPPair(t)
-		later := serve(t, &Server{Road: &road{}, Timeout: 500 * time.Millisecond}, server)
-		if _, err := io.ReadAll(silent); err != nil {
-			t.Fatal(err)
-		}
-		silent.Close()
-		<-later
-		client.Write([]byte("late"))
-		client.CloseWrite()
-		<-done
-		if string(r.all) != "late" || r.finished[0].Err != nil {
-			t.Errorf("the tunnel got %q, %v; want %q", r.all, r.finished[0].Err, "late")
-		}
-	})
 }
