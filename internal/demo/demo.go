@@ -181,7 +181,7 @@ func (d *demo) startReplica(ctx context.Context, i int) (*replica, error) {
 		<-r.ended
 		return nil, fmt.Errorf("%s: %w", r.name, err)
 	}
-	r.device = gw.Node().Addrs()[0].String()
+	r.device = gw.Device().Addrs()[0].String()
 	return r, nil
 }
 

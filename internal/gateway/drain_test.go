@@ -277,7 +277,7 @@ func cloudGone(t *testing.T, w *world) {
 
 func TestAdminPort(t *testing.T) { userspace(t, sharedTailnet, adminPort) }
 
-// adminPort checks that a replica is ready once its tunnels are warm, and that
+// adminPort checks that a replica is ready once its sessions are warm, and that
 // it is not ready when a drain begins, while it still serves.
 func adminPort(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {

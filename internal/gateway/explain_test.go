@@ -129,7 +129,7 @@ func (w *world) vanished(t *testing.T, r *replica) string {
 	if err := w.net.ApproveRoutes("vanished", netip.MustParsePrefix("10.78.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the route", func() bool { return r.gw.Node().Routes(addr) })
+	testkit.Eventually(t, "the route", func() bool { return r.gw.Device().Routes(addr) })
 	node.Close()
 	t.Cleanup(func() { w.net.ApproveRoutes("vanished") }) // so that a warm-up does not wait for it
 	return addr.String()
@@ -260,17 +260,17 @@ func explainedWell(t *testing.T, w *world) {
 	if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the key's expiry", func() bool { return !r.gw.Node().Status().KeyExpiry.IsZero() })
+	testkit.Eventually(t, "the key's expiry", func() bool { return !r.gw.Device().Status().KeyExpiry.IsZero() })
 	r.wants(t, nil, 0, "WARN  key", "in 48h")
 	if err := w.net.SendClock("explained", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the clock", func() bool { return r.gw.Node().Status().ClockAhead != nil })
+	testkit.Eventually(t, "the clock", func() bool { return r.gw.Device().Status().ClockAhead != nil })
 	r.wants(t, nil, 0, "ok    clock", "s of the control server's")
 	if err := w.net.SendClock("explained", time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the clock", func() bool { a := r.gw.Node().Status().ClockAhead; return a != nil && *a > time.Minute })
+	testkit.Eventually(t, "the clock", func() bool { a := r.gw.Device().Status().ClockAhead; return a != nil && *a > time.Minute })
 	r.wants(t, nil, 24, "class: not_ready", "FAIL  clock", "1h0m0s behind the control server's")
 }
 

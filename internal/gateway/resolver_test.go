@@ -307,7 +307,7 @@ func netmapChanges(t *testing.T, w *world) {
 	w.sendDNS(t, r, b)
 	testkit.Eventually(t, "the other resolver's answer", func() bool { return w.flowTo(t, r, moving)["addr"] == apiDialled6 })
 
-	// A global resolver at a private address is reached through the tunnel. It is
+	// A global resolver at a private address is reached through the tailnet. It is
 	// not asked for a name that has an owner.
 	global, seen := w.dnsServer(answersRight)
 	w.sendDNS(t, r, b, global)
@@ -339,7 +339,7 @@ func (w *world) sendDNS(t *testing.T, r *replica, server string, global ...strin
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "the engine to know", func() bool {
-		d, _ := r.gw.Node().DNS()
+		d, _ := r.gw.Device().DNS()
 		return slices.Equal(d.Routes["moving.example"], []string{server}) && slices.Equal(d.Resolvers, global)
 	})
 }

@@ -291,7 +291,7 @@ func mended(t *testing.T, w *world, r *replica, addr string) {
 			t.Error("no lost session was mended")
 			return
 		}
-		w.cloud.ResetSession(r.gw.Node().Addrs()[0])
+		w.cloud.ResetSession(r.gw.Device().Addrs()[0])
 		c, _ := r.connectTo(t, addr, "x") // its dial has to wait
 		c.Close()
 	}

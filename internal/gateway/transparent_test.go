@@ -388,8 +388,8 @@ func leadsBack(t *testing.T, w *world) {
 		{"the_fleet", fleet, everywhere},
 		{"a_port_of_all_addresses", host, everywhere},
 		{"a_port_of_one_address", host, there},
-		{"its_tailnet_address", r.gw.Node().Addrs()[0].String(), everywhere},
-		{"its_tailnet_address_in_ipv6", r.gw.Node().Addrs()[1].String(), everywhere},
+		{"its_tailnet_address", r.gw.Device().Addrs()[0].String(), everywhere},
+		{"its_tailnet_address_in_ipv6", r.gw.Device().Addrs()[1].String(), everywhere},
 		{"an_ipv6_spelling_of_it", "64:ff9b::" + host, everywhere},
 	} {
 		t.Run(c.name, func(t *testing.T) {
