@@ -122,7 +122,7 @@ func TestForbiddenImports(t *testing.T) {
 				"the device runs the engine; no other package needs it")
 			deny(own == "internal/gateway" && !slices.Contains([]string{"internal/cli", "internal/demo"}, f.pkg), "the gateway is built by cli and demo")
 			deny((own == "internal/testnet" || own == "internal/nstest" || own == "internal/testkit") && f.pkg != "internal/demo", "the test tailnet is for tests and the demo")
-			deny(strings.HasPrefix(f.pkg+"/", "internal/config/") && inside && own != "internal/host" && !strings.HasPrefix(own, "internal/config/"), "config imports host and its own packages alone")
+			deny(strings.HasPrefix(f.pkg+"/", "internal/config/") && inside && own != "internal/auth" && own != "internal/host" && !strings.HasPrefix(own, "internal/config/"), "config imports auth, host and its own packages alone")
 			deny(path == "testing" && f.pkg != "internal/nstest" && f.pkg != "internal/testkit", "testing is for tests")
 			deny(path == "net/http/httputil" && f.pkg != "internal/datapath/httpproxy/wire", "proxying is httpproxy's")
 			deny(path == "html/template" || path == "text/template", "a template has the linker keep every method: 7 MiB")

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/pandoproxy/pando/internal/auth"
 )
 
 func checkCommand(env Env) *cobra.Command {
@@ -29,13 +27,7 @@ func checkCommand(env Env) *cobra.Command {
 			}
 			settings.path = args[0]
 		}
-		cfg, err := settings.load()
-		if file := cfg.Auth.UsersFile; file != "" { // package config reads no users
-			if _, usersErr := auth.Load(file); usersErr != nil {
-				err = errors.Join(err, fmt.Errorf("auth.usersFile: %w", usersErr))
-			}
-		}
-		if err != nil {
+		if _, err := settings.load(); err != nil {
 			return err
 		}
 		fmt.Fprintf(env.Stdout, "the configuration is valid\nchecked: %s\n", strings.Join(settings.sources(), "; "))

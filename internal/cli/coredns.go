@@ -55,10 +55,7 @@ func checkZones(zones []config.ServedZone, err error) error {
 	cfg := config.Default()
 	cfg.DNS.Zones = zones
 	cfg.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("127.0.0.1")}} // any address: that of the fleet may be a flag here
-	if err := cfg.Validate(); err != nil {
-		return fmt.Errorf("invalid configuration:\n%w", err)
-	}
-	return nil
+	return configError(cfg.Validate())
 }
 
 // fleetServer returns the fleet's DNS server, which is address or else the first

@@ -186,9 +186,9 @@ PANDO_NO_SUCH: unknown variable; docs/configuration.md lists all variables
 	}
 }
 
-// TestNothingSaidIsDefault checks that empty files, and no file, give the defaults.
+// TestNothingSaidIsDefault checks that files without settings, and no file, give the defaults.
 func TestNothingSaidIsDefault(t *testing.T) {
-	for _, doc := range []string{"", "# nothing\n", "---\n", "{}", "null", "drain:\nlog: {level: null}\n"} {
+	for _, doc := range []string{"# nothing\n", "---\n", "{}", "null", "drain:\nlog: {level: null}\n"} {
 		if c, err := Load(write(t, doc), nil, nil); err != nil || !reflect.DeepEqual(c, Default()) {
 			t.Errorf("Load of %q = %+v, %v, want the defaults", doc, c, err)
 		}
@@ -223,6 +223,8 @@ func sample(k Key) (string, any) {
 		return "k", Secret("k")
 	case "tailnet.authKeyFile":
 		return "config.go", "config.go"
+	case "auth.usersFile":
+		return "testdata/users", "testdata/users"
 	case "tailnet.tags":
 		return "tag:a, tag:b,", []string{"tag:a", "tag:b"}
 	case "dns.fleet":

@@ -193,9 +193,6 @@ func setScalar(v reflect.Value, s string) error {
 	return nil
 }
 
-// notKeys are the PANDO_ variables that do not set a key.
-var notKeys = []string{"PANDO_CONFIG"}
-
 // applyEnv sets the keys that environ, of the form of os.Environ, gives. An unknown
 // PANDO_ variable is a mistake, unless Kubernetes made it for a Service whose name
 // begins with pando.
@@ -212,7 +209,7 @@ func applyEnv(c *Config, environ []string, r *strictyaml.Report) {
 		name, value, _ := strings.Cut(kv, "=")
 		k, isKey := byEnv[name]
 		switch {
-		case !strings.HasPrefix(name, "PANDO_") || slices.Contains(notKeys, name):
+		case !strings.HasPrefix(name, "PANDO_") || name == "PANDO_CONFIG":
 		case ServiceVariable(name) && (!isKey || strings.Contains(value, "://")):
 		case isKey:
 			k.set(c, value, strictyaml.Origin{Where: name}, r)

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -10,8 +11,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pandoproxy/pando/internal/auth"
+	"github.com/pandoproxy/pando/internal/config/names"
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
-	"github.com/pandoproxy/pando/internal/host"
 )
 
 // Validate reports all mistakes in c at once, each with its path and the remedy. If
@@ -31,6 +33,7 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.dns(c)
 	v.fronts(c)
 	v.policy(&c.Policy)
+	v.auth(&c.Auth)
 	v.atLeast("limits.connections", c.Limits.Connections, 0)
 	v.atLeast("limits.perClient", c.Limits.PerClient, 0)
 	v.atLeast("limits.dials", c.Limits.Dials, 0)
@@ -78,7 +81,7 @@ func (v *validator) tailnet(t *Tailnet) {
 	if u, err := url.Parse(t.ControlURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		v.add("tailnet.controlURL", "invalid URL %q: write one such as https://headscale.example.com", t.ControlURL)
 	}
-	if h := t.Hostname; h != "" && !IsLabel(strings.ToLower(h)) {
+	if h := t.Hostname; h != "" && !names.IsLabel(strings.ToLower(h)) {
 		v.add("tailnet.hostname", "invalid host name %q: use letters, digits and dashes, at most 63", h)
 	}
 	v.authKey(t)
@@ -132,12 +135,7 @@ func (v *validator) oauth(t *Tailnet) {
 }
 
 func (v *validator) resolve(r *Resolve) {
-	names := make([]string, 0, len(r.Hosts))
-	for name := range r.Hosts {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(r.Hosts)) {
 		path := "resolve.hosts." + name
 		v.name(path, name)
 		if len(r.Hosts[name]) == 0 {
@@ -188,7 +186,7 @@ func (v *validator) dns(c *Config) {
 		}
 	}
 	for i, h := range c.DNS.Fleet {
-		if !h.Addr.IsValid() && checkName(h.Name) != nil {
+		if !h.Addr.IsValid() && names.Check(h.Name) != nil {
 			v.add(fmt.Sprintf("dns.fleet[%d]", i), "invalid address or name %q", h)
 		}
 	}
@@ -241,6 +239,15 @@ func notEmpty[T any](v *validator, path string, list []T) {
 	}
 }
 
+func (v *validator) auth(a *Auth) {
+	if a.UsersFile == "" {
+		return
+	}
+	if _, err := auth.Load(a.UsersFile); err != nil {
+		v.addError("auth.usersFile", err)
+	}
+}
+
 func (v *validator) probe(p *Probe) {
 	for i, t := range p.Targets {
 		v.target(fmt.Sprintf("probe.targets[%d]", i), t)
@@ -250,40 +257,15 @@ func (v *validator) probe(p *Probe) {
 	v.atLeast("probe.successes", p.Successes, 1)
 }
 
-var labelForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-// IsLabel reports whether s is one label of a host name, in lower case (RFC 1123).
-func IsLabel(s string) bool { return labelForm.MatchString(s) }
-
-var nameForm = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-
-// checkName returns what is wrong with a host name, or a "*.suffix"; nil if it is
-// valid.
-func checkName(name string) error {
-	if _, err := netip.ParseAddr(name); err == nil {
-		return fmt.Errorf("%q is an address, not a name", name)
-	}
-	if host.EndsInNumber(name) {
-		return fmt.Errorf("%q ends in a number, so it is never a name", name)
-	}
-	if strings.HasSuffix(name, ".") {
-		return fmt.Errorf("%q ends in a dot; leave the dot out", name)
-	}
-	if !nameForm.MatchString(strings.ToLower(name)) || len(name) > 253 {
-		return fmt.Errorf("invalid host name %q: write one such as api.example.com, or *.example.com for all names below it", name)
-	}
-	return nil
-}
-
 func (v *validator) name(path, name string) {
-	if err := checkName(name); err != nil {
+	if err := names.Check(name); err != nil {
 		v.addError(path, err)
 	}
 }
 
 // suffix checks the name of a zone.
 func (v *validator) suffix(path, name string) {
-	err := checkName(name)
+	err := names.Check(name)
 	if strings.HasPrefix(name, "*.") {
 		err = errors.New(`a zone includes all names below it; leave out "*."`)
 	}

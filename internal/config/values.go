@@ -7,11 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/config/names"
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
 	"github.com/pandoproxy/pando/internal/host"
 )
@@ -108,10 +108,6 @@ func (t Target) String() string {
 // MarshalText returns String.
 func (t Target) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// hostForm is any name that a resolver may know. It is wider than nameForm: only
-// the resolver can decide whether the name exists.
-var hostForm = regexp.MustCompile(`^([a-zA-Z0-9_-]{1,63}\.)*[a-zA-Z0-9_-]{1,63}\.?$`)
-
 // ParseTarget reads host:port. Port 0 is an error.
 func ParseTarget(s string) (Target, error) {
 	const example = "write host:port, such as db.internal.example.com:5432"
@@ -123,17 +119,10 @@ func ParseTarget(s string) (Target, error) {
 	if err != nil || perr != nil || n == 0 || name == "" {
 		return Target{}, fmt.Errorf("invalid target %q: %s", s, example)
 	}
-	if _, err := netip.ParseAddr(name); err != nil && !isHost(name) {
+	if _, err := netip.ParseAddr(name); err != nil && !names.IsHost(name) {
 		return Target{}, fmt.Errorf("invalid host %q in the target: %s", name, example)
 	}
 	return Target{Host: name, Port: uint16(n)}, nil
-}
-
-// isHost reports whether name has the form of a host, and the front ends do not
-// read it as a malformed address.
-func isHost(name string) bool {
-	_, err := host.Parse(name)
-	return err == nil && hostForm.MatchString(name)
 }
 
 // FleetHost is an address of the fleet, or a name of it. One of the two fields is
@@ -156,7 +145,7 @@ func (h FleetHost) MarshalText() ([]byte, error) { return []byte(h.String()), ni
 
 func parseFleetHost(s string) (FleetHost, error) {
 	h, err := host.Parse(s)
-	if err != nil || !h.Addr.IsValid() && (checkName(s) != nil || strings.HasPrefix(s, "*.")) {
+	if err != nil || !h.Addr.IsValid() && (names.Check(s) != nil || strings.HasPrefix(s, "*.")) {
 		return FleetHost{}, fmt.Errorf("invalid address or name %q: write one such as 10.96.0.7 or pando.pando.svc", s)
 	}
 	return FleetHost{Addr: h.Addr, Name: h.Name}, nil
@@ -164,15 +153,9 @@ func parseFleetHost(s string) (FleetHost, error) {
 
 // SlogLevel returns the level as slog knows it; an unknown level is info.
 func (l Log) SlogLevel() slog.Level {
-	switch l.Level {
-	case "debug":
-		return slog.LevelDebug
-	case "warn":
-		return slog.LevelWarn
-	case "error":
-		return slog.LevelError
-	}
-	return slog.LevelInfo
+	var level slog.Level // info
+	_ = level.UnmarshalText([]byte(l.Level))
+	return level
 }
 
 // textTypes are the types that a configuration writes as one string.

@@ -31,6 +31,9 @@ type Options struct {
 	// has. It may change v, or add a mistake to r. Nil does neither.
 	Null func(path string, v reflect.Value, r *Report)
 
+	// Empty is the message for a file without any text. "" means that it is valid.
+	Empty string
+
 	// Foreign is the message for a file that has none of the schema's keys, or
 	// that is not a mapping; Unknown is the remedy for an unknown key that is not
 	// similar to a known one.
@@ -48,6 +51,10 @@ type TextType struct {
 // empty. Decode reports false if the file as a whole cannot be used.
 func Decode(file string, data []byte, v any, o Options, r *Report) bool {
 	d := &decoder{Report: r, Options: o, file: file}
+	if o.Empty != "" && len(bytes.TrimSpace(data)) == 0 {
+		d.AddAt(Origin{Where: file}, "", errors.New(o.Empty))
+		return false
+	}
 	root, ok := d.document(data)
 	if root == nil {
 		return ok
