@@ -69,11 +69,12 @@ func fleetServer(address string, fleet []config.FleetHost) (netip.AddrPort, erro
 	if address == "" {
 		return netip.AddrPort{}, errors.New("no --address: give the Service's cluster IP (kubectl get service pando -o jsonpath={.spec.clusterIP})")
 	}
-	if a, err := netip.ParseAddr(address); err == nil {
-		return netip.AddrPortFrom(a, 53), nil
-	}
 	server, err := netip.ParseAddrPort(address)
-	if err != nil || server.Port() == 0 {
+	if addr, addrErr := netip.ParseAddr(address); addrErr == nil {
+		server = netip.AddrPortFrom(addr, 53)
+		err = nil
+	}
+	if err != nil || server.Port() == 0 || server.Addr().Zone() != "" {
 		return netip.AddrPort{}, fmt.Errorf("invalid --address %q: write the Service's cluster IP, such as 10.96.0.7", address)
 	}
 	return server, nil

@@ -152,12 +152,7 @@ func (v *validator) resolve(r *Resolve) {
 			v.add(at+"servers", "the zone has no server; write a list such as [10.12.0.2]")
 		}
 		for j, s := range z.Servers {
-			if _, err := netip.ParseAddr(s); err == nil {
-				continue
-			}
-			if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
-				v.add(fmt.Sprintf("%sservers[%d]", at, j), "invalid resolver address %q: write one such as 10.12.0.2 or 10.12.0.2:5353", s)
-			}
+			v.server(fmt.Sprintf("%sservers[%d]", at, j), s, z.Direct)
 		}
 	}
 	v.positive("resolve.timeout", r.Timeout)
@@ -165,6 +160,20 @@ func (v *validator) resolve(r *Resolve) {
 	v.positive("resolve.maxTTL", r.MaxTTL)
 	if r.MaxTTL < r.MinTTL {
 		v.add("resolve.maxTTL", "%s is less than resolve.minTTL, %s", r.MaxTTL, r.MinTTL)
+	}
+}
+
+// server checks a zone's resolver. Only the pod's own network has IPv6 zones.
+func (v *validator) server(path, s string, direct bool) {
+	addr, err := netip.ParseAddr(s)
+	if a, portErr := netip.ParseAddrPort(s); err != nil && portErr == nil && a.Port() > 0 {
+		addr = a.Addr()
+	}
+	switch {
+	case !addr.IsValid():
+		v.add(path, "invalid resolver address %q: write one such as 10.12.0.2 or 10.12.0.2:5353", s)
+	case addr.Zone() != "" && !direct:
+		v.add(path, "invalid resolver address %q: the tailnet has no address with a zone; write another, or set direct: true", s)
 	}
 }
 

@@ -119,8 +119,12 @@ func ParseTarget(s string) (Target, error) {
 	if err != nil || perr != nil || n == 0 || name == "" {
 		return Target{}, fmt.Errorf("invalid target %q: %s", s, example)
 	}
-	if _, err := netip.ParseAddr(name); err != nil && !names.IsHost(name) {
+	addr, err := netip.ParseAddr(name)
+	if err != nil && !names.IsHost(name) {
 		return Target{}, fmt.Errorf("invalid host %q in the target: %s", name, example)
+	}
+	if addr.Zone() != "" {
+		return Target{}, fmt.Errorf("invalid host %q in the target: an address with a zone is valid on one host only; write a name, or another address", name)
 	}
 	return Target{Host: name, Port: uint16(n)}, nil
 }
