@@ -141,7 +141,7 @@ func TestAbortedPortsRest(t *testing.T) {
 	w := newWorld(t, tailnet.Userspace)
 	n := w.join(t, "aborted", tailnet.Options{})
 	const ports = 256
-	const dials = 3000 // 12 of so many were refused when ports were taken at random
+	const dials = 3000 // with ports taken at random, 12 of them were refused
 	tailnet.LimitPorts(n, ports)
 	target := w.cloud.Serve(echo)
 	failed := 0
