@@ -226,7 +226,7 @@ func slowAndHeavy(t *testing.T, w *world) {
 	}
 }
 
-func TestIdleTunnel(t *testing.T) { userspace(t, sharedTailnet, idleTunnel) }
+func TestIdleTunnel(t *testing.T) { eachMode(t, sharedTailnet, idleTunnel) }
 
 func idleTunnel(t *testing.T, w *world) {
 	target := w.countBytes()
@@ -276,7 +276,7 @@ func idleTunnel(t *testing.T, w *world) {
 	}
 }
 
-func TestIdleTunnelInADrain(t *testing.T) { userspace(t, sharedTailnet, idleInDrain) }
+func TestIdleTunnelInADrain(t *testing.T) { eachMode(t, sharedTailnet, idleInDrain) }
 
 // idleInDrain checks that a drain does not wait for a tunnel that is idle.
 func idleInDrain(t *testing.T, w *world) {

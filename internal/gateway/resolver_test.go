@@ -67,7 +67,7 @@ func altered(a testnet.AnswerDNS, do func(*dns.Msg)) testnet.AnswerDNS {
 // slowly returns a server that answers after d.
 func slowly(d time.Duration, a testnet.AnswerDNS) testnet.AnswerDNS {
 	return func(network string, q *dns.Msg) *dns.Msg {
-		time.Sleep(d)
+		time.Sleep(d) // the pace of a slow server
 		return a(network, q)
 	}
 }
@@ -238,7 +238,7 @@ func resolverFaults(t *testing.T, w *world) {
 				if took := time.Since(begin); server.of(host) > once && took < lie.kept {
 					t.Errorf("asked again within %v", took)
 				}
-				time.Sleep(lie.kept)
+				time.Sleep(lie.kept) // the time that the answer is kept
 				w.flowTo(t, r, host)
 				if server.of(host) == once {
 					t.Errorf("not asked again after %v", time.Since(begin))
@@ -274,7 +274,8 @@ func (c fault) run(t *testing.T, w *world, r *replica, server *queries) {
 	if said := fmt.Sprint(f["err"], f["hint"]); !strings.Contains(said, c.says) {
 		t.Errorf("flow line %v, want %q in its error or hint", f, c.says)
 	}
-	// What takes too long ends with resolve.timeout, and has another class.
+	// No upper bound is needed: a lookup that takes too long ends at resolve.timeout,
+	// and the flow has another class.
 	if took < c.took {
 		t.Errorf("took %v, want at least %v", took, c.took)
 	}

@@ -301,6 +301,6 @@ func hostAddr(t *testing.T, w *world) string {
 			return n.IP.String()
 		}
 	}
-	t.Skip("this host has no address but loopback; kernel mode's namespace tests it")
+	t.Skip("SKIPPED, NOT TESTED: this host has no IPv4 address but loopback; run as root, which makes one in a namespace")
 	return ""
 }
