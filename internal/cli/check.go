@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -20,10 +19,10 @@ func checkCommand(env Env) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			if cmd.Flags().Changed("config") {
-				return errors.New("the file is given twice: give it as an argument or with --config")
+				return usageError(cmd, "the file is given twice: give it as an argument or with --config")
 			}
 			if args[0] == "" {
-				return errors.New("the file's name is empty")
+				return usageError(cmd, "the file's name is empty")
 			}
 			settings.path = args[0]
 		}

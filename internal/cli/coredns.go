@@ -27,14 +27,14 @@ func corednsCommand(env Env) *cobra.Command {
 	}
 	address := cmd.Flags().String("address", "", "the Service's cluster `IP`, with a port if DNS is not on port 53")
 	settings := addConfigFlags(cmd, env)
-	cmd.RunE = func(*cobra.Command, []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := settings.load()
 		if zonesErr := checkZones(cfg.DNS.Zones, err); zonesErr != nil {
 			return zonesErr
 		}
 		server, err := fleetServer(*address, cfg.DNS.Fleet)
 		if err != nil {
-			return err
+			return usageError(cmd, "%w", err)
 		}
 		return printForwarding(env.Stdout, cfg.DNS, server)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -75,7 +76,13 @@ func explainCommand(env Env) *cobra.Command {
 	f.BoolVar(&q.HTTP, "http", false, "request / from a target that is not a URL")
 	f.StringVar(&caFile, "ca", "", "`file` of authorities (PEM) that clients trust in addition to the system's")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := readExplainArgs(&q, args, caFile); err != nil {
+		if len(args) > 0 {
+			q.Target = args[0]
+			if q.Target == "" {
+				return usageError(cmd, "the target is empty; leave it out to check the replica itself")
+			}
+		}
+		if err := readCA(&q, caFile); err != nil {
 			return err
 		}
 		data, err := port.post(cmd.Context(), "/explain", q)
@@ -98,20 +105,14 @@ func explainCommand(env Env) *cobra.Command {
 	return cmd
 }
 
-// readExplainArgs adds the target and the authorities to q.
-func readExplainArgs(q *status.ExplainRequest, args []string, caFile string) error {
-	if len(args) > 0 {
-		q.Target = args[0]
-		if q.Target == "" {
-			return errors.New("the target is empty; leave it out to check the replica itself")
-		}
-	}
+// readCA adds the authorities in a file to q; an empty name means none.
+func readCA(q *status.ExplainRequest, caFile string) error {
 	if caFile == "" {
 		return nil
 	}
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
-		return fmt.Errorf("--ca: %w", err)
+		return fmt.Errorf("cannot read --ca %s: %w", caFile, cmp.Or(errors.Unwrap(err), err))
 	}
 	q.CA = string(pem)
 	return nil

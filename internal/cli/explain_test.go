@@ -57,9 +57,9 @@ func TestExplainMistakes(t *testing.T) {
 		{"bad_admin", "write host:port", []string{"--admin", "a b", "x:1"}},
 		{"admin_url", "write host:port", []string{"--admin", "http://127.0.0.1:9002", "x:1"}},
 		{"admin_without_port", "write host:port", []string{"--admin", "localhost", "x:1"}},
-		{"no_timeout", "invalid --timeout 0s", []string{"--timeout", "0s", "x:1"}},
+		{"no_timeout", `invalid --timeout "0s"`, []string{"--timeout", "0s", "x:1"}},
 		{"empty_target", "leave it out to check the replica itself", []string{""}},
-		{"no_ca", "--ca: open /nonexistent", []string{"--ca", "/nonexistent", "x:1"}},
+		{"no_ca", "cannot read --ca /nonexistent: no such file or directory", []string{"--ca", "/nonexistent", "x:1"}},
 		{"two_targets", "pando explain takes one target, but got 2", []string{"x:1", "y:1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
