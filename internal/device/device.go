@@ -81,6 +81,9 @@ func (d *Device) Run(ctx context.Context) error {
 		return err
 	}
 	d.warmUp(ctx)
+	// There is nothing to follow before: until the sessions are warm, Ready lets no
+	// lookup pass, so no answer is cached that a change could make wrong, and warmUp
+	// has followed the configuration once. It has saved the device, too.
 	var untilEnd sync.WaitGroup
 	defer untilEnd.Wait()
 	untilEnd.Go(func() { d.followDNS(ctx) })
