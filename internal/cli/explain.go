@@ -118,15 +118,20 @@ func readCA(q *status.ExplainRequest, caFile string) error {
 	return nil
 }
 
-// exitOf returns the error that gives the process the exit status of a class;
-// nil for "ok" and for a class that this version does not know.
+// exitOf returns the error that gives the process the exit status of a class; nil
+// for "ok". A class that this version does not know, of a newer replica, is a failure
+// all the same: it has the exit status of "internal".
 func exitOf(class string) error {
-	for c, code := range exitCodes {
-		if c.String() == class && code != 0 {
-			return exit(code)
+	code := exitCodes[flow.Internal]
+	for c := range exitCodes {
+		if c.String() == class {
+			code = exitCodes[c]
 		}
 	}
-	return nil
+	if code == 0 {
+		return nil
+	}
+	return exit(code)
 }
 
 // marks are the words before each stage.

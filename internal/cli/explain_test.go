@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/status"
 )
 
 // TestExitCodes checks that each class has an exit status of its own, which
@@ -45,6 +47,25 @@ func TestExitCodes(t *testing.T) {
 	}
 	if code, printed := ExitCode(os.ErrNotExist); code != 1 || printed {
 		t.Errorf("ExitCode(%v) = %d, %v; want 1, false", os.ErrNotExist, code, printed)
+	}
+}
+
+// TestExitOf checks the exit status for what a replica answers, also for a class that
+// only a newer replica knows.
+func TestExitOf(t *testing.T) {
+	for class, want := range map[string]int{"ok": 0, "internal": 10, "refused": 17, "new_class": 10, "": 10} {
+		answer, err := json.Marshal(status.Explanation{Target: "db:5432", Class: class})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = run(t, nil, "explain", "--admin", adminServer(t, answer), "db:5432")
+		code, printed := ExitCode(err)
+		if err == nil {
+			code = 0
+		}
+		if code != want || err != nil && !printed {
+			t.Errorf("class %q: exit status %d, error %v; want %d, with the explanation printed", class, code, err, want)
+		}
 	}
 }
 
