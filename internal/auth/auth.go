@@ -1,4 +1,4 @@
-// Package auth verifies the users of the gateway. It reads a file of
+// Package auth verifies the users of a replica. It reads a file of
 // user:password lines and compares passwords. It speaks no protocol: the fronts
 // take the password from the client.
 package auth

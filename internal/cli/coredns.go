@@ -20,9 +20,9 @@ func corednsCommand(env Env) *cobra.Command {
 		Use:   "coredns",
 		Short: "Print what cluster DNS needs to forward the zones of dns.zones to the fleet",
 		Long: "Print the server blocks for CoreDNS's Corefile, and the stubDomains of kube-dns, that\n" +
-			"forward the zones of dns.zones to the fleet's Service. CoreDNS needs the Service's\n" +
-			"address, because it cannot look up a name with itself: --address, or the first address\n" +
-			"in dns.fleet.",
+			"forward the zones of dns.zones to the fleet's Service. Give the Service's IP address\n" +
+			"with --address. Without the flag, it is the first address in dns.fleet. A name does not\n" +
+			"work here, because CoreDNS cannot look it up.",
 		Args: noArgs,
 	}
 	address := cmd.Flags().String("address", "", "the Service's cluster `IP`, with a port if DNS is not on port 53")

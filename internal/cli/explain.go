@@ -70,10 +70,10 @@ func explainCommand(env Env) *cobra.Command {
 	port.addFlags(cmd, explainTimeout)
 	out.addFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&q.Client, "client", "", "`address` of the client to stand for, which rules of the policy may name")
+	f.StringVar(&q.Client, "client", "", "judge the request as if it came from a client at this `address` (default 127.0.0.1)")
 	f.StringVar(&q.User, "user", "", "`user:password` of a client, if auth.usersFile requires one")
-	f.BoolVar(&q.TLS, "tls", false, "shake hands with a target that is not an https URL (port 443 always is)")
-	f.BoolVar(&q.HTTP, "http", false, "request / from a target that is not a URL")
+	f.BoolVar(&q.TLS, "tls", false, "also test the TLS handshake of a HOST:PORT target; it is always tested for https URLs and port 443")
+	f.BoolVar(&q.HTTP, "http", false, "also send an HTTP request for / to a HOST:PORT target; one is always sent for URLs")
 	f.StringVar(&caFile, "ca", "", "`file` of authorities (PEM) that clients trust in addition to the system's")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"regexp"
 	"slices"
@@ -198,6 +199,30 @@ func TestHelpShowsTypes(t *testing.T) {
 		if len([]rune(line)) > helpWidth {
 			t.Errorf("pando gateway --help has a line of %d characters, want at most %d: %s", len([]rune(line)), helpWidth, line)
 		}
+	}
+}
+
+// TestHelpNamesChoices checks that the help of a key with a few values names them all.
+func TestHelpNamesChoices(t *testing.T) {
+	n := 0
+	for _, k := range config.Keys() {
+		if !k.Scalar || k.Type != "string" {
+			continue
+		}
+		_, _, err := run(t, nil, "check", "--"+k.Flag()+"=nosuch")
+		_, choices, found := strings.Cut(fmt.Sprint(err), `invalid value "nosuch": use `)
+		if !found {
+			continue
+		}
+		n++
+		for _, choice := range strings.Split(strings.ReplaceAll(choices, " or ", ", "), ", ") {
+			if !regexp.MustCompile(`\b` + choice + `\b`).MatchString(k.Doc) {
+				t.Errorf("the help of --%s does not name %s: %s", k.Flag(), choice, k.Doc)
+			}
+		}
+	}
+	if n < 5 {
+		t.Errorf("found %d keys with a few values, want 5 or more: the test looks for the wrong thing", n)
 	}
 }
 

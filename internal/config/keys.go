@@ -23,7 +23,7 @@ type Key struct {
 	Default string
 	// Scalar means that a variable and a flag can set the key.
 	Scalar bool
-	// Live means that a running gateway applies a change.
+	// Live means that a running replica applies a change.
 	Live bool
 
 	index []int // of the field in Config; nil for keys of a list's elements
@@ -125,7 +125,7 @@ func keyType(t reflect.Type) (name string, isSection bool) {
 }
 
 // Changes lists the paths of the keys that differ between two configurations: those
-// that a running gateway applies, and those that require a restart.
+// that a running replica applies, and those that require a restart.
 func Changes(old, changed *Config) (live, restart []string) {
 	for _, k := range Keys() {
 		if k.index == nil {

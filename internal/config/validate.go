@@ -17,7 +17,7 @@ import (
 )
 
 // Validate reports all mistakes in c at once, each with its path and the remedy. If
-// it returns nil, the gateway can run with c.
+// it returns nil, a replica can run with c.
 func (c *Config) Validate() error {
 	r := &strictyaml.Report{}
 	validate(c, r)

@@ -47,7 +47,7 @@ type demo struct {
 	fleet [replicas]*replica
 }
 
-// replica is one gateway of the fleet, running.
+// replica is one running replica of the fleet.
 type replica struct {
 	name   string
 	gw     *gateway.Gateway
