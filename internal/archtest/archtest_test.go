@@ -151,7 +151,7 @@ func TestEveryClassHasReplies(t *testing.T) {
 	if len(classes) < 10 {
 		t.Fatalf("found only the classes %v", classes)
 	}
-	for path, fn := range map[string]string{"internal/datapath/httpproxy/reply.go": "statusFor", "internal/datapath/socks5/message.go": "ReplyFor", "internal/datapath/sni/sni.go": "AlertFor"} {
+	for path, fn := range map[string]string{"internal/datapath/httpproxy/reply.go": "statusFor", "internal/datapath/socks5/message.go": "replyFor", "internal/datapath/sni/sni.go": "alertFor"} {
 		have := map[string]bool{}
 		for _, f := range files {
 			if f.path != path {

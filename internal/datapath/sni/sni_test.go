@@ -34,19 +34,19 @@ func TestReadHello(t *testing.T) {
 		name, want string
 		send       []byte
 		class      flow.Class
-		alert      Alert
+		alert      alert
 	}{
 		{"whole", "api.corp.example", good, flow.OK, 0},
 		{"with_more_behind", "api.corp.example", append(bytes.Clone(good), "early"...), flow.OK, 0},
 		{"records_of_100", "api.corp.example", inRecords(good, 100), flow.OK, 0},
 		{"records_of_1", "api.corp.example", inRecords(good, 1), flow.OK, 0},
-		{"no_name", "", testkit.ClientHello(t, ""), flow.BadRequest, UnrecognizedName},
+		{"no_name", "", testkit.ClientHello(t, ""), flow.BadRequest, unrecognizedName},
 		{"cut_short", "", good[:len(good)-1], flow.Canceled, noAlert},
 		{"nothing", "", nil, flow.Canceled, noAlert},
-		{"not_tls", "", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), flow.BadRequest, UnexpectedMessage},
-		{"empty_records", "", bytes.Repeat([]byte{22, 3, 1, 0, 0}, 10000), flow.BadRequest, UnexpectedMessage},
-		{"endless", "", append([]byte{22, 3, 1, 64, 0, 1, 0, 255, 255}, make([]byte, 1<<20)...), flow.BadRequest, UnexpectedMessage},
-		{"not_a_hello", "", []byte{22, 3, 1, 0, 4, 2, 0, 0, 0}, flow.BadRequest, UnexpectedMessage},
+		{"not_tls", "", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), flow.BadRequest, unexpectedMessage},
+		{"empty_records", "", bytes.Repeat([]byte{22, 3, 1, 0, 0}, 10000), flow.BadRequest, unexpectedMessage},
+		{"endless", "", append([]byte{22, 3, 1, 64, 0, 1, 0, 255, 255}, make([]byte, 1<<20)...), flow.BadRequest, unexpectedMessage},
+		{"not_a_hello", "", []byte{22, 3, 1, 0, 4, 2, 0, 0, 0}, flow.BadRequest, unexpectedMessage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for how, r := range map[string]io.Reader{"at_once": bytes.NewReader(c.send), "byte_by_byte": byByte{bytes.NewReader(c.send)}} {
@@ -55,7 +55,7 @@ func TestReadHello(t *testing.T) {
 					t.Fatalf("readHello %s = %q, %v, want %q, class %s", how, name, err, c.want, c.class)
 				}
 				if err != nil {
-					if a := AlertFor(err); a != c.alert || flow.HintOf(err) == "" {
+					if a := alertFor(err); a != c.alert || flow.HintOf(err) == "" {
 						t.Errorf("readHello %s: %v with hint %q and alert %d, want a hint and alert %d", how, err, flow.HintOf(err), a, c.alert)
 					}
 				} else if rest, _ := io.ReadAll(r); !bytes.Equal(append(read, rest...), c.send) {
@@ -69,15 +69,15 @@ func TestReadHello(t *testing.T) {
 // TestServerNameIsNoAddress checks that sni and the other front ends agree on
 // what an address is: package host decides for all of them.
 func TestServerNameIsNoAddress(t *testing.T) {
-	for name, want := range map[string]Alert{
-		"10.0.0.1": UnrecognizedName, "fd00::1": UnrecognizedName, "1": UnrecognizedName, "a.0x7f": UnrecognizedName, "127.1": UnrecognizedName,
+	for name, want := range map[string]alert{
+		"10.0.0.1": unrecognizedName, "fd00::1": unrecognizedName, "1": unrecognizedName, "a.0x7f": unrecognizedName, "127.1": unrecognizedName,
 		"api.corp.example": 0, "a1": 0, "x0": 0, "1.a": 0, "a.0xzz": 0,
 	} {
 		got, _, err := readHello(bytes.NewReader(testkit.ClientHello(t, name)))
 		if want == 0 && (err != nil || got != name) {
 			t.Errorf("readHello with server name %q = %q, %v, want the name", name, got, err)
 		}
-		if want != 0 && (err == nil || AlertFor(err) != want) {
+		if want != 0 && (err == nil || alertFor(err) != want) {
 			t.Errorf("readHello with server name %q = %q, %v, want alert %d", name, got, err, want)
 		}
 	}
@@ -89,19 +89,19 @@ type byByte struct{ io.Reader }
 func (r byByte) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(1, len(b))]) }
 
 func TestAlertFor(t *testing.T) {
-	alerts := map[flow.Class]Alert{
-		flow.OK: noAlert, flow.Internal: InternalError, flow.BadRequest: UnexpectedMessage, flow.Unauthenticated: AccessDenied,
-		flow.Denied: AccessDenied, flow.NotFound: UnrecognizedName, flow.ResolveFailed: InternalError, flow.NoRoute: UnrecognizedName,
-		flow.Refused: InternalError, flow.Unreachable: InternalError, flow.Timeout: InternalError, flow.Reset: InternalError,
-		flow.BadResponse: InternalError, flow.Idle: InternalError, flow.Overloaded: UserCanceled, flow.NotReady: UserCanceled,
-		flow.Cut: UserCanceled, flow.Canceled: noAlert, flow.Loop: AccessDenied,
+	alerts := map[flow.Class]alert{
+		flow.OK: noAlert, flow.Internal: internalError, flow.BadRequest: unexpectedMessage, flow.Unauthenticated: accessDenied,
+		flow.Denied: accessDenied, flow.NotFound: unrecognizedName, flow.ResolveFailed: internalError, flow.NoRoute: unrecognizedName,
+		flow.Refused: internalError, flow.Unreachable: internalError, flow.Timeout: internalError, flow.Reset: internalError,
+		flow.BadResponse: internalError, flow.Idle: internalError, flow.Overloaded: userCanceled, flow.NotReady: userCanceled,
+		flow.Cut: userCanceled, flow.Canceled: noAlert, flow.Loop: accessDenied,
 	}
 	for _, class := range flow.Classes() {
 		want, ok := alerts[class]
 		if !ok {
 			t.Fatalf("class %s has no alert in this test: add one", class)
 		}
-		if got := AlertFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
+		if got := alertFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
 			t.Errorf("%s: got %d, want %d", class, got, want)
 		}
 	}

@@ -50,7 +50,7 @@ func serve(t *testing.T, s *Server, c *net.TCPConn) <-chan struct{} {
 func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
 // answer returns a reply as the client reads it.
-func answer(r Reply) []byte { return []byte{5, byte(r), 0, 1, 0, 0, 0, 0, 0, 0} }
+func answer(r replyCode) []byte { return []byte{5, byte(r), 0, 1, 0, 0, 0, 0, 0, 0} }
 
 // TestServe checks what comes back for what a client sends, byte by byte and
 // all at once.
@@ -73,30 +73,30 @@ func TestServe(t *testing.T) {
 		rec   flow.Request // in the record, without Front and Client
 		all   string       // what the tunnel gets from the client
 	}{
-		{name: "name", send: join(none, name), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
-		{name: "ipv6", send: join(none, connectIPv6), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
-		{name: "early_bytes", send: join(none, name, []byte("hello")), want: join([]byte{5, 0}, answer(Succeeded)),
+		{name: "name", send: join(none, name), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
+		{name: "ipv6", send: join(none, connectIPv6), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
+		{name: "early_bytes", send: join(none, name, []byte("hello")), want: join([]byte{5, 0}, answer(succeeded)),
 			rec: flow.Request{Host: "api.corp.example", Port: 443}, all: "hello"},
 		{name: "no_acceptable_method", send: []byte{5, 1, 1}, want: []byte{5, 0xff}, class: flow.Unauthenticated},
 		{name: "password_unasked", send: join(userpass, password("ann", "any"), name),
-			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
+			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
 		{name: "password", users: users, send: join(userpass, password("ann", "secret"), name),
-			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{User: "ann", Host: "api.corp.example", Port: 443}},
+			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{User: "ann", Host: "api.corp.example", Port: 443}},
 		{name: "password_wrong", users: users, send: join(userpass, password("ann", "guess"), name),
 			want: []byte{5, 2, 1, 1}, class: flow.Unauthenticated},
 		{name: "password_not_offered", users: users, send: join(none, name), want: []byte{5, 0xff}, class: flow.Unauthenticated},
-		{name: "password_version", users: users, send: join(userpass, []byte{5}), want: join([]byte{5, 2}, answer(GeneralFailure)), class: flow.BadRequest},
+		{name: "password_version", users: users, send: join(userpass, []byte{5}), want: join([]byte{5, 2}, answer(generalFailure)), class: flow.BadRequest},
 		{name: "longest_handshake_fits", users: users, send: join(fill, password(long, long), connectName(long, 443), []byte(long)),
-			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{User: long, Host: long, Port: 443}, all: long},
-		{name: "socks4", send: []byte{4, 1, 0, 80, 192, 0, 2, 1, 0}, want: answer(GeneralFailure), class: flow.BadRequest},
-		{name: "bind", send: join(none, []byte{5, 2}, connectIPv4[2:]), want: join([]byte{5, 0}, answer(CommandNotSupported)),
+			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{User: long, Host: long, Port: 443}, all: long},
+		{name: "socks4", send: []byte{4, 1, 0, 80, 192, 0, 2, 1, 0}, want: answer(generalFailure), class: flow.BadRequest},
+		{name: "bind", send: join(none, []byte{5, 2}, connectIPv4[2:]), want: join([]byte{5, 0}, answer(commandNotSupported)),
 			class: flow.BadRequest, rec: flow.Request{Host: "192.0.2.1", Port: 443}},
-		{name: "address_type", send: join(none, []byte{5, 1, 0, 2, 0, 0, 80}), want: join([]byte{5, 0}, answer(AddressTypeNotSupported)), class: flow.BadRequest},
-		{name: "port_0", send: join(none, connectName("a", 0)), want: join([]byte{5, 0}, answer(GeneralFailure)),
+		{name: "address_type", send: join(none, []byte{5, 1, 0, 2, 0, 0, 80}), want: join([]byte{5, 0}, answer(addressTypeNotSupported)), class: flow.BadRequest},
+		{name: "port_0", send: join(none, connectName("a", 0)), want: join([]byte{5, 0}, answer(generalFailure)),
 			class: flow.BadRequest, rec: flow.Request{Host: "a"}},
-		{name: "road_fails", err: &flow.Error{Class: flow.Refused}, send: join(none, name), want: join([]byte{5, 0}, answer(ConnectionRefused)),
+		{name: "road_fails", err: &flow.Error{Class: flow.Refused}, send: join(none, name), want: join([]byte{5, 0}, answer(connectionRefused)),
 			class: flow.Refused, rec: flow.Request{Host: "api.corp.example", Port: 443}},
-		{name: "too_much_after_failure", send: join([]byte{4}, make([]byte, 3000)), want: answer(GeneralFailure), class: flow.BadRequest},
+		{name: "too_much_after_failure", send: join([]byte{4}, make([]byte, 3000)), want: answer(generalFailure), class: flow.BadRequest},
 		{name: "truncated_nothing", class: flow.Canceled},
 		{name: "truncated_greeting", send: []byte{5, 2, 0}, class: flow.Canceled},
 		{name: "truncated_password", users: users, send: join(userpass, []byte{1, 3, 'a'}), want: []byte{5, 2}, class: flow.Canceled},
@@ -141,8 +141,8 @@ func TestTimeout(t *testing.T) {
 	client, server := testkit.TCPPair(t)
 	r := &road{}
 	done := serve(t, &Server{Road: r, Timeout: 30 * time.Millisecond}, server)
-	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, answer(TTLExpired)) {
-		t.Errorf("the client reads %v, %v; want %v", got, err, answer(TTLExpired))
+	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, answer(ttlExpired)) {
+		t.Errorf("the client reads %v, %v; want %v", got, err, answer(ttlExpired))
 	}
 	client.Close()
 	<-done

@@ -102,8 +102,8 @@ func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
 	}
 }
 
-// WriteTrailerField writes the Trailer field, which announces trailer fields.
-func WriteTrailerField(w *bufio.Writer, trailer http.Header) {
+// writeTrailerField writes the Trailer field, which announces trailer fields.
+func writeTrailerField(w *bufio.Writer, trailer http.Header) {
 	if len(trailer) == 0 {
 		return
 	}

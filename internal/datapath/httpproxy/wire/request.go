@@ -26,18 +26,18 @@ func WriteRequestHead(w *bufio.Writer, req *http.Request, proxy string) {
 		}
 		WriteField(w, name, values...)
 	}
-	WriteVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, proxy)
+	writeVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, proxy)
 	switch {
 	case options["Upgrade"] && req.Header.Get("Upgrade") != "" && req.ProtoAtLeast(1, 1):
 		w.WriteString("Connection: Upgrade\r\n")
 		WriteField(w, "Upgrade", req.Header["Upgrade"]...)
-	case HasToken(req.Header["Te"], "trailers"):
+	case hasToken(req.Header["Te"], "trailers"):
 		w.WriteString("Connection: TE\r\nTE: trailers\r\n")
 	}
 	switch {
 	case IsChunked(req):
 		w.WriteString("Transfer-Encoding: chunked\r\n")
-		WriteTrailerField(w, req.Trailer)
+		writeTrailerField(w, req.Trailer)
 	case hasBody || len(req.Header["Content-Length"]) > 0:
 		w.WriteString("Content-Length: " + strconv.FormatInt(max(req.ContentLength, 0), 10) + "\r\n")
 	}

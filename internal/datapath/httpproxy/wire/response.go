@@ -40,7 +40,7 @@ func WriteResponseHead(w *bufio.Writer, resp *http.Response, proxy string) {
 		}
 		WriteField(w, name, values...)
 	}
-	WriteVia(w, resp.Header["Via"], resp.ProtoMajor, resp.ProtoMinor, proxy)
+	writeVia(w, resp.Header["Via"], resp.ProtoMajor, resp.ProtoMinor, proxy)
 }
 
 // WriteFraming writes the fields for framing and for this connection, and ends
@@ -63,7 +63,7 @@ func WriteFraming(w *bufio.Writer, req *http.Request, resp *http.Response, f Fra
 		w.WriteString("Connection: keep-alive\r\n")
 	}
 	if f.Chunked {
-		WriteTrailerField(w, resp.Trailer)
+		writeTrailerField(w, resp.Trailer)
 	}
 	w.WriteString("\r\n")
 }
