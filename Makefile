@@ -6,9 +6,17 @@ LDFLAGS  := -s -w -X github.com/pandoproxy/pando/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 300000x
 COUNT    ?= 1
 
-# Everything that is built without the race detector is built alike, so that the
-# compiler's cache serves all of it: go build -trimpath without cgo.
-PLAIN_GO := CGO_ENABLED=0 $(GO)
+# Everything that is built or checked without the race detector is built alike, so
+# that the compiler's cache serves all of it: -trimpath, without cgo.
+PLAIN_GO := CGO_ENABLED=0 GOFLAGS='$(strip $(GOFLAGS) -trimpath)' $(GO)
+
+# The binaries that others get. Without the stamp of the checkout they are the same
+# bytes wherever they are built, and a second build has nothing to do.
+RELEASE_BUILD := $(PLAIN_GO) build -buildvcs=false -ldflags '$(LDFLAGS)'
+
+# More flags of make test. CI turns its short go vet off, because make lint runs
+# the whole one.
+TESTFLAGS ?=
 
 .PHONY: demo
 demo: build ## show a private API reached by name through a fleet of three
@@ -16,8 +24,8 @@ demo: build ## show a private API reached by name through a fleet of three
 
 .PHONY: test
 test: deps ## run every test, with the race detector; as root, kernel mode too
-	$(RACE_ENV) $(GO) test $(RACE) -count=$(COUNT) -timeout 15m -v ./...
-	$(PLAIN_GO) test -trimpath -count=1 -timeout 10m -v -run 'TestClosesWithTunnels|TestCachedNetmap' ./internal/tailnet # times hold without the detector
+	$(RACE_ENV) $(GO) test $(RACE) $(TESTFLAGS) -count=$(COUNT) -timeout 15m -v ./...
+	$(PLAIN_GO) test $(TESTFLAGS) -count=1 -timeout 10m -v -run 'TestClosesWithTunnels|TestCachedNetmap' ./internal/tailnet # times hold without the detector
 	@[ "$$(id -u)" = 0 ] || echo 'NOT ROOT: kernel mode was not tested; run make test as root for that.'
 
 SOAK ?= 5m
@@ -45,17 +53,17 @@ again: ## drain, reload and limits, 50 times with the race detector
 
 .PHONY: build
 build: ## build bin/pando
-	$(PLAIN_GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pando
+	$(PLAIN_GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pando
 
 # The image: an OCI archive made without Docker.
 IMAGE ?= pando:$(VERSION)
 ARCHS ?= amd64 arm64
 .PHONY: image
 image: ## pack dist/pando-image.tar for linux/amd64 and linux/arm64, with an SBOM beside it
-	for arch in $(ARCHS); do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/pando-linux-$$arch ./cmd/pando || exit 1; done
-	cd tools && $(GO) run ./image -name $(IMAGE) -out ../dist/pando-image.tar -max 14 -entrypoint /pando -links usr/local/bin/containerboot=/pando \
+	for arch in $(ARCHS); do GOOS=linux GOARCH=$$arch $(RELEASE_BUILD) -o dist/pando-linux-$$arch ./cmd/pando || exit 1; done
+	cd tools && $(PLAIN_GO) run ./image -name $(IMAGE) -out ../dist/pando-image.tar -max 14 -entrypoint /pando -links usr/local/bin/containerboot=/pando \
 	  $(foreach a,$(ARCHS),linux/$(a)=pando:../dist/pando-linux-$(a))
-	cd tools && gomod=$$($(GO) tool -n cyclonedx-gomod) && for arch in $(ARCHS); do \
+	cd tools && gomod=$$($(PLAIN_GO) tool -n cyclonedx-gomod) && for arch in $(ARCHS); do \
 	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $$gomod app -json -licenses -std -noserial -notimestamp -main cmd/pando -output ../dist/pando-image-$$arch.cdx.json .. || exit 1; done
 
 # The end-to-end tests want a cluster: KUBECTL reaches it, and E2E_LOAD puts an
@@ -74,11 +82,11 @@ e2e: e2e-build ## prove a fleet on the cluster that KUBECTL reaches
 .PHONY: e2e-build
 e2e-build:
 	mkdir -p dist/e2e $(TOOLS)
-	cd tools/headscale && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(TOOLS)/headscale github.com/juanfont/headscale/cmd/headscale
-	cd tools/stock && for c in tailscaled tailscale containerboot; do CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(TOOLS)/$$c tailscale.com/cmd/$$c || exit 1; done
-	cd tools && $(GO) build -o $(TOOLS)/ ./image helm.sh/helm/v3/cmd/helm
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o dist/e2e/lab ./e2e/lab
-	CGO_ENABLED=0 $(GO) test -trimpath -c -tags e2e -o dist/e2e/e2e.test ./e2e
+	cd tools/headscale && $(PLAIN_GO) build -ldflags '-s -w' -o $(TOOLS)/headscale github.com/juanfont/headscale/cmd/headscale
+	cd tools/stock && for c in tailscaled tailscale containerboot; do $(PLAIN_GO) build -ldflags '-s -w' -o $(TOOLS)/$$c tailscale.com/cmd/$$c || exit 1; done
+	cd tools && $(PLAIN_GO) build -o $(TOOLS)/ ./image helm.sh/helm/v3/cmd/helm
+	$(PLAIN_GO) build -ldflags '-s -w' -o dist/e2e/lab ./e2e/lab
+	$(PLAIN_GO) test -c -tags e2e -o dist/e2e/e2e.test ./e2e
 	$(MAKE) build
 	$(TOOLS)/image -name lab.invalid/pando:e2e -out dist/e2e/pando.tar -entrypoint /pando linux/amd64=pando:$(BIN)
 	$(TOOLS)/image -name lab.invalid/pando-lab:e2e -out dist/e2e/lab.tar -entrypoint /lab linux/amd64=lab:dist/e2e/lab,headscale:$(TOOLS)/headscale
@@ -88,21 +96,21 @@ e2e-build:
 .PHONY: cross
 cross: ## build for linux and darwin, amd64 and arm64
 	for os in linux darwin; do for arch in amd64 arm64; do echo "$$os/$$arch"; \
-	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/pando-$$os-$$arch ./cmd/pando || exit 1; done; done
+	  GOOS=$$os GOARCH=$$arch $(RELEASE_BUILD) -o dist/pando-$$os-$$arch ./cmd/pando || exit 1; done; done
 
 .PHONY: lint
 lint: ## gofmt, go vet (linux and darwin) and staticcheck
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
 	$(GO) mod tidy -diff
-	$(GO) vet ./... && $(GO) vet -tags e2e ./e2e && $(GO) vet -tags soak ./internal/gateway && $(GO) vet -tags abuse ./abuse && cd tools && $(GO) vet ./...
-	GOOS=darwin $(GO) vet ./cmd/... ./internal/tailnet/ ./internal/gateway/ ./internal/nstest/
-	$(GO) tool staticcheck ./...
+	$(PLAIN_GO) vet ./... && $(PLAIN_GO) vet -tags e2e ./e2e && $(PLAIN_GO) vet -tags soak ./internal/gateway && $(PLAIN_GO) vet -tags abuse ./abuse && cd tools && $(PLAIN_GO) vet ./...
+	GOOS=darwin $(PLAIN_GO) vet ./cmd/... ./internal/tailnet/ ./internal/gateway/ ./internal/nstest/
+	$(PLAIN_GO) tool staticcheck ./...
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target FUZZTIME times (or for a time, such as 30s)
-	@set -e; for pkg in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+	@set -e; files=$$(grep -rl --include='*_test.go' '^func Fuzz' cmd internal); for file in $$files; do \
+	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
+	    echo "$$file $$f"; $(PLAIN_GO) test -vet=off -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); done; done
 
 # The other proxies must not run as services: only the test uses them.
 .PHONY: differential
@@ -117,7 +125,7 @@ differential: ## send unusual HTTP through Pando, squid, haproxy and tinyproxy, 
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities in what is linked
-	@out=$$($(GO) tool govulncheck ./... 2>&1); code=$$?; echo "$$out"; \
+	@out=$$($(PLAIN_GO) tool govulncheck ./... 2>&1); code=$$?; echo "$$out"; \
 	if echo "$$out" | grep -q 'fetching vulnerabilities'; then echo 'SKIPPED: the vulnerability database can not be reached from here.'; else exit $$code; fi
 
 .PHONY: docs
@@ -127,7 +135,7 @@ docs: ## generate docs/configuration.md, docs/metrics.md, the help of the flags 
 
 .PHONY: docs-check
 docs-check: ## check links, commands and examples of the documentation
-	$(GO) test -count=1 ./docs ./e2e && $(GO) test -count=1 -run '^TestDocs' ./internal/cli
+	$(PLAIN_GO) test -count=1 ./docs ./e2e && $(PLAIN_GO) test -count=1 -run '^TestDocs' ./internal/cli
 
 .PHONY: help
 help: ## list the targets

@@ -1,10 +1,11 @@
-// Package auth verifies the users of the gateway. It reads a file of
+// Package auth verifies the users of a replica. It reads a file of
 // user:password lines and compares passwords. It speaks no protocol: the fronts
 // take the password from the client.
 package auth
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -28,12 +29,12 @@ type Users struct {
 func Load(path string) (*Users, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("users file: %w", err)
+		return nil, fmt.Errorf("cannot read %s: %w", path, cmp.Or(errors.Unwrap(err), err))
 	}
 	defer f.Close()
 	u, err := Read(f)
 	if err != nil {
-		return nil, fmt.Errorf("users file %s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return u, nil
 }

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,20 +23,10 @@ type adminPort struct {
 
 // addFlags adds --admin and --timeout to cmd.
 func (a *adminPort) addFlags(cmd *cobra.Command, timeout time.Duration) {
-	cmd.Flags().StringVar(&a.address, "admin", "127.0.0.1:9002", "`address` of the replica's admin port, host:port")
-	cmd.Flags().DurationVar(&a.timeout, "timeout", timeout, "how long to wait for the replica's answer")
-}
-
-// check reports flags that are not valid.
-func (a *adminPort) check() error {
-	host, port, err := net.SplitHostPort(a.address)
-	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || strings.ContainsAny(host, "/ ") {
-		return fmt.Errorf("invalid --admin %q: write host:port, such as 127.0.0.1:9002", a.address)
-	}
-	if a.timeout <= 0 {
-		return fmt.Errorf("invalid --timeout %v: write a duration above zero, such as 5s", a.timeout)
-	}
-	return nil
+	a.address = "127.0.0.1:9002"
+	a.timeout = timeout
+	cmd.Flags().Var(&flagValue[string]{&a.address, "string", parseHostPort}, "admin", "`address` of the replica's admin port, host:port")
+	cmd.Flags().Var(&flagValue[time.Duration]{&a.timeout, "duration", parseTimeout}, "timeout", "how long to wait for the replica's answer")
 }
 
 // get requests a page and returns its body.
@@ -56,9 +44,6 @@ func (a *adminPort) post(ctx context.Context, path string, body any) ([]byte, er
 }
 
 func (a *adminPort) do(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	if err := a.check(); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+a.address+path, bytes.NewReader(body))

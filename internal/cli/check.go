@@ -1,13 +1,10 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/pandoproxy/pando/internal/auth"
 )
 
 func checkCommand(env Env) *cobra.Command {
@@ -22,20 +19,14 @@ func checkCommand(env Env) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			if cmd.Flags().Changed("config") {
-				return errors.New("the file is given twice: give it as an argument or with --config")
+				return usageError(cmd, "the file is given twice: give it as an argument or with --config")
 			}
 			if args[0] == "" {
-				return errors.New("the file's name is empty")
+				return usageError(cmd, "the file's name is empty")
 			}
 			settings.path = args[0]
 		}
-		cfg, err := settings.load()
-		if file := cfg.Auth.UsersFile; file != "" { // package config reads no users
-			if _, usersErr := auth.Load(file); usersErr != nil {
-				err = errors.Join(err, fmt.Errorf("auth.usersFile: %w", usersErr))
-			}
-		}
-		if err != nil {
+		if _, err := settings.load(); err != nil {
 			return err
 		}
 		fmt.Fprintf(env.Stdout, "the configuration is valid\nchecked: %s\n", strings.Join(settings.sources(), "; "))

@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,16 @@ type Env struct {
 // Run runs one command. ctx ends when the process should stop, cut ends when it
 // should stop at once. The caller prints the error; see ExitCode.
 func Run(ctx, cut context.Context, env Env) error {
-	return newRoot(cut, env).ExecuteContext(ctx)
+	root := newRoot(cut, env)
+	var helpErr error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) { // cobra does not validate what is beside --help
+		helpErr = cmd.ValidateArgs(cmd.Flags().Args())
+		if helpErr == nil {
+			help(cmd, args)
+		}
+	})
+	return cmp.Or(root.ExecuteContext(ctx), helpErr)
 }
 
 // newRoot returns the command pando with all its subcommands.
@@ -60,6 +70,7 @@ func newRoot(cut context.Context, env Env) *cobra.Command {
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
 	root.Flags().BoolVar(&showVersion, "version", false, "print the version, as pando version does")
+	root.InitDefaultHelpFlag() // or cobra takes the word after --help for its value
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
@@ -77,6 +88,9 @@ func newRoot(cut context.Context, env Env) *cobra.Command {
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args = noSuchCommand
 		completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		for _, shell := range completion.Commands() {
+			shell.Args = noArgs
+		}
 	}
 	return root
 }

@@ -20,21 +20,21 @@ func corednsCommand(env Env) *cobra.Command {
 		Use:   "coredns",
 		Short: "Print what cluster DNS needs to forward the zones of dns.zones to the fleet",
 		Long: "Print the server blocks for CoreDNS's Corefile, and the stubDomains of kube-dns, that\n" +
-			"forward the zones of dns.zones to the fleet's Service. CoreDNS needs the Service's\n" +
-			"address, because it cannot look up a name with itself: --address, or the first address\n" +
-			"in dns.fleet.",
+			"forward the zones of dns.zones to the fleet's Service. Give the Service's IP address\n" +
+			"with --address. Without the flag, it is the first address in dns.fleet. A name does not\n" +
+			"work here, because CoreDNS cannot look it up.",
 		Args: noArgs,
 	}
 	address := cmd.Flags().String("address", "", "the Service's cluster `IP`, with a port if DNS is not on port 53")
 	settings := addConfigFlags(cmd, env)
-	cmd.RunE = func(*cobra.Command, []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := settings.load()
 		if zonesErr := checkZones(cfg.DNS.Zones, err); zonesErr != nil {
 			return zonesErr
 		}
 		server, err := fleetServer(*address, cfg.DNS.Fleet)
 		if err != nil {
-			return err
+			return usageError(cmd, "%w", err)
 		}
 		return printForwarding(env.Stdout, cfg.DNS, server)
 	}
@@ -55,10 +55,7 @@ func checkZones(zones []config.ServedZone, err error) error {
 	cfg := config.Default()
 	cfg.DNS.Zones = zones
 	cfg.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("127.0.0.1")}} // any address: that of the fleet may be a flag here
-	if err := cfg.Validate(); err != nil {
-		return fmt.Errorf("invalid configuration:\n%w", err)
-	}
-	return nil
+	return configError(cfg.Validate())
 }
 
 // fleetServer returns the fleet's DNS server, which is address or else the first
@@ -72,11 +69,12 @@ func fleetServer(address string, fleet []config.FleetHost) (netip.AddrPort, erro
 	if address == "" {
 		return netip.AddrPort{}, errors.New("no --address: give the Service's cluster IP (kubectl get service pando -o jsonpath={.spec.clusterIP})")
 	}
-	if a, err := netip.ParseAddr(address); err == nil {
-		return netip.AddrPortFrom(a, 53), nil
-	}
 	server, err := netip.ParseAddrPort(address)
-	if err != nil || server.Port() == 0 {
+	if addr, addrErr := netip.ParseAddr(address); addrErr == nil {
+		server = netip.AddrPortFrom(addr, 53)
+		err = nil
+	}
+	if err != nil || server.Port() == 0 || server.Addr().Zone() != "" {
 		return netip.AddrPort{}, fmt.Errorf("invalid --address %q: write the Service's cluster IP, such as 10.96.0.7", address)
 	}
 	return server, nil

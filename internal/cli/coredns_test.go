@@ -74,6 +74,7 @@ func TestCoreDNSMistakes(t *testing.T) {
 		{"no_address", []string{"--config", conf}, "no --address: give the Service's cluster IP"},
 		{"bad_address", []string{"--config", conf, "--address", "pando"}, `invalid --address "pando"`},
 		{"port_zero", []string{"--config", conf, "--address", "10.96.0.7:0"}, `invalid --address "10.96.0.7:0"`},
+		{"ipv6_zone", []string{"--config", conf, "--address", "fe80::1%eth0"}, `invalid --address "fe80::1%eth0"`},
 		{"no_zones", nil, "dns.zones is empty"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 
 func demoCommand(env Env) *cobra.Command {
 	var once, verbose bool
-	var listen string
+	listen := "127.0.0.1:1055"
+	checkListen := func(addr string) (string, error) { return addr, demo.CheckListen(addr) }
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show a fleet of three that reaches a private API by name, all in this process",
@@ -36,6 +37,6 @@ func demoCommand(env Env) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the tour, even on a terminal")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log every flow of the replicas to standard error")
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1055", "loopback `address` that the fleet shares, host:port")
+	cmd.Flags().Var(&flagValue[string]{&listen, "string", checkListen}, "listen", "loopback `address` that the fleet shares, host:port")
 	return cmd
 }

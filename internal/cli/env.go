@@ -29,7 +29,7 @@ func envCommand(env Env) *cobra.Command {
 			}
 			variables, err := o.Variables()
 			if err != nil {
-				return err
+				return usageError(cmd, "%w", err)
 			}
 			return clientenv.Write(env.Stdout, format, variables)
 		},
@@ -41,6 +41,6 @@ func envCommand(env Env) *cobra.Command {
 	f.StringSliceVar(&o.NoProxy, "no-proxy", nil, "more `names` (.suffix for all names below it), addresses and prefixes to reach without the proxy")
 	f.BoolVar(&fromCluster, "from-cluster", false, "read the prefixes of services and pods from the cluster, with kubectl")
 	f.StringVar(&kubectl, "kubectl", "kubectl", "the kubectl `command`")
-	f.StringVar(&format, "format", "shell", "`form` of the output: shell, dotenv or kubernetes (the env of a container)")
+	addChoice(cmd, &format, "format", "", "form of the output (kubernetes: the env of a container)", "shell", "dotenv", "kubernetes")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -69,13 +70,19 @@ func explainCommand(env Env) *cobra.Command {
 	port.addFlags(cmd, explainTimeout)
 	out.addFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&q.Client, "client", "", "`address` of the client to stand for, which rules of the policy may name")
+	f.StringVar(&q.Client, "client", "", "judge the request as if it came from a client at this `address` (default 127.0.0.1)")
 	f.StringVar(&q.User, "user", "", "`user:password` of a client, if auth.usersFile requires one")
-	f.BoolVar(&q.TLS, "tls", false, "shake hands with a target that is not an https URL (port 443 always is)")
-	f.BoolVar(&q.HTTP, "http", false, "request / from a target that is not a URL")
+	f.BoolVar(&q.TLS, "tls", false, "also test the TLS handshake of a HOST:PORT target; it is always tested for https URLs and port 443")
+	f.BoolVar(&q.HTTP, "http", false, "also send an HTTP request for / to a HOST:PORT target; one is always sent for URLs")
 	f.StringVar(&caFile, "ca", "", "`file` of authorities (PEM) that clients trust in addition to the system's")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := readExplainArgs(&q, args, caFile); err != nil {
+		if len(args) > 0 {
+			q.Target = args[0]
+			if q.Target == "" {
+				return usageError(cmd, "the target is empty; leave it out to check the replica itself")
+			}
+		}
+		if err := readCA(&q, caFile); err != nil {
 			return err
 		}
 		data, err := port.post(cmd.Context(), "/explain", q)
@@ -98,34 +105,33 @@ func explainCommand(env Env) *cobra.Command {
 	return cmd
 }
 
-// readExplainArgs adds the target and the authorities to q.
-func readExplainArgs(q *status.ExplainRequest, args []string, caFile string) error {
-	if len(args) > 0 {
-		q.Target = args[0]
-		if q.Target == "" {
-			return errors.New("the target is empty; leave it out to check the replica itself")
-		}
-	}
+// readCA adds the authorities in a file to q; an empty name means none.
+func readCA(q *status.ExplainRequest, caFile string) error {
 	if caFile == "" {
 		return nil
 	}
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
-		return fmt.Errorf("--ca: %w", err)
+		return fmt.Errorf("cannot read --ca %s: %w", caFile, cmp.Or(errors.Unwrap(err), err))
 	}
 	q.CA = string(pem)
 	return nil
 }
 
-// exitOf returns the error that gives the process the exit status of a class;
-// nil for "ok" and for a class that this version does not know.
+// exitOf returns the error that gives the process the exit status of a class; nil
+// for "ok". A class that this version does not know, of a newer replica, is a failure
+// all the same: it has the exit status of "internal".
 func exitOf(class string) error {
-	for c, code := range exitCodes {
-		if c.String() == class && code != 0 {
-			return exit(code)
+	code := exitCodes[flow.Internal]
+	for c := range exitCodes {
+		if c.String() == class {
+			code = exitCodes[c]
 		}
 	}
-	return nil
+	if code == 0 {
+		return nil
+	}
+	return exit(code)
 }
 
 // marks are the words before each stage.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/status"
 )
 
 // TestExitCodes checks that each class has an exit status of its own, which
@@ -48,6 +50,25 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestExitOf checks the exit status for what a replica answers, also for a class that
+// only a newer replica knows.
+func TestExitOf(t *testing.T) {
+	for class, want := range map[string]int{"ok": 0, "internal": 10, "refused": 17, "new_class": 10, "": 10} {
+		answer, err := json.Marshal(status.Explanation{Target: "db:5432", Class: class})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = run(t, nil, "explain", "--admin", adminServer(t, answer), "db:5432")
+		code, printed := ExitCode(err)
+		if err == nil {
+			code = 0
+		}
+		if code != want || err != nil && !printed {
+			t.Errorf("class %q: exit status %d, error %v; want %d, with the explanation printed", class, code, err, want)
+		}
+	}
+}
+
 func TestExplainMistakes(t *testing.T) {
 	for _, tc := range []struct {
 		name, want string
@@ -57,9 +78,9 @@ func TestExplainMistakes(t *testing.T) {
 		{"bad_admin", "write host:port", []string{"--admin", "a b", "x:1"}},
 		{"admin_url", "write host:port", []string{"--admin", "http://127.0.0.1:9002", "x:1"}},
 		{"admin_without_port", "write host:port", []string{"--admin", "localhost", "x:1"}},
-		{"no_timeout", "invalid --timeout 0s", []string{"--timeout", "0s", "x:1"}},
+		{"no_timeout", `invalid --timeout "0s"`, []string{"--timeout", "0s", "x:1"}},
 		{"empty_target", "leave it out to check the replica itself", []string{""}},
-		{"no_ca", "--ca: open /nonexistent", []string{"--ca", "/nonexistent", "x:1"}},
+		{"no_ca", "cannot read --ca /nonexistent: no such file or directory", []string{"--ca", "/nonexistent", "x:1"}},
 		{"two_targets", "pando explain takes one target, but got 2", []string{"x:1", "y:1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -52,10 +52,16 @@ func (s *settings) load() (config.Config, error) {
 	values := map[string]string{}
 	s.flags.Visit(func(f *pflag.Flag) { values[f.Name] = f.Value.String() })
 	cfg, err := config.Load(s.file(), s.env.Environ, values)
-	if err != nil {
-		err = fmt.Errorf("invalid configuration:\n%w", err)
+	return cfg, configError(err)
+}
+
+// configError adds to the mistakes of a configuration whose they are. It returns nil
+// for nil.
+func configError(err error) error {
+	if _, ok := err.(config.Unreadable); ok || err == nil {
+		return err // nothing is known of its mistakes
 	}
-	return cfg, err
+	return fmt.Errorf("invalid configuration:\n%w", err)
 }
 
 // sources names what load reads, in words.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -46,10 +45,7 @@ func runStock(ctx, cut context.Context, env Env) error {
 	file := lookup(env.Environ, "PANDO_CONFIG")
 	load := func() (config.Config, []string, error) {
 		cfg, notes, err := stock.Load(file, env.Environ)
-		if err != nil {
-			err = fmt.Errorf("invalid configuration:\n%w", err)
-		}
-		return cfg, notes, err
+		return cfg, notes, configError(err)
 	}
 	_, notes, err := load()
 	if err != nil {

@@ -28,7 +28,8 @@ func flowsCommand(env Env) *cobra.Command {
 	flows := new(int)
 	const short = "List the flows in progress of a running replica, the oldest first"
 	cmd := showCommand(env, "flows", short, flows, printFlows)
-	cmd.Flags().IntVar(flows, "limit", mostFlows, "list at most this many flows")
+	*flows = mostFlows
+	cmd.Flags().Var(&flagValue[int]{flows, "int", parseCount}, "limit", "list at most this many flows")
 	return cmd
 }
 
@@ -44,9 +45,6 @@ func showCommand(env Env, name, short string, flows *int, show func(io.Writer, *
 			"  kubectl exec pando-0 -- /pando " + name,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if *flows < 0 {
-				return fmt.Errorf("invalid --limit %d: write how many flows to list", *flows)
-			}
 			data, err := port.get(cmd.Context(), fmt.Sprintf("/status?flows=%d", *flows))
 			if err != nil {
 				return err

@@ -25,13 +25,17 @@ func helpCommand() *cobra.Command {
 			}
 			return commandNames(of), cobra.ShellCompDirectiveNoFileComp
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			of, rest, err := cmd.Root().Find(args)
 			if err != nil {
 				return err
 			}
-			if len(rest) > 0 {
-				return noSuchCommand(of, rest)
+			return noSuchCommand(of, rest)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
 			}
 			of.InitDefaultHelpFlag()
 			of.InitDefaultVersionFlag()
@@ -40,14 +44,20 @@ func helpCommand() *cobra.Command {
 	}
 }
 
+// usageError is the error of a command line that is not right, with the command
+// whose help says what would be.
+func usageError(cmd *cobra.Command, format string, args ...any) error {
+	return fmt.Errorf("%w; see '%s --help'", fmt.Errorf(format, args...), cmd.CommandPath())
+}
+
 // noSuchCommand validates the arguments of a command that only has subcommands:
 // any argument is the name of one that does not exist.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return fmt.Errorf("unknown command %q for %q%s; see '%s --help'",
-		args[0], cmd.CommandPath(), didYouMean(nearest(args[0], commandNames(cmd)), ""), cmd.CommandPath())
+	return usageError(cmd, "unknown command %q for %q%s",
+		args[0], cmd.CommandPath(), didYouMean(nearest(args[0], commandNames(cmd)), ""))
 }
 
 // noArgs validates the arguments of a command that takes none.
@@ -55,7 +65,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s takes no argument, but got %q; see '%[1]s --help'", cmd.CommandPath(), args[0])
+	return usageError(cmd, "%s takes no argument, but got %q", cmd.CommandPath(), args[0])
 }
 
 // atMostOne validates the arguments of a command that takes one or none. what
@@ -65,18 +75,29 @@ func atMostOne(what string) cobra.PositionalArgs {
 		if len(args) <= 1 {
 			return nil
 		}
-		return fmt.Errorf("%s takes one %s, but got %d; see '%[1]s --help'", cmd.CommandPath(), what, len(args))
+		return usageError(cmd, "%s takes one %s, but got %d", cmd.CommandPath(), what, len(args))
 	}
 }
 
-// flagError adds to a flag's error which flag was meant, and where help is.
+// flagError returns the error for a mistake in a flag: which flag was meant, or what
+// its value should be.
 func flagError(cmd *cobra.Command, err error) error {
-	var names []string
 	if missing, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		return fmt.Errorf("%w%s; see '%s --help'", err, didYouMean(nearest(missing.GetSpecifiedName(), names), "--"), cmd.CommandPath())
+		return usageError(cmd, "%w%s", err, didYouMean(nearest(missing.GetSpecifiedName(), names), "--"))
 	}
-	return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		remedy := invalid.Unwrap().Error() // of flagValue
+		switch invalid.GetFlag().Value.Type() {
+		case "bool":
+			remedy = "write true or false"
+		case "stringSlice":
+			remedy = "write a list with commas, such as a,b"
+		}
+		return usageError(cmd, "invalid --%s %q: %s", invalid.GetFlag().Name, invalid.GetValue(), remedy)
+	}
+	return usageError(cmd, "%w", err)
 }
 
 // commandNames lists the subcommands of cmd that help shows.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"regexp"
 	"slices"
@@ -75,8 +76,30 @@ func TestUsageErrors(t *testing.T) {
 		{"unknown_short_flag", []string{"status", "-x"}, "unknown shorthand flag: 'x' in -x; see 'pando status --help'"},
 		{"argument_gateway", []string{"gateway", "now"}, `pando gateway takes no argument, but got "now"; see 'pando gateway --help'`},
 		{"argument_status", []string{"status", "now"}, `pando status takes no argument`},
-		{"unknown_output", []string{"status", "-o", "yaml"}, `invalid argument "yaml" for "-o, --output" flag: use text or json; see 'pando status --help'`},
-		{"bad_timeout", []string{"status", "--timeout", "soon"}, `invalid argument "soon" for "--timeout" flag`},
+		{"unknown_output", []string{"status", "-o", "yaml"}, `invalid --output "yaml": use text or json; see 'pando status --help'`},
+		{"bad_timeout", []string{"status", "--timeout", "soon"}, `invalid --timeout "soon": write a duration above zero, with a unit, such as 5s; see 'pando status --help'`},
+		{"timeout_without_unit", []string{"explain", "--timeout", "5"}, `invalid --timeout "5": write a duration above zero, with a unit, such as 5s; see 'pando explain --help'`},
+		{"no_timeout", []string{"flows", "--timeout=0s"}, `invalid --timeout "0s": write a duration above zero`},
+		{"bad_limit", []string{"flows", "--limit", "x"}, `invalid --limit "x": write a whole number, such as 100; see 'pando flows --help'`},
+		{"negative_limit", []string{"flows", "--limit=-1"}, `invalid --limit "-1": write a whole number, such as 100; see 'pando flows --help'`},
+		{"bad_admin", []string{"status", "--admin", "9002"}, `invalid --admin "9002": write host:port, such as 127.0.0.1:9002; see 'pando status --help'`},
+		{"admin_url", []string{"flows", "--admin", "http://127.0.0.1:9002/"}, `invalid --admin "http://127.0.0.1:9002/": write host:port`},
+		{"bad_bool", []string{"flows", "--json=ja"}, `invalid --json "ja": write true or false; see 'pando flows --help'`},
+		{"bad_list", []string{"env", `--cidr="a`}, `invalid --cidr "\"a": write a list with commas, such as a,b; see 'pando env --help'`},
+		{"bad_format", []string{"env", "--format", "xml"}, `invalid --format "xml": use shell, dotenv or kubernetes; see 'pando env --help'`},
+		{"bad_proxy", []string{"env", "--proxy", "pando:1055"}, `(the proxy port itself does not use TLS); see 'pando env --help'`},
+		{"bad_cidr", []string{"env", "--cidr", "10.96.0.1/12"}, `invalid --cidr "10.96.0.1/12": write a prefix such as 10.96.0.0/12; see 'pando env --help'`},
+		{"bad_demo_listen", []string{"demo", "--listen", "0.0.0.0:1"}, "so use 127.0.0.1; see 'pando demo --help'"},
+		{"no_value", []string{"flows", "--limit"}, "flag needs an argument: --limit; see 'pando flows --help'"},
+		{"file_twice", []string{"check", "--config", "a", "b"}, "give it as an argument or with --config; see 'pando check --help'"},
+		{"two_files", []string{"check", "a", "b"}, "pando check takes one file, but got 2; see 'pando check --help'"},
+		{"empty_target", []string{"explain", ""}, "the target is empty; leave it out to check the replica itself; see 'pando explain --help'"},
+		{"argument_of_a_shell", []string{"completion", "bash", "x"}, `pando completion bash takes no argument, but got "x"; see 'pando completion bash --help'`},
+		{"unknown_command_help", []string{"nosuch", "--help"}, `unknown command "nosuch" for "pando"; see 'pando --help'`},
+		{"help_unknown_command", []string{"--help", "nosuch"}, `unknown command "nosuch" for "pando"; see 'pando --help'`},
+		{"unknown_shell_help", []string{"completion", "-h", "x"}, `unknown command "x" for "pando completion"; see 'pando completion --help'`},
+		{"argument_help", []string{"status", "now", "--help"}, `pando status takes no argument, but got "now"; see 'pando status --help'`},
+		{"help_of_help_of_unknown", []string{"help", "nosuch", "-h"}, `unknown command "nosuch" for "pando"; see 'pando --help'`},
 		{"gateway_bad_config", []string{"gateway", "--drain-timeout=-1s"}, "drain.timeout: -1s is negative"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -85,6 +108,29 @@ func TestUsageErrors(t *testing.T) {
 				t.Errorf("got %q, %q, %v; want only the error %q, which main prints", stdout, stderr, err, tc.want)
 			}
 		})
+	}
+}
+
+// TestHelp checks that help is not an error, wherever the flag is.
+func TestHelp(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "pando [command]"},
+		{[]string{"--help"}, "pando [command]"},
+		{[]string{"help"}, "pando [command]"},
+		{[]string{"status", "-h"}, "pando status [flags]"},
+		{[]string{"--help", "status"}, "pando status [flags]"},
+		{[]string{"-h", "check"}, "pando check [FILE] [flags]"},
+		{[]string{"check", "--help", "file"}, "pando check [FILE] [flags]"},
+		{[]string{"help", "completion", "bash"}, "pando completion bash"},
+		{[]string{"completion", "--help"}, "pando completion [command]"},
+	} {
+		stdout, stderr, err := run(t, nil, tc.args...)
+		if err != nil || stderr != "" || !strings.Contains(stdout, tc.want) {
+			t.Errorf("pando %v printed %q, %q, %v; want the help with %q", tc.args, stdout, stderr, err, tc.want)
+		}
 	}
 }
 
@@ -153,6 +199,30 @@ func TestHelpShowsTypes(t *testing.T) {
 		if len([]rune(line)) > helpWidth {
 			t.Errorf("pando gateway --help has a line of %d characters, want at most %d: %s", len([]rune(line)), helpWidth, line)
 		}
+	}
+}
+
+// TestHelpNamesChoices checks that the help of a key with a few values names them all.
+func TestHelpNamesChoices(t *testing.T) {
+	n := 0
+	for _, k := range config.Keys() {
+		if !k.Scalar || k.Type != "string" {
+			continue
+		}
+		_, _, err := run(t, nil, "check", "--"+k.Flag()+"=nosuch")
+		_, choices, found := strings.Cut(fmt.Sprint(err), `invalid value "nosuch": use `)
+		if !found {
+			continue
+		}
+		n++
+		for _, choice := range strings.Split(strings.ReplaceAll(choices, " or ", ", "), ", ") {
+			if !regexp.MustCompile(`\b` + choice + `\b`).MatchString(k.Doc) {
+				t.Errorf("the help of --%s does not name %s: %s", k.Flag(), choice, k.Doc)
+			}
+		}
+	}
+	if n < 5 {
+		t.Errorf("found %d keys with a few values, want 5 or more: the test looks for the wrong thing", n)
 	}
 }
 

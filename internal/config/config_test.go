@@ -127,7 +127,7 @@ func TestTargets(t *testing.T) {
 	long := strings.Repeat("a.", 126)
 	for target, want := range map[string]bool{
 		"db.example.com:5432": true, "db.example.com.:5432": true, "DB_1:80": true, "-a-:80": true, "1.2:80": true,
-		"10.12.3.4:80": true, "[fd00::4]:80": true, "[fe80::4%eth0]:80": true,
+		"10.12.3.4:80": true, "[fd00::4]:80": true, "[fe80::4]:80": true, "[fe80::4%eth0]:80": false,
 		strings.Repeat("a", 63) + ".b:80": true, strings.Repeat("a", 64) + ".b:80": false,
 		long + "a:80": true, long + "aa:80": false,
 		"foo bar_!:80": false, ".a:80": false, "a..b:80": false, "..:80": false, "a/b:80": false, "größe:80": false, "user@a:80": false, "a\n:80": false,
@@ -186,9 +186,9 @@ PANDO_NO_SUCH: unknown variable; docs/configuration.md lists all variables
 	}
 }
 
-// TestNothingSaidIsDefault checks that empty files, and no file, give the defaults.
+// TestNothingSaidIsDefault checks that files without settings, and no file, give the defaults.
 func TestNothingSaidIsDefault(t *testing.T) {
-	for _, doc := range []string{"", "# nothing\n", "---\n", "{}", "null", "drain:\nlog: {level: null}\n"} {
+	for _, doc := range []string{"# nothing\n", "---\n", "{}", "null", "drain:\nlog: {level: null}\n"} {
 		if c, err := Load(write(t, doc), nil, nil); err != nil || !reflect.DeepEqual(c, Default()) {
 			t.Errorf("Load of %q = %+v, %v, want the defaults", doc, c, err)
 		}
@@ -223,6 +223,8 @@ func sample(k Key) (string, any) {
 		return "k", Secret("k")
 	case "tailnet.authKeyFile":
 		return "config.go", "config.go"
+	case "auth.usersFile":
+		return "testdata/users", "testdata/users"
 	case "tailnet.tags":
 		return "tag:a, tag:b,", []string{"tag:a", "tag:b"}
 	case "dns.fleet", "listen.replicas":

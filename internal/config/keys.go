@@ -24,7 +24,7 @@ type Key struct {
 	Default string
 	// Scalar means that a variable and a flag can set the key.
 	Scalar bool
-	// Live means that a running gateway applies a change.
+	// Live means that a running replica applies a change.
 	Live bool
 
 	index []int // of the field in Config; nil for keys of a list's elements
@@ -126,7 +126,7 @@ func keyType(t reflect.Type) (name string, isSection bool) {
 }
 
 // Changes lists the paths of the keys that differ between two configurations: those
-// that a running gateway applies, and those that require a restart.
+// that a running replica applies, and those that require a restart.
 func Changes(old, changed *Config) (live, restart []string) {
 	for _, k := range Keys() {
 		if k.index == nil {
@@ -194,9 +194,6 @@ func setScalar(v reflect.Value, s string) error {
 	return nil
 }
 
-// notKeys are the PANDO_ variables that do not set a key.
-var notKeys = []string{"PANDO_CONFIG"}
-
 // applyEnv sets the keys that environ, of the form of os.Environ, gives. An unknown
 // PANDO_ variable is a mistake, unless Kubernetes made it for a Service whose name
 // begins with pando.
@@ -213,7 +210,7 @@ func applyEnv(c *Config, environ []string, r *strictyaml.Report) {
 		name, value, _ := strings.Cut(kv, "=")
 		k, isKey := byEnv[name]
 		switch {
-		case !strings.HasPrefix(name, "PANDO_") || slices.Contains(notKeys, name):
+		case !strings.HasPrefix(name, "PANDO_") || name == "PANDO_CONFIG":
 		case ServiceVariable(name) && (!isKey || strings.Contains(value, "://")):
 		case isKey:
 			k.set(c, value, strictyaml.Origin{Where: name}, r)

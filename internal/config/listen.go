@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// listeners checks every address on which the gateway is to listen, and that no two
+// listeners checks every address on which the replica is to listen, and that no two
 // of them conflict.
 func (v *validator) listeners(c *Config) {
 	type listener struct{ path, addr string }

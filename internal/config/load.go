@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -15,7 +17,7 @@ import (
 // file; environ has the form of os.Environ; flags has values by the names of
 // Key.Flag. The error joins all mistakes, including those of Validate, in an order
 // that does not change. With an error, the configuration must not be run, unless
-// OnlySecretFiles(err).
+// OnlySecretFiles(err). It is an Unreadable if the file cannot be read.
 func Load(file string, environ []string, flags map[string]string) (Config, error) {
 	return LoadOver(Default(), file, environ, flags)
 }
@@ -25,9 +27,9 @@ func LoadOver(c Config, file string, environ []string, flags map[string]string) 
 	r := &strictyaml.Report{}
 	usable := true
 	if file != "" {
-		data, err := os.ReadFile(file)
+		data, err := readFile(file)
 		if err != nil {
-			return c, fmt.Errorf("config file: %w", err)
+			return c, Unreadable{err}
 		}
 		usable = strictyaml.Decode(file, data, &c, options, r)
 	}
@@ -37,6 +39,21 @@ func LoadOver(c Config, file string, environ []string, flags map[string]string) 
 		validate(&c, r)
 	}
 	return c, r.Err()
+}
+
+// Unreadable is the error of Load for a configuration file that cannot be read.
+type Unreadable struct{ error }
+
+func (e Unreadable) Unwrap() error { return e.error }
+
+// readFile returns the content of a file. Its error is such as "cannot read FILE: no
+// such file or directory".
+func readFile(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", file, cmp.Or(errors.Unwrap(err), err))
+	}
+	return data, nil
 }
 
 // Parse decodes a YAML document onto c. Keys that do not exist, keys that occur
@@ -49,7 +66,10 @@ func Parse(data []byte, c *Config) error {
 }
 
 var options = strictyaml.Options{
-	Text:    value.TextTypes,
+	Text: value.TextTypes,
+	// An empty file is probably still being written, or a template rendered nothing.
+	// It would take away all rules of the policy.
+	Empty:   "the file is empty, which is probably a mistake; write {} for a configuration without settings",
 	Null:    null,
 	Foreign: "not a configuration of Pando; write keys such as listen and tailnet, each with a colon",
 	Unknown: "docs/configuration.md lists all keys",

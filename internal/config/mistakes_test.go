@@ -143,3 +143,25 @@ func TestOrigins(t *testing.T) {
 		t.Errorf("Load gives %v, want a mistake for the file and one for the variable", err)
 	}
 }
+
+// TestUnusableFiles checks files that cannot be read, and that an empty file is a
+// mistake while a configuration without settings is not.
+func TestUnusableFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct{ name, file, want string }{
+		{"missing", "/nonexistent/pando.yaml", "cannot read /nonexistent/pando.yaml: no such file or directory"},
+		{"directory", dir, "cannot read " + dir + ": is a directory"},
+		{"empty", write(t, ""), "the file is empty, which is probably a mistake; write {}"},
+		{"blank", write(t, " \n\n"), "the file is empty, which is probably a mistake; write {}"},
+		{"no_settings", write(t, "{}\n"), ""},
+		{"comments", write(t, "# nothing yet\n"), ""},
+	} {
+		_, err := Load(c.file, nil, nil)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: Load gives the error %v, want %q in it", c.name, err, c.want)
+		}
+		if _, unreadable := err.(Unreadable); unreadable != strings.HasPrefix(c.want, "cannot read") {
+			t.Errorf("%s: Load gives an error of type %T; want Unreadable if the file cannot be read", c.name, err)
+		}
+	}
+}

@@ -4,7 +4,7 @@ import "net/netip"
 
 // The comments above the fields are the reference page and the help of the flags:
 // after a change, run "make docs". A word in backquotes is a literal value. The
-// tag live:"yes" marks what a running gateway applies without a restart; on a
+// tag live:"yes" marks what a running replica applies without a restart; on a
 // section it marks all its keys.
 
 // Config is the whole configuration of a replica.
@@ -50,12 +50,13 @@ type Listen struct {
 	// Address of the proxy port, host:port. HTTP and SOCKS5 share the port. An empty host
 	// means all addresses.
 	Proxy string `json:"proxy"`
-	// More addresses on which the same proxies listen.
+	// More addresses, each as host:port, on which the replica listens as it does on proxy.
 	Also []string `json:"also"`
 	// Address of the admin port, which serves /livez, /readyz, /metrics and /status. Empty
 	// means no admin port.
 	Admin string `json:"admin"`
-	// More addresses of the admin port. They are not used if admin is empty.
+	// More addresses, each as host:port, on which the replica answers as it does on admin. If
+	// admin is empty, it does not listen on them.
 	AdminAlso []string `json:"adminAlso"`
 	// Address of the DNS server for the zones in dns.zones, over UDP and TCP. Cluster DNS
 	// forwards these zones to it. Empty means no DNS server.
@@ -73,16 +74,16 @@ type Listen struct {
 
 // Tailnet is the section tailnet.
 type Tailnet struct {
-	// `userspace` needs no privilege. `kernel` uses a TUN device; it needs NET_ADMIN and
-	// Linux.
+	// `userspace` or `kernel`. Userspace mode needs no privilege. Kernel mode uses a TUN device;
+	// it needs NET_ADMIN and Linux.
 	Mode string `json:"mode"`
-	// URL of the coordination server: Tailscale's own, or that of a Headscale.
+	// URL of the control server: Tailscale's own, or that of a Headscale.
 	ControlURL string `json:"controlURL"`
 	// Device name on the tailnet. Empty means the host's name.
 	Hostname string `json:"hostname"`
-	// Auth key for the first login, and for a new login when the device key has expired. It
-	// can also be the secret of an OAuth client, as in clientSecret. Prefer authKeyFile, which
-	// keeps the key out of this file.
+	// Key with which the device logs in: the first time, and again when its device key has
+	// expired. The secret of an OAuth client works too, as in clientSecret. Prefer authKeyFile,
+	// which keeps the key out of the configuration.
 	AuthKey Secret `json:"authKey"`
 	// File that holds the auth key. It cannot be set together with authKey.
 	AuthKeyFile string `json:"authKeyFile"`
@@ -140,9 +141,9 @@ type Resolve struct {
 	// both have the same suffix, this list wins. The longest suffix decides which zone a name
 	// belongs to.
 	Zones []Zone `json:"zones" live:"yes"`
-	// Use the tailnet's DNS: MagicDNS, the resolvers of its split-DNS routes, and its global
-	// resolvers, if it has any. The global resolvers get names that belong neither to these
-	// nor to the cluster.
+	// Resolve names with the DNS settings of the tailnet: its MagicDNS names, its split DNS,
+	// and its global resolvers, if it has any. The global resolvers are asked for the other
+	// names, except those of the cluster.
 	Tailnet bool `json:"tailnet"`
 	// What to do with public names that have private addresses. A public name is one that the
 	// pod's resolvers or the tailnet's global resolvers answer, except names of the cluster.
@@ -196,8 +197,8 @@ type ServedZone struct {
 type FrontPort struct {
 	// Address of the port, host:port. An empty host means all addresses.
 	Listen string `json:"listen"`
-	// The target's port: the port that clients expect to connect to. 0 means 443 under sni and
-	// 80 under web.
+	// Port of the target, which Pando dials. 0 means 443 in sni and 80 in web. In web, a port
+	// in the Host of a request comes first.
 	Port int `json:"port"`
 	// The names that clients may ask for on this port: exact names, or `*.suffix` for all names
 	// below suffix. Empty means the zones in dns.zones, or every name if there are none. Bare
@@ -350,7 +351,7 @@ type Drain struct {
 type Log struct {
 	// Lowest level that is logged: `debug`, `info`, `warn` or `error`.
 	Level string `json:"level" live:"yes"`
-	// `json` or `text`.
+	// Form of the log: `json` or `text`.
 	Format string `json:"format"`
 	// Log one of this many flows that ended well. Metrics count them all. Flows that failed,
 	// or that report mode would have denied, are always logged. All flows are logged at level

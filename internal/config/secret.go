@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 )
@@ -46,7 +45,7 @@ func readSecret(value Secret, file string) (Secret, error) {
 	if file == "" {
 		return value, nil
 	}
-	b, err := os.ReadFile(file)
+	b, err := readFile(file)
 	if err != nil {
 		return "", err
 	}

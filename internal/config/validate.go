@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -10,12 +11,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pandoproxy/pando/internal/auth"
+	"github.com/pandoproxy/pando/internal/config/names"
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
 	"github.com/pandoproxy/pando/internal/config/value"
 )
 
 // Validate reports all mistakes in c at once, each with its path and the remedy. If
-// it returns nil, the gateway can run with c.
+// it returns nil, a replica can run with c.
 func (c *Config) Validate() error {
 	r := &strictyaml.Report{}
 	validate(c, r)
@@ -31,6 +34,7 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.dns(c)
 	v.fronts(c)
 	v.policy(&c.Policy)
+	v.auth(&c.Auth)
 	v.atLeast("limits.connections", c.Limits.Connections, 0)
 	v.atLeast("limits.perClient", c.Limits.PerClient, 0)
 	v.atLeast("limits.dials", c.Limits.Dials, 0)
@@ -81,7 +85,7 @@ func (v *validator) tailnet(t *Tailnet) {
 	if u, err := url.Parse(t.ControlURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		v.add("tailnet.controlURL", "invalid URL %q: write one such as https://headscale.example.com", t.ControlURL)
 	}
-	if h := t.Hostname; h != "" && !value.IsLabel(strings.ToLower(h)) {
+	if h := t.Hostname; h != "" && !names.IsLabel(strings.ToLower(h)) {
 		v.add("tailnet.hostname", "invalid host name %q: use letters, digits and dashes, at most 63", h)
 	}
 	v.authKey(t)
@@ -135,12 +139,7 @@ func (v *validator) oauth(t *Tailnet) {
 }
 
 func (v *validator) resolve(r *Resolve) {
-	names := make([]string, 0, len(r.Hosts))
-	for name := range r.Hosts {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(r.Hosts)) {
 		path := "resolve.hosts." + name
 		v.name(path, name)
 		if len(r.Hosts[name]) == 0 {
@@ -157,12 +156,7 @@ func (v *validator) resolve(r *Resolve) {
 			v.add(at+"servers", "the zone has no server; write a list such as [10.12.0.2]")
 		}
 		for j, s := range z.Servers {
-			if _, err := netip.ParseAddr(s); err == nil {
-				continue
-			}
-			if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
-				v.add(fmt.Sprintf("%sservers[%d]", at, j), "invalid resolver address %q: write one such as 10.12.0.2 or 10.12.0.2:5353", s)
-			}
+			v.server(fmt.Sprintf("%sservers[%d]", at, j), s, z.Direct)
 		}
 	}
 	v.oneOf("resolve.privateAnswers", r.PrivateAnswers, "allow", "deny")
@@ -177,9 +171,23 @@ func (v *validator) resolve(r *Resolve) {
 	}
 }
 
+// server checks a zone's resolver. Only the pod's own network has IPv6 zones.
+func (v *validator) server(path, s string, direct bool) {
+	addr, err := netip.ParseAddr(s)
+	if a, portErr := netip.ParseAddrPort(s); err != nil && portErr == nil && a.Port() > 0 {
+		addr = a.Addr()
+	}
+	switch {
+	case !addr.IsValid():
+		v.add(path, "invalid resolver address %q: write one such as 10.12.0.2 or 10.12.0.2:5353", s)
+	case addr.Zone() != "" && !direct:
+		v.add(path, "invalid resolver address %q: the tailnet has no address with a zone; write another, or set direct: true", s)
+	}
+}
+
 func (v *validator) dns(c *Config) {
 	for i, h := range c.Listen.Replicas {
-		if !h.Addr.IsValid() && value.CheckName(h.Name) != nil {
+		if !h.Addr.IsValid() && names.Check(h.Name) != nil {
 			v.add(fmt.Sprintf("listen.replicas[%d]", i), "invalid address or name %q", h)
 		}
 	}
@@ -200,7 +208,7 @@ func (v *validator) dns(c *Config) {
 		}
 	}
 	for i, h := range c.DNS.Fleet {
-		if !h.Addr.IsValid() && value.CheckName(h.Name) != nil {
+		if !h.Addr.IsValid() && names.Check(h.Name) != nil {
 			v.add(fmt.Sprintf("dns.fleet[%d]", i), "invalid address or name %q", h)
 		}
 	}
@@ -263,6 +271,15 @@ func notEmpty[T any](v *validator, path string, list []T) {
 	}
 }
 
+func (v *validator) auth(a *Auth) {
+	if a.UsersFile == "" {
+		return
+	}
+	if _, err := auth.Load(a.UsersFile); err != nil {
+		v.addError("auth.usersFile", err)
+	}
+}
+
 func (v *validator) probe(p *Probe) {
 	for i, t := range p.Targets {
 		v.target(fmt.Sprintf("probe.targets[%d]", i), t)
@@ -273,14 +290,14 @@ func (v *validator) probe(p *Probe) {
 }
 
 func (v *validator) name(path, name string) {
-	if err := value.CheckName(name); err != nil {
+	if err := names.Check(name); err != nil {
 		v.addError(path, err)
 	}
 }
 
 // suffix checks the name of a zone.
 func (v *validator) suffix(path, name string) {
-	err := value.CheckName(name)
+	err := names.Check(name)
 	if strings.HasPrefix(name, "*.") {
 		err = errors.New(`a zone includes all names below it; leave out "*."`)
 	}

@@ -16,6 +16,10 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	users := filepath.Join(t.TempDir(), "users") // at /etc/pando/users in an example
+	if err := os.WriteFile(users, []byte("ann:secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	sections := map[string]bool{}
 	for _, k := range config.Keys() {
 		sections[k.Section()] = true
@@ -31,6 +35,7 @@ func TestExamples(t *testing.T) {
 			if sections[heading] && !strings.Contains("\n"+example, "\n"+heading+":") {
 				t.Errorf("the example of section %s does not set it:\n%s", heading, example)
 			}
+			example = strings.ReplaceAll(example, "/etc/pando/users", users)
 			file := filepath.Join(t.TempDir(), "example.yaml")
 			if err := os.WriteFile(file, []byte(example), 0o600); err != nil {
 				t.Fatal(err)

@@ -2,10 +2,8 @@ package datapath
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -50,7 +48,7 @@ func TestFrontsAgreeOnHosts(t *testing.T) {
 			request := []byte{5, 1, 0, 5, 1, 0, 3, byte(len(h))}
 			return append(append(request, h...), 443>>8, 443&0xff)
 		}},
-		{"sni", &sni.Server{Road: r, Port: 443}, hello},
+		{"sni", &sni.Server{Road: r, Port: 443}, func(h string) []byte { return testkit.ClientHello(t, h) }},
 	}
 	for _, tc := range []struct{ spelling, want string }{
 		{"10.12.3.4", "address 10.12.3.4"},
@@ -126,24 +124,3 @@ func targetOf(rec *flow.Record) string {
 	}
 	return "address " + addr
 }
-
-// hello returns a ClientHello whose server name is any string. crypto/tls sends
-// no addresses, so the name is put in afterwards.
-func hello(name string) []byte {
-	placeholder := strings.Repeat("x", len(name))
-	c := &firstWrite{}
-	tls.Client(c, &tls.Config{ServerName: placeholder, InsecureSkipVerify: true}).Handshake()
-	length := string([]byte{0, 0, byte(len(name))}) // the type and the length stand before the name
-	return []byte(strings.Replace(c.String(), length+placeholder, length+name, 1))
-}
-
-// firstWrite keeps what is written, and has nothing to read.
-type firstWrite struct {
-	net.Conn
-	strings.Builder
-}
-
-func (c *firstWrite) Read([]byte) (int, error)    { return 0, io.EOF }
-func (c *firstWrite) Write(b []byte) (int, error) { return c.Builder.Write(b) }
-func (c *firstWrite) Close() error                { return nil }
-func (c *firstWrite) CloseWrite() error           { return nil }

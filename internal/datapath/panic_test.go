@@ -70,7 +70,7 @@ func TestPanicEndsOneFlow(t *testing.T) {
 			{"http_upload", "POST http://" + host + "/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n" + string(make([]byte, 8999))},
 			{"web", "GET / HTTP/1.1\r\nConnection: close\r\nHost: " + host + "\r\n\r\n"},
 			{"socks5", "\x05\x01\x00\x05\x01\x00\x03" + string([]byte{byte(len(host))}) + host + "\x01\xbbhello"},
-			{"sni", string(hello(host))},
+			{"sni", string(testkit.ClientHello(t, host))},
 			{"forward", "hello"},
 		} {
 			t.Run(place.name+"/"+front.name, func(t *testing.T) {

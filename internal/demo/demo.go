@@ -47,7 +47,7 @@ type demo struct {
 	fleet [replicas]*replica
 }
 
-// replica is one gateway of the fleet, running.
+// replica is one running replica of the fleet.
 type replica struct {
 	name   string
 	gw     *gateway.Gateway
@@ -66,7 +66,10 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := checkListen(opts.Listen); err != nil {
+	if err := CheckListen(opts.Listen); err != nil {
+		return fmt.Errorf("invalid --listen %q: %w", opts.Listen, err)
+	}
+	if err := checkFree(opts.Listen); err != nil {
 		return err
 	}
 	d := &demo{opts: opts}
@@ -85,15 +88,21 @@ func Run(ctx context.Context, opts Options) (err error) {
 	return nil
 }
 
-// checkListen returns an error unless addr is a port of loopback that is free.
-func checkListen(addr string) error {
+// CheckListen returns an error, which says what to write, unless addr is a port of
+// loopback, host:port.
+func CheckListen(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("invalid --listen %q: write host:port, such as 127.0.0.1:1055", addr)
+		return errors.New("write host:port, such as 127.0.0.1:1055")
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("invalid --listen: %s is not a loopback address; the demo stays on this machine, so use 127.0.0.1", host)
+		return fmt.Errorf("%s is not a loopback address; the demo stays on this machine, so use 127.0.0.1", host)
 	}
+	return nil
+}
+
+// checkFree returns an error unless addr can be listened on.
+func checkFree(addr string) error {
 	ln, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use; stop the program that uses it (ss -ltnp shows it), or run: pando demo --listen 127.0.0.1:2055", addr)
@@ -181,7 +190,7 @@ func (d *demo) startReplica(ctx context.Context, i int) (*replica, error) {
 		<-r.ended
 		return nil, fmt.Errorf("%s: %w", r.name, err)
 	}
-	r.device = gw.Node().Addrs()[0].String()
+	r.device = gw.Device().Addrs()[0].String()
 	return r, nil
 }
 

@@ -52,7 +52,7 @@ type Device struct {
 	node   atomic.Pointer[tailnet.Node] // nil until the engine runs; it may still be logging in
 
 	warm   chan struct{} // closed when the device is on its tailnet and its WireGuard sessions are warm
-	routed chan struct{} // closed after warm, when Run has stopped to wait for routes
+	routed chan struct{} // closed after warm, when Run has stopped waiting for routes
 }
 
 // New returns a device that has not joined. It starts nothing.
@@ -81,6 +81,9 @@ func (d *Device) Run(ctx context.Context) error {
 		return err
 	}
 	d.warmUp(ctx)
+	// There is nothing to follow before: until the sessions are warm, Ready lets no
+	// lookup pass, so no answer is cached that a change could make wrong, and warmUp
+	// has followed the configuration once. It has saved the device, too.
 	var untilEnd sync.WaitGroup
 	defer untilEnd.Wait()
 	untilEnd.Go(func() { d.followDNS(ctx) })
@@ -130,9 +133,9 @@ func (d *Device) Close(ctx context.Context) error {
 	return errors.Join(nodeErr, secretErr)
 }
 
-// Err returns nil while the device is on its tailnet, and otherwise
+// err returns nil while the device is on its tailnet, and otherwise
 // tailnet.ErrNotUp with what it is waiting for.
-func (d *Device) Err() error {
+func (d *Device) err() error {
 	if n := d.node.Load(); n != nil {
 		return n.Err()
 	}
@@ -150,9 +153,8 @@ func (d *Device) Up() bool {
 // loses its tailnet.
 func (d *Device) Warm() bool { return closed(d.warm) }
 
-// Routed reports whether Run has stopped to wait for the routes that should
-// exist at the start: all of them are there, or the time for it is over.
-func (d *Device) Routed() bool { return closed(d.routed) }
+// hasRouted reports what Snapshot.Routed says.
+func (d *Device) hasRouted() bool { return closed(d.routed) }
 
 func closed(c chan struct{}) bool {
 	select {
@@ -172,7 +174,7 @@ func (d *Device) Wait(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	if err := d.Err(); err != nil {
+	if err := d.err(); err != nil {
 		return fmt.Errorf("%w: %w", err, ctx.Err())
 	}
 	return fmt.Errorf("warming WireGuard sessions: %w", ctx.Err())
@@ -188,7 +190,7 @@ func (d *Device) Ready(ctx context.Context) error {
 		err = d.Wait(wait)
 	}
 	if err == nil {
-		err = d.Err()
+		err = d.err()
 	}
 	if err == nil {
 		return nil
@@ -230,7 +232,7 @@ func (d *Device) QueryMagicDNS(ctx context.Context, query []byte) ([]byte, error
 	if n := d.node.Load(); n != nil {
 		return n.QueryMagicDNS(ctx, query)
 	}
-	return nil, d.Err()
+	return nil, d.err()
 }
 
 // followEvery is how often changes of the DNS configuration are looked for.

@@ -37,9 +37,9 @@ func TestBeforeTheJoin(t *testing.T) {
 			t.Errorf("%s: err = %v, want tailnet.ErrNotUp", name, err)
 		}
 	}
-	notUp("Err", d.Err())
-	if want := "the tailnet is not up: reading the device's state"; d.Err().Error() != want {
-		t.Errorf("Err() = %q, want %q", d.Err(), want)
+	notUp("Snapshot", d.Snapshot().Err)
+	if want := "the tailnet is not up: reading the device's state"; d.Snapshot().Err.Error() != want {
+		t.Errorf("Snapshot().Err = %q, want %q", d.Snapshot().Err, want)
 	}
 	err := d.Wait(ended)
 	notUp("Wait", err)
@@ -80,15 +80,15 @@ func TestBeforeTheJoin(t *testing.T) {
 	for name, got := range map[string]bool{
 		"Up":     d.Up(),
 		"Warm":   d.Warm(),
-		"Routed": d.Routed(),
+		"Routed": d.Snapshot().Routed,
 		"Routes": d.Routes(addr),
 	} {
 		if got {
 			t.Errorf("%s() = true, want false", name)
 		}
 	}
-	if a := d.UnroutedResolver(); a.IsValid() {
-		t.Errorf("UnroutedResolver() = %v, want none", a)
+	if a := d.Snapshot().Unrouted; a.IsValid() {
+		t.Errorf("Snapshot().Unrouted = %v, want none", a)
 	}
 	if a := d.Addrs(); len(a) != 0 {
 		t.Errorf("Addrs() = %v, want none", a)
@@ -96,7 +96,7 @@ func TestBeforeTheJoin(t *testing.T) {
 	if text := d.CarrierText(addr); text != "" {
 		t.Errorf("CarrierText() = %q, want nothing", text)
 	}
-	if device, peers := d.Report(); device.State != "reading the device's state" || device.Up || peers == nil || len(peers) != 0 {
+	if device, peers := d.Snapshot().Report(); device.State != "reading the device's state" || device.Up || peers == nil || len(peers) != 0 {
 		t.Errorf("Report() = %+v, %v; want only the state, and no peers that are not nil", device, peers)
 	}
 	if m := d.Metrics(); m != (metrics.Tailnet{}) {
@@ -136,8 +136,8 @@ func TestKeyMistakes(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Run() = %v, want %q in it", err, c.want)
 			}
-			if want := "the tailnet is not up: reading the device's state"; d.Err().Error() != want {
-				t.Errorf("Err() = %v after the mistake, want %q: no engine runs", d.Err(), want)
+			if want := "the tailnet is not up: reading the device's state"; d.Snapshot().Err.Error() != want {
+				t.Errorf("Snapshot().Err = %v after the mistake, want %q: no engine runs", d.Snapshot().Err, want)
 			}
 			if err := d.Close(t.Context()); err != nil {
 				t.Errorf("Close() = %v, want nil", err)
@@ -235,8 +235,8 @@ func TestOnATailnet(t *testing.T) {
 	if err := d.Ready(t.Context()); err != nil {
 		t.Errorf("Ready() = %v, want nil", err)
 	}
-	if !d.Up() || d.Err() != nil || len(d.Addrs()) != 2 {
-		t.Errorf("Up, Err, Addrs = %v, %v, %v; want true, nil and two addresses", d.Up(), d.Err(), d.Addrs())
+	if !d.Up() || d.Snapshot().Err != nil || len(d.Addrs()) != 2 {
+		t.Errorf("Up, Snapshot().Err, Addrs = %v, %v, %v; want true, nil and two addresses", d.Up(), d.Snapshot().Err, d.Addrs())
 	}
 	if st := d.Status(); !st.Up || !strings.HasPrefix(st.Name, "device") {
 		t.Errorf("Status() = %+v, want up and the device's name", st)
@@ -272,7 +272,7 @@ func TestOnATailnet(t *testing.T) {
 	if text := d.CarrierText(testnet.APIAddr); !strings.HasPrefix(text, "carried by cloud") {
 		t.Errorf("CarrierText(%v) = %q, want that the cloud carries it", testnet.APIAddr, text)
 	}
-	if device, peers := d.Report(); !device.Up || len(peers) != 1 || !strings.HasPrefix(peers[0].Name, "cloud") {
+	if device, peers := d.Snapshot().Report(); !device.Up || len(peers) != 1 || !strings.HasPrefix(peers[0].Name, "cloud") {
 		t.Errorf("Report() = %+v, %+v; want up, and the cloud", device, peers)
 	}
 	if m := d.Metrics(); !m.Up || m.Peers != 1 || m.Routes != 2 || m.Direct+m.Relayed+m.Unused != 1 {
@@ -283,15 +283,15 @@ func TestOnATailnet(t *testing.T) {
 	}
 
 	// The resolver whose route is missing.
-	if a := d.UnroutedResolver(); a != late || d.Routed() {
-		t.Errorf("UnroutedResolver, Routed = %v, %v; want %v, false", a, d.Routed(), late)
+	if a := d.Snapshot().Unrouted; a != late || d.Snapshot().Routed {
+		t.Errorf("Unrouted, Routed = %v, %v; want %v, false", a, d.Snapshot().Routed, late)
 	}
 	if err := net.ApproveRoutes("cloud", testnet.Network, testnet.Network6, netip.MustParsePrefix("10.50.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the route that appears late", d.Routed)
-	if a := d.UnroutedResolver(); a.IsValid() {
-		t.Errorf("UnroutedResolver() = %v after its route appeared, want none", a)
+	testkit.Eventually(t, "the route that appears late", func() bool { return d.Snapshot().Routed })
+	if a := d.Snapshot().Unrouted; a.IsValid() {
+		t.Errorf("Snapshot().Unrouted = %v after its route appeared, want none", a)
 	}
 	for _, line := range []string{"on the tailnet", "waiting for a route to a split-DNS resolver"} {
 		if !strings.Contains(log.String(), line) {

@@ -82,21 +82,11 @@ func (d *Device) awaitResolvers(ctx context.Context) (waited bool) {
 	}
 }
 
-// UnroutedResolver returns a private resolver of the tailnet's split DNS that
-// no peer routes: always the same one, as long as the tailnet does not change. It
-// returns the zero Addr when there is none, when such resolvers are not used, and
-// while the device is not on its tailnet.
-func (d *Device) UnroutedResolver() netip.Addr {
-	if !d.Up() || !d.usesRoutedDNS() {
-		return netip.Addr{}
-	}
-	return d.findUnrouted()
-}
-
 // usesRoutedDNS reports whether resolvers behind peers' routes are used.
 func (d *Device) usesRoutedDNS() bool { return d.config.AcceptRoutes && d.opts.UseDNS }
 
-// findUnrouted is UnroutedResolver for a device that uses such resolvers.
+// findUnrouted returns the resolver of Snapshot.Unrouted for a device that is on its
+// tailnet and uses such resolvers.
 func (d *Device) findUnrouted() netip.Addr {
 	dns, _ := d.DNS()
 	return firstUnrouted(dns.Routes, d.Routes)
@@ -164,15 +154,15 @@ func (d *Device) dialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, er
 	if n := d.node.Load(); n != nil {
 		return n.DialTCP(ctx, addr)
 	}
-	return nil, d.Err()
+	return nil, d.err()
 }
 
-// DialResolver connects to a resolver of the tailnet, only through the tunnel.
+// DialResolver connects to a resolver of the tailnet, only through the tailnet.
 // network is "udp" or "tcp", as in net.Dialer.
 func (d *Device) DialResolver(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
 	n := d.node.Load()
 	if n == nil {
-		return nil, d.Err()
+		return nil, d.err()
 	}
 	d.awaitRoute(ctx, n, addr.Addr())
 	if strings.HasPrefix(network, "udp") {
@@ -186,15 +176,15 @@ func (d *Device) DialResolver(ctx context.Context, network string, addr netip.Ad
 // without a route, the dial reports that.
 func (d *Device) awaitRoute(ctx context.Context, n *tailnet.Node, a netip.Addr) {
 	routed := n.AwaitRoute(ctx, a)
-	for !routed && !d.Routed() && ctx.Err() == nil {
+	for !routed && !d.hasRouted() && ctx.Err() == nil {
 		sleep(ctx, 50*time.Millisecond)
 		routed = n.Routes(a)
 	}
 }
 
-// DialGlobal connects to a global resolver of the tailnet: through the tunnel
+// DialGlobal connects to a global resolver of the tailnet: through the tailnet
 // when a peer carries its address or should carry it, and otherwise directly.
-// An address that is not public always goes through the tunnel: in the pod's own
+// An address that is not public always goes through the tailnet: in the pod's own
 // network it would be another host.
 func (d *Device) DialGlobal(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
 	if a := addr.Addr(); d.Routes(a) || !policy.Public(a) {

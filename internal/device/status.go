@@ -23,10 +23,44 @@ func (d *Device) Status() tailnet.Status {
 	return tailnet.Status{State: readingState}
 }
 
-// Report returns Status in the words of the status page. The peers are never
-// nil.
-func (d *Device) Report() (status.Device, []status.Peer) {
-	t := d.Status()
+// Snapshot is the state of the device at one moment.
+type Snapshot struct {
+	// Status is that of Device.Status, but with an Up of this moment.
+	Status tailnet.Status
+	// Err is nil while the device is on its tailnet, and otherwise
+	// tailnet.ErrNotUp with what the device is waiting for.
+	Err error
+	// Warm is what Device.Warm reports.
+	Warm bool
+	// Routed reports whether Run has stopped waiting for the routes that should
+	// exist at the start: all of them are there, or the time for it is over.
+	Routed bool
+	// Unrouted is a private resolver of the tailnet's split DNS that no peer
+	// routes: always the same one, as long as the tailnet does not change. It is
+	// the zero Addr when there is none, when such resolvers are not used, and while
+	// the device is not on its tailnet.
+	Unrouted netip.Addr
+
+	sessionsMended int64
+}
+
+// Snapshot returns the state of the device now.
+func (d *Device) Snapshot() Snapshot {
+	s := Snapshot{Routed: d.hasRouted()} // first: the wait for routes may end meanwhile
+	s.Warm = d.Warm()
+	s.Err = d.err()
+	s.Status = d.Status()
+	s.sessionsMended = d.sessionsMended()
+	s.Status.Up = s.Err == nil
+	if s.Status.Up && d.usesRoutedDNS() {
+		s.Unrouted = d.findUnrouted()
+	}
+	return s
+}
+
+// Report returns s in the words of the status page. The peers are never nil.
+func (s Snapshot) Report() (status.Device, []status.Peer) {
+	t := s.Status
 	device := status.Device{
 		ID:               t.ID,
 		Name:             t.Name,
@@ -36,7 +70,7 @@ func (d *Device) Report() (status.Device, []status.Peer) {
 		ControlConnected: t.Control,
 		HomeRelay:        t.Home,
 		Health:           t.Health,
-		SessionsMended:   d.sessionsMended(),
+		SessionsMended:   s.sessionsMended,
 	}
 	if !t.KeyExpiry.IsZero() {
 		device.KeyExpiry = &t.KeyExpiry

@@ -22,6 +22,8 @@ import (
 
 	"tailscale.com/ipn"
 	"tailscale.com/kube/kubeclient"
+
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // api is the part of the Kubernetes API that a replica uses, over TLS. The end-to-end
@@ -240,11 +242,9 @@ func TestOutage(t *testing.T) {
 		t.Errorf("ReadState() = %q, %v after %v in an outage; want 99 without a wait for the API server", b, err, time.Since(start))
 	}
 	a.set(func() { a.down = false })
-	for deadline := time.Now().Add(time.Minute); string(a.get("s")["k"]) != "99"; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the Secret holds %q a minute after the outage, want k=99", a.get("s"))
-		}
-	}
+	testkit.EventuallyOr(time.Minute, func() bool { return string(a.get("s")["k"]) == "99" }, func() {
+		t.Fatalf("the Secret holds %q a minute after the outage, want k=99", a.get("s"))
+	})
 	closed(t, s)
 	writes := a.writes
 	if writes > 5 {

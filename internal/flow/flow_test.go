@@ -107,11 +107,9 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// TestRecordGolden checks the log line against a golden file, which is the
-// contract with programs that parse the log.
-func TestRecordGolden(t *testing.T) {
-	const golden = "testdata/record.golden.json"
-	full := &Record{
+// fullRecord returns a record with a value in every field.
+func fullRecord() *Record {
+	return &Record{
 		Request: Request{
 			Front:  HTTP,
 			Client: netip.MustParseAddrPort("10.244.1.7:40122"),
@@ -119,7 +117,7 @@ func TestRecordGolden(t *testing.T) {
 			Host:   "api.corp.example",
 			Port:   8080,
 		},
-		Start:   time.Unix(0, 0),
+		Start:   time.Date(2026, 11, 23, 12, 0, 0, 5000, time.UTC),
 		Source:  "zone corp.example",
 		Rule:    "no-databases",
 		Report:  "rule no-databases",
@@ -128,7 +126,7 @@ func TestRecordGolden(t *testing.T) {
 		Reused:  true,
 		Status:  502,
 		Method:  "GET",
-		Resolve: 1500 * time.Microsecond,
+		Resolve: 1501 * time.Microsecond,
 		Dial:    20 * time.Millisecond,
 		Total:   2 * time.Second,
 		Up:      17,
@@ -141,6 +139,13 @@ func TestRecordGolden(t *testing.T) {
 			Err:    io.ErrUnexpectedEOF,
 		},
 	}
+}
+
+// TestRecordGolden checks the log line against a golden file, which is the
+// contract with programs that parse the log.
+func TestRecordGolden(t *testing.T) {
+	const golden = "testdata/record.golden.json"
+	full := fullRecord()
 	minimal := NewRecord(SOCKS5, netip.MustParseAddrPort("10.244.1.7:40122"))
 	minimal.Host = "2001:db8::1"
 	minimal.Port = 443

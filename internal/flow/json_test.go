@@ -4,32 +4,15 @@ import (
 	"encoding/json"
 	"net/netip"
 	"testing"
-	"time"
 )
 
 // TestRecordReadsItsOwnJSON checks that a record read from JSON is written as
 // the same JSON, and that what the JSON holds is there.
 func TestRecordReadsItsOwnJSON(t *testing.T) {
 	client := netip.MustParseAddrPort("10.244.1.7:40122")
-	full := Record{
-		Request: Request{Front: HTTP, Client: client, User: "batch", Host: "api.corp.example", Port: 8080},
-		Start:   time.Date(2026, 11, 23, 12, 0, 0, 5000, time.UTC),
-		Source:  "zone corp.example",
-		Rule:    "no-databases",
-		Report:  "rule no-databases",
-		Addr:    netip.MustParseAddrPort("100.64.0.9:8080"),
-		Path:    Tailnet,
-		Reused:  true,
-		Status:  502,
-		Method:  "GET",
-		Resolve: 1501 * time.Microsecond,
-		Dial:    20 * time.Millisecond,
-		Total:   2 * time.Second,
-		Up:      17,
-		Down:    4 << 30,
-	}
-	failed := full
-	failed.Err = &Error{Class: Reset, Op: "http", Target: "api.corp.example:8080", Hint: "try again"}
+	failed := *fullRecord()
+	full := failed
+	full.Err = nil
 	for _, c := range []struct {
 		name   string
 		record Record

@@ -45,28 +45,73 @@ func NewRecord(front Front, client netip.AddrPort) *Record {
 }
 
 // Keys of the log line, in order. Record.LogValue is the only place that uses
-// them, and a golden test holds them.
+// them, and a golden test holds them. docs/metrics.md lists them, from the comments
+// here. Each comment says when the key is present, and after the colon what it means.
 const (
-	keyFront   = "front"
-	keyClient  = "client"
-	keyUser    = "user"
-	keyTarget  = "target"
-	keyMethod  = "method"
-	keyClass   = "class"
-	keyStatus  = "status"
-	keyPath    = "path"
-	keyAddr    = "addr"
-	keySource  = "source"
-	keyRule    = "rule"
-	keyReport  = "would_deny"
-	keyReused  = "reused"
+	// always: The front that took the flow.
+	keyFront = "front"
+
+	// always: The client's own address and port.
+	keyClient = "client"
+
+	// if it authenticated: The user of `auth.usersFile`.
+	keyUser = "user"
+
+	// always: The target as the client wrote it, host:port. Empty if the request did not
+	// get that far.
+	keyTarget = "target"
+
+	// plain HTTP: The method of the request.
+	keyMethod = "method"
+
+	// always: How the flow ended: `ok`, or why it failed.
+	keyClass = "class"
+
+	// HTTP: The status code that the client got.
+	keyStatus = "status"
+
+	// if an address was dialled: The network that carried the flow: `tailnet` or
+	// `direct`.
+	keyPath = "path"
+
+	// if an address was dialled: The address and port that was dialled.
+	keyAddr = "addr"
+
+	// if the name was looked up: What answered the name: a value of the label `source`.
+	// A zone is followed by its suffix, as in `zone internal.example.com`. `literal` if
+	// the target is an address.
+	keySource = "source"
+
+	// if a rule decided: The name of the policy rule, or its number.
+	keyRule = "rule"
+
+	// in report mode: Why the policy would have denied the flow in enforce mode.
+	keyReport = "would_deny"
+
+	// plain HTTP: `true` if an open connection to the origin was used again.
+	keyReused = "reused"
+
+	// if the name was looked up: Time spent on the lookup, in milliseconds.
 	keyResolve = "resolve_ms"
-	keyDial    = "dial_ms"
-	keyTotal   = "total_ms"
-	keyUp      = "up"
-	keyDown    = "down"
-	keyErr     = "err"
-	keyHint    = "hint"
+
+	// if an address was dialled: Time spent on connecting, in milliseconds.
+	keyDial = "dial_ms"
+
+	// always: Duration of the flow, in milliseconds.
+	keyTotal = "total_ms"
+
+	// always: Bytes from the client to the target: all of a tunnel's, the body's of a
+	// plain request.
+	keyUp = "up"
+
+	// always: Bytes from the target to the client.
+	keyDown = "down"
+
+	// if it failed: The error, for operators.
+	keyErr = "err"
+
+	// if it failed: What to do about it. The client gets the hint, too.
+	keyHint = "hint"
 )
 
 // LogValue returns the flow as the attributes of its one log line. It leaves

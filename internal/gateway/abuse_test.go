@@ -176,7 +176,7 @@ func resets(t *testing.T, w *world) {
 				script := scripts[rng.IntN(len(scripts))]
 				io.WriteString(c, script[:rng.IntN(len(script)+1)])
 				if rng.IntN(2) == 0 { // some reset at once, some after the request went its way
-					time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+					time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond) // the pace of a client
 				}
 				c.(*net.TCPConn).SetLinger(0)
 				c.Close()

@@ -54,7 +54,7 @@ func curlAbsoluteForm(t *testing.T, w *world) {
 // bigFile is several times what the buffers on its way hold before they grow, so
 // it has to be streamed.
 func bigFile(t *testing.T, w *world) (path string, data []byte) {
-	data = bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
+	data = bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
 	path = filepath.Join(w.dir, "big")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)

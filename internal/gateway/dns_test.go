@@ -110,7 +110,7 @@ func namesFollow(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "the engine to know the route", func() bool {
-		d, _ := r.gw.Node().DNS()
+		d, _ := r.gw.Device().DNS()
 		return len(d.Routes["late.example"]) == 1
 	})
 	start := time.Now()

@@ -92,7 +92,7 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 	return errors.Join(serveErr, waitErr, closeErr)
 }
 
-// cut ends the work that is left and logs how much that was. atOnce reports
+// cut ends the work that is left and logs how much that was, if any. atOnce reports
 // whether cutting was requested before the drain time was over. stop ends the
 // work's context. cut returns when end does, even if work is still left then.
 func (g *Gateway) cut(end context.Context, atOnce bool, stop context.CancelFunc) {
@@ -108,6 +108,9 @@ func (g *Gateway) cut(end context.Context, atOnce bool, stop context.CancelFunc)
 		requests += p.Cut()
 	}
 	stop()
+	if connections+tunnels+requests == 0 {
+		return // the work ended by itself just now
+	}
 	g.log.Warn("work was cut",
 		"why", why,
 		"connections", connections,
@@ -127,7 +130,7 @@ func logProgress(ctx context.Context, log *slog.Logger, road *datapath.Road, beg
 				return
 			}
 			connections, _ := road.Limit.Connections()
-			log.Info("draining",
+			log.Info("still draining",
 				"since", time.Since(begin).Round(time.Second).String(),
 				"tunnels", road.Relay.Active(),
 				"connections", connections)

@@ -141,8 +141,10 @@ func TestDrain500Transfers(t *testing.T) { eachMode(t, sharedTailnet, drainMany)
 
 // drainMany checks transfers that are open when a drain begins: those that end
 // before its end are whole, and then the others are cut and counted. 500 of them
-// show it with a second signal, which comes when the first have ended, however
-// long that takes. A few show it with a drain time, which no machine may miss.
+// show it with a second signal, which comes when the good ones have ended, however
+// long that takes. 30 show it with a drain time, within which the good ones must end:
+// with 500 of them a slow machine would need a longer time, and the test would last
+// as long everywhere.
 func drainMany(t *testing.T, w *world) {
 	for _, c := range []transfers{
 		{name: "time_ends", good: 20, late: 10, timeout: 6 * time.Second, why: "the drain time is over"},
@@ -277,7 +279,7 @@ func cloudGone(t *testing.T, w *world) {
 
 func TestAdminPort(t *testing.T) { userspace(t, sharedTailnet, adminPort) }
 
-// adminPort checks that a replica is ready once its tunnels are warm, and that
+// adminPort checks that a replica is ready once its sessions are warm, and that
 // it is not ready when a drain begins, while it still serves.
 func adminPort(t *testing.T, w *world) {
 	r := w.start(t, func(c *config.Config) {

@@ -38,7 +38,6 @@ import (
 	"github.com/pandoproxy/pando/internal/metrics"
 	"github.com/pandoproxy/pando/internal/own"
 	"github.com/pandoproxy/pando/internal/probe"
-	"github.com/pandoproxy/pando/internal/status"
 	"github.com/pandoproxy/pando/internal/watch"
 )
 
@@ -83,8 +82,7 @@ type Gateway struct {
 	watcher  *watch.Watcher
 	reloads  reloads
 
-	draining   atomic.Bool
-	conditions []func() status.Check // of readiness, besides those of the probe targets
+	draining atomic.Bool
 }
 
 // New builds a replica from a valid configuration and binds its ports. Call
@@ -103,6 +101,9 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 		return nil, err
 	}
 	g.reloads.applied = cfg
+	// The parts below get functions that read fields of g which are still nil here,
+	// such as g.road in FollowDNS and g.ports in the policy. So no constructor calls
+	// them: only Run starts what does.
 	g.watcher = g.newWatcher()
 	g.metrics = metrics.New(opts.Version, g.metricsState())
 	g.finished = newFinishedFlows(g.metrics, g.log, cfg.Log)
@@ -110,11 +111,13 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	g.road = g.newRoad()
 	g.fleet = own.NewFleet(cfg.DNS.Fleet, cfg.Listen.Replicas, g.road.Resolver.LookupPod, g.log)
 	g.prober = g.newProber()
-	g.conditions = g.newConditions()
 	g.proxies = newProxies(cfg, g.road, g.metrics, g.users.authenticator())
 	g.mux = g.newMux()
 
-	ports, err := g.openPorts(ctx) // the last step, so there is nothing else to close
+	// The ports come last, so that there is nothing else to close after an error.
+	// From here on a client waits in a port's queue until Run accepts it, where it
+	// would be refused before.
+	ports, err := g.openPorts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -242,8 +245,8 @@ func (g *Gateway) newProber() *probe.Prober {
 	}
 }
 
-// Node is the replica's device on the tailnet.
-func (g *Gateway) Node() *device.Device { return g.device }
+// Device is the replica's device on the tailnet.
+func (g *Gateway) Device() *device.Device { return g.device }
 
 // Addr is the address that the replica listens on.
 func (g *Gateway) Addr() net.Addr { return g.ports.fronts[0].Addr() }
@@ -256,8 +259,8 @@ func (g *Gateway) AdminAddr() net.Addr {
 	return g.ports.admin[0].Addr()
 }
 
-// Wait returns nil once the replica is on its tailnet with warm tunnels, while
-// Run runs. When ctx ends first, the error says what the replica is waiting for.
+// Wait returns nil once the replica is on its tailnet with warm WireGuard sessions,
+// while Run runs. When ctx ends first, the error says what the replica is waiting for.
 func (g *Gateway) Wait(ctx context.Context) error { return g.device.Wait(ctx) }
 
 // Run serves until ctx ends, or until a part of the replica fails, and then

@@ -185,7 +185,7 @@ func TestEarlyConnection(t *testing.T) {
 	fmt.Fprintf(c, "GET /hello HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", testnet.APIName)
 	resp, err = http.ReadResponse(br, nil)
 	if err != nil || resp.StatusCode != 200 {
-		t.Errorf("through the tunnel: %v, %v", resp, err)
+		t.Errorf("through the tailnet: %v, %v", resp, err)
 	}
 	testkit.Eventually(t, "the replica to be ready", func() bool { code, _ := r.admin(t, "/readyz"); return code == 200 })
 	testkit.Eventually(t, "the metrics to say so", func() bool { // the state of the tailnet may be a second old

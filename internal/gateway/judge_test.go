@@ -202,7 +202,7 @@ func policyDirect(t *testing.T, w *world) {
 	c.Close()
 	checkFlow(t, "the listener", r.flows.find(t, ln.Addr().String()), fields{"path": "direct"})
 	_, port, _ := net.SplitHostPort(r.addr)
-	for _, own := range []string{host, r.gw.Node().Addrs()[0].String(), "[" + r.gw.Node().Addrs()[1].String() + "]"} {
+	for _, own := range []string{host, r.gw.Device().Addrs()[0].String(), "[" + r.gw.Device().Addrs()[1].String() + "]"} {
 		c := r.raw(t)
 		fmt.Fprintf(c, "CONNECT %s:%s HTTP/1.1\r\nHost: x\r\n\r\n", own, port)
 		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 403 {

@@ -81,7 +81,7 @@ func clientLeaves(t *testing.T, w *world) {
 	}
 }
 
-func TestClientThatLeavesAtOnce(t *testing.T) { userspace(t, sharedTailnet, clientLeavesAtOnce) }
+func TestClientThatLeavesAtOnce(t *testing.T) { eachMode(t, sharedTailnet, clientLeavesAtOnce) }
 
 // clientLeavesAtOnce checks clients that reset before the gateway watches them,
 // in every state: each has a flow line of class canceled, and nothing is left of

@@ -185,7 +185,7 @@ func (w *world) deadTarget(t *testing.T, r *replica) netip.AddrPort {
 	if err := w.net.ApproveRoutes(name, netip.MustParsePrefix("10.77.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the route to the dead target", func() bool { return r.gw.Node().Routes(dead.Addr()) })
+	testkit.Eventually(t, "the route to the dead target", func() bool { return r.gw.Device().Routes(dead.Addr()) })
 	gone.Close()
 	t.Cleanup(func() { w.net.ApproveRoutes(name) }) // it must not be waited for
 	return dead
@@ -226,7 +226,7 @@ func slowAndHeavy(t *testing.T, w *world) {
 	}
 }
 
-func TestIdleTunnel(t *testing.T) { userspace(t, sharedTailnet, idleTunnel) }
+func TestIdleTunnel(t *testing.T) { eachMode(t, sharedTailnet, idleTunnel) }
 
 func idleTunnel(t *testing.T, w *world) {
 	target := w.countBytes()
@@ -276,7 +276,7 @@ func idleTunnel(t *testing.T, w *world) {
 	}
 }
 
-func TestIdleTunnelInADrain(t *testing.T) { userspace(t, sharedTailnet, idleInDrain) }
+func TestIdleTunnelInADrain(t *testing.T) { eachMode(t, sharedTailnet, idleInDrain) }
 
 // idleInDrain checks that a drain does not wait for a tunnel that is idle.
 func idleInDrain(t *testing.T, w *world) {
@@ -304,7 +304,7 @@ func routeGone(t *testing.T, w *world) {
 	if err := w.net.ApproveRoutes("cloud"); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the route to go", func() bool { return !r.gw.Node().Routes(testnet.APIAddr) })
+	testkit.Eventually(t, "the route to go", func() bool { return !r.gw.Device().Routes(testnet.APIAddr) })
 	begin := time.Now()
 	io.WriteString(tunnel, "lost")
 	if _, err := io.ReadAll(br); err == nil {

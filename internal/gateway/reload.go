@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -79,26 +77,11 @@ func (g *Gateway) readConfig() (config.Config, *auth.Users, error) {
 	if config.OnlySecretFiles(err) {
 		err = nil // the login has been made, and the keys that name these files need a restart
 	}
-	if err == nil {
-		err = checkNotEmpty(g.opts.Files)
-	}
 	if err != nil || cfg.Auth.UsersFile != g.cfg.Auth.UsersFile {
 		return cfg, nil, err
 	}
 	users, err := loadUsers(cfg.Auth)
 	return cfg, users, err
-}
-
-// checkNotEmpty returns an error when one of files is empty. A file that is
-// missing is not empty.
-func checkNotEmpty(files []string) error {
-	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err == nil && len(bytes.TrimSpace(data)) == 0 {
-			return fmt.Errorf("%s is empty, which is probably a mistake; write {} for a configuration without settings", f)
-		}
-	}
-	return nil
 }
 
 // apply puts into force what can change without a restart.

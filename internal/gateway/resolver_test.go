@@ -67,7 +67,7 @@ func altered(a testnet.AnswerDNS, do func(*dns.Msg)) testnet.AnswerDNS {
 // slowly returns a server that answers after d.
 func slowly(d time.Duration, a testnet.AnswerDNS) testnet.AnswerDNS {
 	return func(network string, q *dns.Msg) *dns.Msg {
-		time.Sleep(d)
+		time.Sleep(d) // the pace of a slow server
 		return a(network, q)
 	}
 }
@@ -238,7 +238,7 @@ func resolverFaults(t *testing.T, w *world) {
 				if took := time.Since(begin); server.of(host) > once && took < lie.kept {
 					t.Errorf("asked again within %v", took)
 				}
-				time.Sleep(lie.kept)
+				time.Sleep(lie.kept) // the time that the answer is kept
 				w.flowTo(t, r, host)
 				if server.of(host) == once {
 					t.Errorf("not asked again after %v", time.Since(begin))
@@ -274,7 +274,8 @@ func (c fault) run(t *testing.T, w *world, r *replica, server *queries) {
 	if said := fmt.Sprint(f["err"], f["hint"]); !strings.Contains(said, c.says) {
 		t.Errorf("flow line %v, want %q in its error or hint", f, c.says)
 	}
-	// What takes too long ends with resolve.timeout, and has another class.
+	// No upper bound is needed: a lookup that takes too long ends at resolve.timeout,
+	// and the flow has another class.
 	if took < c.took {
 		t.Errorf("took %v, want at least %v", took, c.took)
 	}
@@ -307,7 +308,7 @@ func netmapChanges(t *testing.T, w *world) {
 	w.sendDNS(t, r, b)
 	testkit.Eventually(t, "the other resolver's answer", func() bool { return w.flowTo(t, r, moving)["addr"] == apiDialled6 })
 
-	// A global resolver at a private address is reached through the tunnel. It is
+	// A global resolver at a private address is reached through the tailnet. It is
 	// not asked for a name that has an owner.
 	global, seen := w.dnsServer(answersRight)
 	w.sendDNS(t, r, b, global)
@@ -339,7 +340,7 @@ func (w *world) sendDNS(t *testing.T, r *replica, server string, global ...strin
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "the engine to know", func() bool {
-		d, _ := r.gw.Node().DNS()
+		d, _ := r.gw.Device().DNS()
 		return slices.Equal(d.Routes["moving.example"], []string{server}) && slices.Equal(d.Resolvers, global)
 	})
 }

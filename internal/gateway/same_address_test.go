@@ -103,7 +103,7 @@ func (w *world) approve(t *testing.T, r *replica, routes ...netip.Prefix) {
 	if err := w.net.ApproveRoutes("cloud", routes...); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the routes to change", func() bool { return r.gw.Node().Routes(testnet.DNSAddr) == (len(routes) > 0) })
+	testkit.Eventually(t, "the routes to change", func() bool { return r.gw.Device().Routes(testnet.DNSAddr) == (len(routes) > 0) })
 }
 
 func lies(t *testing.T) []string {

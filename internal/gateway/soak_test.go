@@ -126,7 +126,7 @@ func TestSoak(t *testing.T) {
 					default:
 						count(&failures, name+": "+err.Error())
 					}
-					time.Sleep(5 * time.Millisecond)
+					time.Sleep(5 * time.Millisecond) // the pace of the load
 				}
 			})
 		}
@@ -149,7 +149,7 @@ func TestSoak(t *testing.T) {
 			w.cloud.Close()
 			startRouter()
 			testkit.Eventually(t, "traffic after a restart of the router", func() bool { return soakHTTP(t.Context(), r.addr) == nil })
-			time.Sleep(time.Second) // for what began while it was away
+			time.Sleep(time.Second) // a grace time for the other jobs: only HTTP is known to work
 			away.Store(false)
 		}
 	}
@@ -227,7 +227,7 @@ func settled(t *testing.T, r *replica) state {
 		m := scrape(t, r)
 		return m["pando_connections"] <= 1 && m["pando_tunnels"] == 0
 	})
-	time.Sleep(5 * time.Second) // pooled connections to origins end, and the engine calms down
+	time.Sleep(5 * time.Second) // nothing shows when pooled connections to origins have ended and the engine rests
 	http.DefaultClient.CloseIdleConnections()
 	debug.FreeOSMemory()
 	debug.FreeOSMemory()

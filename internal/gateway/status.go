@@ -45,17 +45,17 @@ func (g *Gateway) serveAdmin() (stop func()) {
 // status returns the state of the replica, with at most the given number of
 // flows.
 func (g *Gateway) status(flows int) status.Replica {
-	checks := g.checks()
+	now := g.look()
+	device, peers := now.device.Report()
 	list, total := g.road.Flows(flows)
-	device, peers := g.device.Report()
 	return status.Replica{
 		Version:       g.opts.Version,
 		Mode:          g.cfg.Tailnet.Mode,
 		Started:       g.started,
 		Listen:        g.ports.addrs(),
-		Ready:         ready(checks),
-		Checks:        checks,
-		Configuration: g.reloads.state(),
+		Ready:         ready(now.checks),
+		Checks:        now.checks,
+		Configuration: now.configuration,
 		Tailnet:       device,
 		Peers:         peers,
 		Zones:         zoneStatus(g.road.Resolver),

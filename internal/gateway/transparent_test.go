@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -16,11 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/config"
 	values "github.com/pandoproxy/pando/internal/config/value"
@@ -71,63 +66,76 @@ func transparent(t *testing.T, w *world) {
 		c.Forward = []config.ForwardPort{{Listen: free[2], Target: parseTarget(echo)}, {Listen: free[3], Target: parseTarget("none." + testnet.Zone + ":1")}}
 		c.Policy.Rules = []config.Rule{{Name: "not-this", Names: []string{"denied." + testnet.Zone}, Action: "deny"}}
 	})
-	to := func(i int) string { return "::" + free[i] } // curl goes there, whatever the URL says
+	transparentSNI(t, w, r, free[0])
+	transparentWeb(t, w, r, free[1])
+	transparentForward(t, r, free[2], echo)
+	forwardToNothing(t, r, free[3])
+}
 
+// curlAt makes curl connect to addr, whatever the URL says.
+func curlAt(addr string) string { return "::" + addr }
+
+// transparentSNI checks TLS clients of the port at addr.
+func transparentSNI(t *testing.T, w *world, r *replica, addr string) {
+	t.Helper()
 	// TLS, verified to the end: the certificate is the API's own.
-	if out := w.curl(t, "--connect-to", to(0), "https://"+testnet.APIName+"/x"); !strings.Contains(out, `"tls":true`) || !strings.Contains(out, `"path":"/x"`) {
+	if out := w.curl(t, "--connect-to", curlAt(addr), "https://"+testnet.APIName+"/x"); !strings.Contains(out, `"tls":true`) || !strings.Contains(out, `"path":"/x"`) {
 		t.Errorf("sni: %s", out)
 	}
 	if f := r.flows.find(t, testnet.APIName+":443"); f["front"] != "sni" || f["class"] != "ok" || f["source"] != "zone "+testnet.Zone {
 		t.Errorf("sni: flow line %v", f)
 	}
-	if out, err := w.tryCurl(t, "--connect-to", to(0), "https://denied."+testnet.Zone+"/"); err == nil || !strings.Contains(out, "alert") {
+	if out, err := w.tryCurl(t, "--connect-to", curlAt(addr), "https://denied."+testnet.Zone+"/"); err == nil || !strings.Contains(out, "alert") {
 		t.Errorf("a denied name: %v %s", err, out)
 	}
 	if f := r.flows.find(t, "denied."+testnet.Zone); f["front"] != "sni" || f["class"] != "denied" || f["source"] != nil {
 		t.Errorf("a denied name: flow line %v", f)
 	}
-	c, err := tls.Dial("tcp", free[0], &tls.Config{InsecureSkipVerify: true}) // with no name: 127.0.0.1 is none
+	c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true}) // with no name: 127.0.0.1 is none
 	if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 		t.Errorf("no server name: %v", err)
 		if err == nil {
 			c.Close()
 		}
 	}
+}
 
-	// Plain HTTP, each request by its own Host, on one connection.
-	out := w.curl(t, "-v", "--connect-to", to(1), "http://"+testnet.APIName+"/1", "http://"+testnet.APIName+"/2", "http://denied."+testnet.Zone+"/3", "http://"+testnet.APIName+"/4")
+// transparentWeb checks HTTP clients of the port at addr: each request goes by its
+// own Host, on one connection.
+func transparentWeb(t *testing.T, w *world, r *replica, addr string) {
+	t.Helper()
+	out := w.curl(t, "-v", "--connect-to", curlAt(addr), "http://"+testnet.APIName+"/1", "http://"+testnet.APIName+"/2", "http://denied."+testnet.Zone+"/3", "http://"+testnet.APIName+"/4")
 	if n := strings.Count(out, `"service":"private-api"`); n != 3 || !strings.Contains(out, "403 Denied by Pando policy") || !strings.Contains(out, "rule not-this") {
 		t.Errorf("web: %d answers: %s", n, out)
 	}
 	testkit.Eventually(t, "three flow lines of web", func() bool { // the last one follows the answer
 		return len(slices.DeleteFunc(r.flows.matching(testnet.APIName+":80"), func(f map[string]any) bool { return f["front"] != "web" })) == 3
 	})
-	if out := w.curl(t, "-X", "POST", "--data", "body", "--connect-to", to(1), "http://"+w.origin.host+"/echo"); out != "body" { // a port in the Host counts
+	if out := w.curl(t, "-X", "POST", "--data", "body", "--connect-to", curlAt(addr), "http://"+w.origin.host+"/echo"); out != "body" { // a port in the Host counts
 		t.Errorf("web, another port: %s", out)
 	}
+}
 
-	// A fixed port, whose target speaks first; half-close goes through.
-	conn, err := net.Dial("tcp", free[2])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(readTime))
+// transparentForward checks the port at addr, whose target echo speaks first, and
+// that half-close goes through.
+func transparentForward(t *testing.T, r *replica, addr, echo string) {
+	t.Helper()
+	conn := dialPort(t, addr)
 	expect(t, conn, []byte("hello\n"))
 	fmt.Fprint(conn, "and back")
-	conn.(*net.TCPConn).CloseWrite()
+	conn.CloseWrite()
 	if b, err := io.ReadAll(conn); err != nil || string(b) != "and back" {
 		t.Errorf("forward: %q, %v", b, err)
 	}
 	if f := r.flows.find(t, echo); f["front"] != "forward" || f["class"] != "ok" {
 		t.Errorf("forward: flow line %v", f)
 	}
-	conn, err = net.Dial("tcp", free[3])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(readTime))
+}
+
+// forwardToNothing checks the port at addr, whose target's name does not exist.
+func forwardToNothing(t *testing.T, r *replica, addr string) {
+	t.Helper()
+	conn := dialPort(t, addr)
 	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("a target that does not exist ends in %v, want a reset", err)
 	}
@@ -148,7 +156,7 @@ func newFronts(t *testing.T) fronts {
 // serve configures c to listen there. Connections to forward go to target.
 func (f fronts) serve(c *config.Config, target string) {
 	c.SNI = []config.FrontPort{{Listen: f.sni}}
-	c.Web = []config.FrontPort{{Listen: f.web}}
+	c.Web = []config.FrontPort{{Listen: f.web, AnyPort: true}}
 	c.Forward = []config.ForwardPort{{Listen: f.forward, Target: parseTarget(target)}}
 	c.Listen.DNS = f.dns
 	c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}
@@ -225,146 +233,6 @@ func counted(t *testing.T, c *net.TCPConn, n int) {
 	}
 }
 
-func TestTransparentDrainSettles(t *testing.T) { eachMode(t, sharedTailnet, transparentDrainSettles) }
-
-// transparentDrainSettles checks that new connections of clients without a proxy setting are served while a drain
-// settles.
-func transparentDrainSettles(t *testing.T, w *world) {
-	host := w.origin.host
-	f := newFronts(t)
-	pipe := w.countBytes()
-	r := w.start(t, func(c *config.Config) {
-		f.serve(c, pipe)
-		c.Drain.Settle = config.Duration(time.Hour) // until the test has looked at it
-	})
-	r.drain()
-	r.flows.says(t, `"msg":"draining`)
-	late := w.securePage(t, f.sni)
-	late.ask(testnet.APIName, "/late")
-	late.answer(t, 200)
-	late.conn.Close()
-	counted(t, dialPort(t, f.forward), 1)
-	leaving := plainPage(t, f.web)
-	leaving.ask(host, "/echo")
-	if resp, _ := leaving.answer(t, 200); !resp.Close {
-		t.Error("web: no Connection: close while it settles")
-	}
-	for _, network := range []string{"udp", "tcp"} {
-		if m := ask(t, f.dns, network, testnet.APIName, dns.TypeA); len(m.Answer) != 1 {
-			t.Errorf("dns over %s: %v", network, m)
-		}
-	}
-}
-
-func TestTransparentDrainWorkEnds(t *testing.T) { eachMode(t, sharedTailnet, transparentDrainWorkEnds) }
-
-// transparentDrainWorkEnds checks that a drain waits for the work of clients without a proxy setting, and closes what
-// is idle.
-func transparentDrainWorkEnds(t *testing.T, w *world) {
-	o := w.origin
-	host := w.origin.host
-	f := newFronts(t)
-	pipe := w.countBytes()
-	r := w.start(t, func(c *config.Config) {
-		f.serve(c, pipe)
-		c.Drain = config.Drain{Settle: config.Duration(100 * time.Millisecond), Timeout: config.Duration(time.Minute)}
-	})
-	secure := w.securePage(t, f.sni)
-	secure.ask(testnet.APIName, "/before")
-	secure.answer(t, 200)
-	tunnel := dialPort(t, f.forward)
-	busy := plainPage(t, f.web)
-	busy.ask(host, "/hold")
-	<-o.held
-	silent := dialPort(t, f.sni)
-	idle := plainPage(t, f.web)
-	idle.ask(host, "/echo")
-	if resp, _ := idle.answer(t, 200); resp.Close {
-		t.Error("web: Connection: close before the drain")
-	}
-	// Connections are accepted in order: once this one is served, silent is in.
-	last := w.securePage(t, f.sni)
-	last.ask(testnet.APIName, "/last")
-	last.answer(t, 200)
-	last.conn.Close()
-
-	r.drain()
-	r.flows.says(t, `"msg":"ports closed`)
-	for _, addr := range []string{f.sni, f.web, f.forward, f.dns} {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			c.Close()
-			t.Errorf("%s is still open", addr)
-		}
-	}
-	if m, _, err := (&dns.Client{}).Exchange(new(dns.Msg).SetQuestion(testnet.APIName+".", dns.TypeA), f.dns); err == nil {
-		t.Errorf("dns over udp still answers: %v", m)
-	}
-	for what, c := range map[string]net.Conn{"idle": idle.conn, "silent": silent} {
-		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
-			t.Errorf("the %s connection: %q, %v; want it closed", what, b, err)
-		}
-	}
-	secure.ask(testnet.APIName, "/after")
-	if _, body := secure.answer(t, 200); !strings.Contains(body, `"path":"/after"`) {
-		t.Errorf("sni: %s", body)
-	}
-	secure.conn.Close()
-	counted(t, tunnel, someBytes)
-	close(o.hold)
-	if resp, body := busy.answer(t, 200); !resp.Close || body != "held" {
-		t.Errorf("web: %q, %v; want Connection: close", body, resp)
-	}
-	if err := r.wait(); err != nil {
-		t.Error(err)
-	}
-	got := map[string]int{}
-	for _, f := range r.flows.matching("") {
-		got[fmt.Sprint(f["front"], " ", f["class"])]++
-	}
-	if want := map[string]int{"sni ok": 2, "web ok": 2, "forward ok": 1}; !maps.Equal(got, want) {
-		t.Errorf("flow lines %v, want %v", got, want)
-	}
-}
-
-func TestTransparentDrainTimeEnds(t *testing.T) { eachMode(t, sharedTailnet, transparentDrainTimeEnds) }
-
-// transparentDrainTimeEnds checks that a drain cuts the connections of clients without a proxy setting when its time
-// is over.
-func transparentDrainTimeEnds(t *testing.T, w *world) {
-	o := w.origin
-	defer close(o.hold)
-	f := newFronts(t)
-	pipe := w.countBytes()
-	r := w.start(t, func(c *config.Config) {
-		withAdmin(c)
-		f.serve(c, pipe)
-		c.Drain = config.Drain{Timeout: config.Duration(200 * time.Millisecond)}
-	})
-	secure := w.securePage(t, f.sni)
-	secure.ask(testnet.APIName, "/")
-	secure.answer(t, 200)
-	tunnel := dialPort(t, f.forward)
-	tunnel.Write([]byte("x"))
-	testkit.Eventually(t, "both tunnels", func() bool { return value(t, r, "pando_tunnels") == 2 })
-	busy := plainPage(t, f.web)
-	busy.ask(o.host, "/hold")
-	<-o.held
-	r.drain()
-	for front, c := range map[string]net.Conn{"sni": secure.conn, "forward": tunnel, "web": busy.conn} {
-		if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%s: %q, %v; want a reset", front, b, err)
-		}
-	}
-	if err := r.wait(); err != nil {
-		t.Error(err)
-	}
-	for front, target := range map[string]string{"sni": ":443", "forward": pipe, "web": o.host} {
-		if f := r.flows.find(t, target); f["front"] != front || f["class"] != "cut" || !strings.Contains(fmt.Sprint(f["err"], f["hint"]), "shutting down and the drain time") {
-			t.Errorf("%s: flow line %v, want class cut and that the drain time is over", front, f)
-		}
-	}
-}
-
 func TestSNILeadsBack(t *testing.T) { eachMode(t, sharedTailnet, leadsBack) }
 
 // leadsBack checks that a client of a name which leads back to Pando itself, or
@@ -389,8 +257,8 @@ func leadsBack(t *testing.T, w *world) {
 		{"the_fleet", fleet, everywhere},
 		{"a_port_of_all_addresses", host, everywhere},
 		{"a_port_of_one_address", host, there},
-		{"its_tailnet_address", r.gw.Node().Addrs()[0].String(), everywhere},
-		{"its_tailnet_address_in_ipv6", r.gw.Node().Addrs()[1].String(), everywhere},
+		{"its_tailnet_address", r.gw.Device().Addrs()[0].String(), everywhere},
+		{"its_tailnet_address_in_ipv6", r.gw.Device().Addrs()[1].String(), everywhere},
 		{"an_ipv6_spelling_of_it", "64:ff9b::" + host, everywhere},
 	} {
 		t.Run(c.name, func(t *testing.T) {

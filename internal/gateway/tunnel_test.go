@@ -19,7 +19,7 @@ func TestCurlConnect(t *testing.T) { eachMode(t, sharedGateway, curlConnect) }
 
 func curlConnect(t *testing.T, w *world) {
 	out := w.curl(t, "-x", "http://"+w.addr, "https://"+testnet.APIName+"/v1")
-	if !strings.Contains(out, `"tls":true`) || !strings.Contains(out, w.gw.Node().Addrs()[0].String()) {
+	if !strings.Contains(out, `"tls":true`) || !strings.Contains(out, w.gw.Device().Addrs()[0].String()) {
 		t.Errorf("the API said %s", out)
 	}
 	f := w.flows.findFront(t, "connect", testnet.APIName+":443")

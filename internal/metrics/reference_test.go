@@ -3,10 +3,14 @@ package metrics
 import (
 	"bytes"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +24,7 @@ import (
 const (
 	referencePage     = "../../docs/metrics.md"
 	referenceTemplate = "../../docs/metrics.md.in"
+	logKeySource      = "../flow/record.go"
 )
 
 // TestReference checks that docs/metrics.md has every metric, every value of its
@@ -152,31 +157,37 @@ func labelsTable() string {
 	return b.String()
 }
 
-// logKeys are the keys of a flow's log line, in order, with their meaning.
-var logKeys = []struct{ key, present, meaning string }{
-	{"front", "always", "The front end that took the flow."},
-	{"client", "always", "The client's own address and port."},
-	{"user", "if it authenticated", "The user of `auth.usersFile`."},
-	{"target", "always", "The target as the client wrote it, host:port. Empty if the request did not get that far."},
-	{"method", "plain HTTP", "The method of the request."},
-	{"class", "always", "How the flow ended: `ok`, or why it failed."},
-	{"status", "HTTP", "The status code that the client got."},
-	{"path", "if an address was dialled", "`tailnet` or `direct`: the network that carried the flow."},
-	{"addr", "if an address was dialled", "The address and port that was dialled."},
-	{"source", "if the name was looked up", "What answered the name: a value of the label `source`. A zone is followed by its suffix, as in `zone internal.example.com`. `literal` if the target is an address."},
-	{"rule", "if a rule decided", "The name of the policy rule, or its number."},
-	{"would_deny", "in report mode", "Why the policy would have denied the flow in enforce mode."},
-	{"reused", "plain HTTP", "`true` if an open connection to the origin was used again."},
-	{"resolve_ms", "if the name was looked up", "Time spent on the lookup, in milliseconds."},
-	{"dial_ms", "if an address was dialled", "Time spent on connecting, in milliseconds."},
-	{"total_ms", "always", "Duration of the flow, in milliseconds."},
-	{"up", "always", "Bytes from the client to the target: all of a tunnel's, the body's of a plain request."},
-	{"down", "always", "Bytes from the target to the client."},
-	{"err", "if it failed", "The error, for operators."},
-	{"hint", "if it failed", "What to do about it. The client gets the hint, too."},
+// logKey is a key of a flow's log line, as its declaration describes it.
+type logKey struct{ key, present, meaning string }
+
+// readLogKeys reads the declarations of the keys, in order.
+func readLogKeys(t *testing.T) (list []logKey) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), logKeySource, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(spec.Names[0].Name, "key") {
+			return true
+		}
+		key, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		present, meaning, ok := strings.Cut(strings.Join(strings.Fields(spec.Doc.Text()), " "), ": ")
+		if !ok {
+			t.Errorf("%s: %s has no comment \"PRESENT: MEANING\"", logKeySource, spec.Names[0].Name)
+		}
+		list = append(list, logKey{key, present, meaning})
+		return false
+	})
+	return list
 }
 
-// logKeysTable lists logKeys, which must be the keys of a record that has all.
+// logKeysTable lists the keys that are declared, which must be those of a record
+// that has all.
 func logKeysTable(t *testing.T) string {
 	t.Helper()
 	addr := netip.MustParseAddrPort("10.12.3.4:443")
@@ -198,7 +209,7 @@ func logKeysTable(t *testing.T) string {
 	var b bytes.Buffer
 	b.WriteString("| key | present | meaning |\n|---|---|---|\n")
 	var keys []string
-	for _, k := range logKeys {
+	for _, k := range readLogKeys(t) {
 		keys = append(keys, k.key)
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.key, k.present, k.meaning)
 	}
@@ -210,7 +221,7 @@ func logKeysTable(t *testing.T) string {
 		}
 	}
 	if !slices.Equal(keys, want) {
-		t.Errorf("logKeys lists %q, want the keys of the log line: %q", keys, want)
+		t.Errorf("%s declares the keys %q, want those of the log line: %q", logKeySource, keys, want)
 	}
 	return b.String()
 }

@@ -111,7 +111,7 @@ func client() error {
 		if err = linkUp("veth-client", ClientAddr+"/24"); err == nil {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // the other process makes the link after this one has started
 	}
 	if err != nil {
 		return err

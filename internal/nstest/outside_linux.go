@@ -55,7 +55,7 @@ func runsAs(t *testing.T, stage string) bool {
 	case err != nil:
 		t.Fatal(err)
 	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" "):
-		t.SkipNow()
+		t.SkipNow() // the log above has the reason
 	case !strings.Contains(string(out), "--- PASS: "+t.Name()+" "):
 		t.Fatalf("the test failed outside the namespace, as %s", stage)
 	}

@@ -25,7 +25,7 @@ type Prober struct {
 	// Interval is the time between two probes of one target.
 	Interval time.Duration
 	// Failures is the number of consecutive failures, at least 1, after which a
-	// target that was good is not good any more.
+	// target is no longer good.
 	Failures int
 	// Successes is the number of consecutive successes, at least 1, after which
 	// a target is good.
@@ -78,8 +78,8 @@ func (p *Prober) watch(ctx context.Context, target string) {
 	}
 }
 
-// record adds the outcome of one probe, and logs when the target becomes good
-// or stops to be good.
+// record adds the outcome of one probe. It logs when the target starts to answer,
+// and when it no longer does.
 func (p *Prober) record(target string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/pandoproxy/pando/internal/testkit"
 )
@@ -43,7 +42,7 @@ func TestPeekEnds(t *testing.T) {
 	})
 	t.Run("deadline", func(t *testing.T) {
 		_, server := testkit.TCPPair(t)
-		server.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		server.SetReadDeadline(shortly())
 		if _, err := Peek(server); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("Peek = %v, want %v", err, os.ErrDeadlineExceeded)
 		}

@@ -33,9 +33,9 @@ const (
 // past is a deadline that ends pending reads and writes at once.
 var past = time.Unix(1, 0)
 
-// ErrNoHalfClose is the error of CloseWrite for a connection that can only be
+// errNoHalfClose is the error of CloseWrite for a connection that can only be
 // closed in both directions.
-var ErrNoHalfClose = errors.New("the connection can't be closed in one direction")
+var errNoHalfClose = errors.New("the connection can't be closed in one direction")
 
 // CloseGently closes c so that everything written to it arrives. A plain close
 // with unread bytes sends a reset, which can overtake the written bytes (RFC
@@ -49,12 +49,12 @@ func CloseGently(c *net.TCPConn) {
 }
 
 // CloseWrite ends the write side of c, so that the peer reads an end of stream.
-// It returns ErrNoHalfClose when c cannot do that. It returns nil when the peer
+// It returns errNoHalfClose when c cannot do that. It returns nil when the peer
 // has already gone: such a peer has all the bytes that it wanted.
 func CloseWrite(c net.Conn) error {
 	half, ok := c.(interface{ CloseWrite() error })
 	if !ok {
-		return ErrNoHalfClose
+		return errNoHalfClose
 	}
 	half.CloseWrite()
 	return nil

@@ -94,8 +94,8 @@ func TestCloseWrite(t *testing.T) {
 		t.Errorf("CloseWrite of a closed connection = %v, want nil", err)
 	}
 	pipe, _ := net.Pipe()
-	if err := CloseWrite(pipe); err != ErrNoHalfClose {
-		t.Errorf("CloseWrite of a net.Pipe = %v, want %v", err, ErrNoHalfClose)
+	if err := CloseWrite(pipe); err != errNoHalfClose {
+		t.Errorf("CloseWrite of a net.Pipe = %v, want %v", err, errNoHalfClose)
 	}
 }
 

@@ -1,7 +1,7 @@
-// Package status holds the words of a replica's status page and of its
-// explanations. The admin port writes them as JSON; pando status, pando flows,
-// pando explain and tests read the same types back. The package has no
-// behaviour of its own: it neither gathers a status nor serves one.
+// Package status has the types of a replica's status page and of its explanations:
+// their JSON, and the words for what a person reads of them. The admin port writes
+// the JSON; pando status, pando flows, pando explain and tests read it back. The
+// package does not gather a status and does not serve one.
 package status
 
 import (
@@ -21,7 +21,7 @@ type Replica struct {
 	Version string    `json:"version"`
 	Mode    string    `json:"mode"` // "userspace" or "kernel"
 	Started time.Time `json:"started"`
-	Listen  []string  `json:"listen"` // addresses of the proxy port
+	Listen  []string  `json:"listen"` // addresses of the ports for clients, the proxy port's first
 	// Ready reports whether all Checks hold.
 	Ready  bool    `json:"ready"`
 	Checks []Check `json:"checks"`

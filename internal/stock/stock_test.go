@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
-	"github.com/pandoproxy/pando/internal/config/value"
+	"github.com/pandoproxy/pando/internal/config/names"
 )
 
 // TestFromEnv checks the variables of a real StatefulSet that used the stock container
@@ -187,7 +187,7 @@ func TestDeviceName(t *testing.T) {
 			if got != c.want {
 				t.Errorf("deviceName(%q) = %q, want %q", c.in, got, c.want)
 			}
-			if got != "" && !value.IsLabel(got) {
+			if got != "" && !names.IsLabel(got) {
 				t.Errorf("deviceName(%q) = %q, which is not a valid label", c.in, got)
 			}
 		})

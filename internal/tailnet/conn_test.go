@@ -198,7 +198,7 @@ func TestBulkTransfersEnd(t *testing.T) {
 func bulkTransfers(t *testing.T, w *world) {
 	n := w.join(t, "bulk", tailnet.Options{})
 	const size = 8 << 20
-	const readers = 4
+	const readers = 8
 	const rounds = 2
 	block := make([]byte, size)
 	addr := w.cloud.Serve(func(c net.Conn) { c.Write(block); c.Close() })

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"tailscale.com/net/tsaddr"
 
@@ -16,7 +17,7 @@ import (
 // inboundTCP decides who serves a flow that a peer opens to dst: the handler of
 // Options first. The engine by itself would forward a flow to this node's own
 // address in userspace mode to the host's loopback, where the peer then looks
-// like a local process. forwardToHost keeps them apart. Intercept with a nil
+// like a local process. toHost keeps them apart. Intercept with a nil
 // handler refuses the flow.
 func (n *Node) inboundTCP(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool) {
 	if n.opts.ServeTCP != nil {
@@ -26,7 +27,7 @@ func (n *Node) inboundTCP(src, dst netip.AddrPort) (handler func(net.Conn), inte
 		}
 	}
 	if n.opts.Mode == Userspace && slices.Contains(n.Addrs(), dst.Addr()) {
-		return func(c net.Conn) { n.forwardToHost(c, src, dst.Port()) }, true
+		return n.toHost(src, dst.Port()), true
 	}
 	return nil, isHostsOwn(dst.Addr())
 }
@@ -41,23 +42,34 @@ func isHostsOwn(a netip.Addr) bool {
 	return a.IsLoopback() || a.IsUnspecified()
 }
 
-// forwardToHost connects a peer, whose address is src, to a port of this host's
-// loopback, and copies until both have ended. It closes c, at once if nothing
-// listens there: the engine has accepted c before it asks who serves it.
-func (n *Node) forwardToHost(c net.Conn, src netip.AddrPort, port uint16) {
+// takenWithin is how long the engine may take to start a handler that it got.
+const takenWithin = 10 * time.Second
+
+// toHost connects a peer, whose address is src, to a port of this host's
+// loopback. It returns the handler for the peer's connection, or nil if nothing
+// listens there: the engine then refuses the peer. It connects before the engine
+// accepts the peer. If the engine does not start the handler, the connection is
+// closed.
+func (n *Node) toHost(src netip.AddrPort, port uint16) func(net.Conn) {
 	host, forget, err := socket.DialForwarded(n.ctx, port, src)
 	if err != nil {
 		n.log.Debug("peer reached no listener", "peer", src.String(), "port", port, "err", err)
-		c.Close()
-		return
+		return nil
 	}
-	defer forget()
-	defer c.Close()
-	defer host.Close()
-	var copies sync.WaitGroup
-	copies.Go(func() { n.copyAndEnd(host, c) })
-	copies.Go(func() { n.copyAndEnd(c, host) })
-	copies.Wait()
+	end := func() {
+		host.Close()
+		forget()
+	}
+	unused := time.AfterFunc(takenWithin, end)
+	return func(c net.Conn) {
+		unused.Stop()
+		defer end()
+		defer c.Close()
+		var copies sync.WaitGroup
+		copies.Go(func() { n.copyAndEnd(host, c) })
+		copies.Go(func() { n.copyAndEnd(c, host) })
+		copies.Wait()
+	}
 }
 
 // copyAndEnd copies src to dst until src ends, and passes the end on: after an

@@ -195,8 +195,9 @@ func TestNothingLeaksWhenRouteGoes(t *testing.T) {
 	if got := interfaceFor(t, self, inside); got != "" {
 		t.Errorf("without a route, packets to %v use the interface %q, want none", inside, got)
 	}
-	// The data, and its retransmissions for a while. Each time slot holds at least
-	// one of them, and the kernel may send a packet of its own in one of the slots.
+	// The data, and its retransmissions for a while. Nothing may leave, so there is
+	// no event to wait for. Each time slot holds at least one retransmission, and the
+	// kernel may send a packet of its own in one of the slots.
 	sent := packetsSent(t, link)
 	io.WriteString(open, "secret")
 	for range 3 {

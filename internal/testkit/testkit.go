@@ -1,13 +1,16 @@
 // Package testkit holds what tests of several packages share: waiting with a
-// bound, a buffer for several goroutines, a TCP connection over loopback, and the
-// commands of the documentation.
+// bound, a buffer for several goroutines, a TCP connection over loopback, a
+// ClientHello, and the commands of the documentation.
 package testkit
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -68,6 +71,35 @@ func TCPPair(t testing.TB) (client, server *net.TCPConn) {
 	client.SetDeadline(time.Now().Add(eventuallyTime))
 	return client, server
 }
+
+// ClientHello returns the ClientHello that crypto/tls sends to a server called
+// name. An empty name sends none. crypto/tls sends no addresses, so any name is put
+// in afterwards.
+func ClientHello(t testing.TB, name string) []byte {
+	t.Helper()
+	placeholder := strings.Repeat("x", len(name))
+	c := &firstWrite{}
+	tls.Client(c, &tls.Config{ServerName: placeholder, InsecureSkipVerify: true}).Handshake()
+	if c.Len() == 0 {
+		t.Fatal("crypto/tls has written no hello")
+	}
+	if name == "" {
+		return c.Bytes()
+	}
+	length := string([]byte{0, 0, byte(len(name))}) // the type and the length stand before the name
+	return bytes.Replace(c.Bytes(), []byte(length+placeholder), []byte(length+name), 1)
+}
+
+// firstWrite keeps what is written, and has nothing to read.
+type firstWrite struct {
+	net.Conn
+	bytes.Buffer
+}
+
+func (c *firstWrite) Read([]byte) (int, error)    { return 0, io.EOF }
+func (c *firstWrite) Write(b []byte) (int, error) { return c.Buffer.Write(b) }
+func (c *firstWrite) Close() error                { return nil }
+func (c *firstWrite) CloseWrite() error           { return nil }
 
 // Buffer is a bytes.Buffer for several goroutines. The zero value is empty.
 type Buffer struct {

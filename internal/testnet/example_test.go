@@ -39,7 +39,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	for !node.Routes(testnet.APIAddr) { // the cloud node's routes are approved
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // the engine has no event for a route
 	}
 	conn, err := node.DialTCP(ctx, netip.AddrPortFrom(testnet.APIAddr, 80))
 	if err != nil {

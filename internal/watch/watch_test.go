@@ -194,7 +194,7 @@ func TestSlowWriter(t *testing.T) {
 		write(t, file, "a")
 		go func() { // ends with its third write
 			for _, text := range []string{"ab", "abc", "abcd"} {
-				time.Sleep(900 * time.Millisecond)
+				time.Sleep(900 * time.Millisecond) // of synctest's clock: less than Quiet
 				write(t, file, text)
 			}
 		}()

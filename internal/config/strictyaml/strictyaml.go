@@ -14,12 +14,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -32,6 +30,9 @@ type Options struct {
 	// Null is called for a key with nothing behind its colon, which leaves what v
 	// has. It may change v, or add a mistake to r. Nil does neither.
 	Null func(path string, v reflect.Value, r *Report)
+
+	// Empty is the message for a file without any text. "" means that it is valid.
+	Empty string
 
 	// Foreign is the message for a file that has none of the schema's keys, or
 	// that is not a mapping; Unknown is the remedy for an unknown key that is not
@@ -50,6 +51,10 @@ type TextType struct {
 // empty. Decode reports false if the file as a whole cannot be used.
 func Decode(file string, data []byte, v any, o Options, r *Report) bool {
 	d := &decoder{Report: r, Options: o, file: file}
+	if o.Empty != "" && len(bytes.TrimSpace(data)) == 0 {
+		d.AddAt(Origin{Where: file}, "", errors.New(o.Empty))
+		return false
+	}
 	root, ok := d.document(data)
 	if root == nil {
 		return ok
@@ -82,49 +87,18 @@ type decoder struct {
 // document returns the root of the only document. It is nil if the file is empty,
 // or if it is not valid, for which ok is false.
 func (d *decoder) document(data []byte) (root *yaml.Node, ok bool) {
-	docs := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, second yaml.Node
-	err := docs.Decode(&doc)
-	if err == io.EOF {
-		return nil, true
-	}
-	if err == nil {
-		err = docs.Decode(&second)
-	}
+	docs, err := parse(bytes.NewReader(data))
 	switch {
-	case err == nil:
-		d.AddAt(d.at(&second), "", errors.New(`more than one YAML document; keep one, and remove the lines "---"`))
-		return nil, false
-	case err != io.EOF:
+	case err != nil:
 		d.syntax(data, err)
 		return nil, false
-	case len(doc.Content) == 0 || isNull(doc.Content[0]):
+	case len(docs) > 1:
+		d.AddAt(d.at(docs[1]), "", errors.New(`more than one YAML document; keep one, and remove the lines "---"`))
+		return nil, false
+	case len(docs) == 0 || len(docs[0].Content) == 0 || isNull(docs[0].Content[0]):
 		return nil, true
 	}
-	return doc.Content[0], true
-}
-
-var syntaxError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
-
-// syntax reports what the YAML parser found: "yaml: line 3: problem". It does not
-// give a column.
-func (d *decoder) syntax(data []byte, err error) {
-	o := Origin{Where: d.file}
-	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
-		d.AddAt(o, "", errors.New("not a text file"))
-		return
-	}
-	problem := "it cannot be parsed"
-	if m := syntaxError.FindStringSubmatch(err.Error()); m != nil {
-		problem = m[2]
-		if _, err := fmt.Sscan(m[1], &o.Line); err == nil {
-			o.Where = strings.TrimPrefix(fmt.Sprintf("%s:%d", d.file, o.Line), ":")
-		}
-	}
-	if strings.HasPrefix(problem, "unknown anchor") { // the library repeats its name
-		problem = "unknown anchor"
-	}
-	d.AddAt(o, "", errors.New("invalid YAML: "+problem))
+	return docs[0].Content[0], true
 }
 
 // decodeProblem says why a document cannot be decoded. The library's own words

@@ -94,7 +94,7 @@ func TestMistakes(t *testing.T) {
 		{"duplicate_twice", "inner: {name: a, name: b, name: c}\n", "1:18: inner.name: duplicate key; the first one is in line 1\n1:27: inner.name: duplicate key; the first one is in line 1"},
 		{"duplicate_in_a_list", "list:\n- {name: a, name: b}\n", "2:13: list[0].name: duplicate key; the first one is in line 2"},
 		{"second_document", "name: a\n---\nname: b\n", `2:1: more than one YAML document; keep one, and remove the lines "---"`},
-		{"broken_second_document", "name: a\n---\n{\n", "3: invalid YAML: did not find expected node content"},
+		{"broken_second_document", "name: a\n---\n{\n", "3:1: invalid YAML: did not find expected node content"},
 		{"not_a_mapping", "[a]\n", "foreign"},
 		{"other_keys", "elephant: 1\ngiraffe: 2\n", "foreign"},
 		{"anchor_in_itself", "names: &a [*a]\n", "invalid YAML: an anchor contains itself"},

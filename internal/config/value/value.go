@@ -9,11 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/config/names"
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
 	"github.com/pandoproxy/pando/internal/host"
 )
@@ -110,10 +110,6 @@ func (t Target) String() string {
 // MarshalText returns String.
 func (t Target) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// hostForm is any name that a resolver may know. It is wider than nameForm: only
-// the resolver can decide whether the name exists.
-var hostForm = regexp.MustCompile(`^([a-zA-Z0-9_-]{1,63}\.)*[a-zA-Z0-9_-]{1,63}\.?$`)
-
 // ParseTarget reads host:port. Port 0 is an error.
 func ParseTarget(s string) (Target, error) {
 	const example = "write host:port, such as db.internal.example.com:5432"
@@ -125,42 +121,14 @@ func ParseTarget(s string) (Target, error) {
 	if err != nil || perr != nil || n == 0 || name == "" {
 		return Target{}, fmt.Errorf("invalid target %q: %s", s, example)
 	}
-	if _, err := netip.ParseAddr(name); err != nil && !isHost(name) {
+	addr, err := netip.ParseAddr(name)
+	if err != nil && !names.IsHost(name) {
 		return Target{}, fmt.Errorf("invalid host %q in the target: %s", name, example)
 	}
+	if addr.Zone() != "" {
+		return Target{}, fmt.Errorf("invalid host %q in the target: an address with a zone is valid on one host only; write a name, or another address", name)
+	}
 	return Target{Host: name, Port: uint16(n)}, nil
-}
-
-// isHost reports whether name has the form of a host, and the front ends do not
-// read it as a malformed address.
-func isHost(name string) bool {
-	_, err := host.Parse(name)
-	return err == nil && hostForm.MatchString(name)
-}
-
-var labelForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-// IsLabel reports whether s is one label of a host name, in lower case (RFC 1123).
-func IsLabel(s string) bool { return labelForm.MatchString(s) }
-
-var nameForm = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-
-// CheckName returns what is wrong with a host name, or a "*.suffix"; nil if it is
-// valid.
-func CheckName(name string) error {
-	if _, err := netip.ParseAddr(name); err == nil {
-		return fmt.Errorf("%q is an address, not a name", name)
-	}
-	if host.EndsInNumber(name) {
-		return fmt.Errorf("%q ends in a number, so it is never a name", name)
-	}
-	if strings.HasSuffix(name, ".") {
-		return fmt.Errorf("%q ends in a dot; leave the dot out", name)
-	}
-	if !nameForm.MatchString(strings.ToLower(name)) || len(name) > 253 {
-		return fmt.Errorf("invalid host name %q: write one such as api.example.com, or *.example.com for all names below it", name)
-	}
-	return nil
 }
 
 // FleetHost is an address of the fleet, or a name of it. One of the two fields is
@@ -183,7 +151,7 @@ func (h FleetHost) MarshalText() ([]byte, error) { return []byte(h.String()), ni
 
 func parseFleetHost(s string) (FleetHost, error) {
 	h, err := host.Parse(s)
-	if err != nil || !h.Addr.IsValid() && (CheckName(s) != nil || strings.HasPrefix(s, "*.")) {
+	if err != nil || !h.Addr.IsValid() && (names.Check(s) != nil || strings.HasPrefix(s, "*.")) {
 		return FleetHost{}, fmt.Errorf("invalid address or name %q: write one such as 10.96.0.7 or pando.pando.svc", s)
 	}
 	return FleetHost{Addr: h.Addr, Name: h.Name}, nil

@@ -71,14 +71,14 @@ func TestDialSockets(t *testing.T) {
 		return nd.DialContext(ctx, "tcp", a.String())
 	}}
 	for _, tc := range []struct {
-		name     string
-		targets  []flow.Target
-		from, to time.Duration
+		name    string
+		targets []flow.Target
+		least   time.Duration // TestRace checks the exact times, by a clock that no other process slows down
 	}{
-		{"alone", targets(open), 0, stagger},
-		{"first_refused", targets(refused, open), 0, stagger},
-		{"first_hangs", targets("192.0.2.1:80", open), stagger, 10 * stagger},
-		{"direct", []flow.Target{{Addr: netip.MustParseAddrPort(open), Path: flow.Direct}}, 0, stagger},
+		{"alone", targets(open), 0},
+		{"first_refused", targets(refused, open), 0},
+		{"first_hangs", targets("192.0.2.1:80", open), stagger},
+		{"direct", []flow.Target{{Addr: netip.MustParseAddrPort(open), Path: flow.Direct}}, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			start := time.Now()
@@ -93,8 +93,8 @@ func TestDialSockets(t *testing.T) {
 			if target != tc.targets[len(tc.targets)-1] || c.RemoteAddr().String() != open {
 				t.Errorf("connected to %v, reported %v, want the last target at %s", c.RemoteAddr(), target, open)
 			}
-			if took < tc.from || took > tc.to {
-				t.Errorf("took %s, want %s to %s", took, tc.from, tc.to)
+			if took < tc.least {
+				t.Errorf("took %s, want %s at least", took, tc.least)
 			}
 			// The connection outlives the time limit and the race.
 			c.Write([]byte("x"))

@@ -53,7 +53,7 @@ func (x *exchange) respond(resp *http.Response) fate {
 	wire.WriteResponseHead(x.s.w, resp, x.s.p.name())
 	wire.WriteFraming(x.s.w, x.req, resp, f)
 	if err := x.copyBody(resp, f); err != nil {
-		x.rec.Err, _ = x.failure(err)
+		x.rec.Err, _ = x.failure(err) // the client has the origin's status already
 		x.release(origin.Broken)
 		x.s.c.SetLinger(0) // the client must not take this for a whole response
 		return closeNow

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 	"github.com/pandoproxy/pando/internal/testkit"
@@ -95,10 +97,29 @@ func TestUploadStop(t *testing.T) {
 	if whole, err := u.upload.done(0); whole || err == nil {
 		t.Errorf("done after stop = %v, %v; want false and the reason", whole, err)
 	}
-	time.AfterFunc(20*time.Millisecond, func() { io.WriteString(u.client, "lo") })
+	io.WriteString(u.client, "lo")
 	b := make([]byte, 2)
 	if _, err := io.ReadAtLeast(u.s.c, b, 1); err != nil {
 		t.Errorf("a later read from the client: error %v, want none", err)
+	}
+}
+
+// TestStatusAfterSlowBody checks that a body that stops after its response has
+// begun does not change the status in the record: the client has got that of the
+// origin.
+func TestStatusAfterSlowBody(t *testing.T) {
+	u := startUpload(t, 0)
+	u.client.CloseWrite()
+	<-u.upload.ended
+	u.upload.err = &wire.ReadError{Err: os.ErrDeadlineExceeded}
+	u.respond(&http.Response{
+		Status:        "200 OK",
+		StatusCode:    http.StatusOK,
+		ContentLength: 5,
+		Body:          io.NopCloser(iotest.ErrReader(net.ErrClosed)),
+	})
+	if class := flow.ClassOf(u.rec.Err); u.rec.Status != http.StatusOK || class != flow.Timeout {
+		t.Errorf("the record has status %d and class %v, want %d and %v", u.rec.Status, class, http.StatusOK, flow.Timeout)
 	}
 }
 

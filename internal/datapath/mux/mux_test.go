@@ -20,6 +20,7 @@ import (
 	"unicode"
 
 	"github.com/pandoproxy/pando/internal/socket"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // clientHello is the beginning of TLS 1.2 and 1.3, RFC 8446 section 5.1.
@@ -62,7 +63,7 @@ func FuzzDetect(f *testing.F) {
 type served struct {
 	*Mux
 	ln      *net.TCPListener
-	log     lockedLog
+	log     testkit.Buffer
 	ended   chan error // gets what Serve returns
 	taken   chan handed
 	mute    atomic.Int32 // calls of Mux.Silent
@@ -82,6 +83,17 @@ func start(t *testing.T, peekTimeout time.Duration) *served {
 
 func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr) error, leave func(netip.Addr)) *served {
 	t.Helper()
+	s := listen(t)
+	s.Mux.Enter = enter
+	s.Mux.Leave = leave
+	s.Mux.PeekTimeout = peekTimeout
+	s.serve(t)
+	return s
+}
+
+// listen returns a Mux whose clients wait until it serves.
+func listen(t *testing.T) *served {
+	t.Helper()
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		t.Fatal(err)
@@ -93,24 +105,26 @@ func startLimited(t *testing.T, peekTimeout time.Duration, enter func(netip.Addr
 		release: make(chan struct{}),
 	}
 	s.Mux = &Mux{
-		HTTP:        &front{s, HTTP},
-		SOCKS5:      &front{s, SOCKS5},
-		Enter:       enter,
-		Leave:       leave,
-		PeekTimeout: peekTimeout,
-		Silent:      func() { s.mute.Add(1) },
-		Log:         slog.New(slog.NewTextHandler(&s.log, nil)),
+		HTTP:   &front{s, HTTP},
+		SOCKS5: &front{s, SOCKS5},
+		Silent: func() { s.mute.Add(1) },
+		Log:    slog.New(slog.NewTextHandler(&s.log, nil)),
 	}
-	go func() { s.ended <- s.Serve(t.Context(), ln, Role{}) }()
+	t.Cleanup(func() { ln.Close() })
+	return s
+}
+
+// serve serves until the end of the test.
+func (s *served) serve(t *testing.T) {
+	go func() { s.ended <- s.Serve(t.Context(), s.ln, Role{}) }()
 	t.Cleanup(func() {
 		close(s.release)
-		ln.Close()
+		s.ln.Close()
 		s.Drain()
 		if err := s.Wait(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
 }
 
 // front is the front end of protocol p.
@@ -221,16 +235,21 @@ func TestRefuses(t *testing.T) {
 // TestPeekTimeout checks that the deadline ends silent clients and no others:
 // when the second client is closed, the deadline of the first has passed too.
 func TestPeekTimeout(t *testing.T) {
-	s := start(t, 100*time.Millisecond)
+	s := listen(t)
+	s.PeekTimeout = 200 * time.Millisecond
+	// These clients have done all that they do before the mux accepts them, so a
+	// slow machine does not make them late.
 	talker := s.dial(t, []byte("G"))
+	silent := s.dial(t, nil)
+	left := s.dial(t, nil)
+	left.CloseWrite()
+	s.serve(t)
 	h := <-s.taken
-	expectClosed(t, s.dial(t, nil))
+	expectClosed(t, silent)
 	talker.Write([]byte("ET"))
 	if got, err := io.ReadAll(io.LimitReader(h.c, 3)); err != nil || string(got) != "GET" {
 		t.Errorf("the front reads %q, %v; want %q", got, err, "GET")
 	}
-	left := s.dial(t, nil)
-	left.CloseWrite()
 	expectClosed(t, left)
 	if len(s.taken) != 0 {
 		t.Error("a silent client came to a front")

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -139,9 +138,14 @@ func TestGlobalResolvers(t *testing.T) {
 func TestFollow(t *testing.T) {
 	var d atomic.Pointer[TailnetDNS]
 	d.Store(&TailnetDNS{})
+	asked := make(chan struct{}, 1)
 	release := make(chan struct{})
 	pod := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
 		if strings.HasPrefix(q.Question[0].Name, "slow.") {
+			select {
+			case asked <- struct{}{}:
+			default: // for AAAA, or over TCP
+			}
 			<-release
 		}
 		return records("api.corp.example. 60 IN A 203.0.113.66", "slow.corp.example. 60 IN A 203.0.113.66")(n, q)
@@ -152,9 +156,7 @@ func TestFollow(t *testing.T) {
 	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66")
 	var wg sync.WaitGroup
 	wg.Go(func() { lookup(t, r, "slow.corp.example", SourceBase, "203.0.113.66") })
-	for len(pod.queries("slow.corp.example")) == 0 {
-		time.Sleep(time.Millisecond) // until it is in progress
-	}
+	<-asked
 	d.Store(&TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})
 	lookup(t, r, "api.corp.example", SourceBase, "203.0.113.66") // before Follow
 	r.Follow()
@@ -228,7 +230,11 @@ func TestNamesOfTheCluster(t *testing.T) {
 	pod := newServer(t, records("pando.pando.svc.cluster.local. 60 IN A 10.96.0.7", "www.known. 60 IN A 192.0.2.9"))
 	global := newServer(t, records("www.known. 60 IN A 192.0.2.8", "db.corp.example. 60 IN A 10.0.0.5"))
 	d := TailnetDNS{Resolvers: []string{"https://dns.example/dns-query", "192.0.2.53"}, Search: []string{"corp.example"}}
-	o := Options{ResolvConf: file(t, "nameserver "+base+"\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\n"), Tailnet: func() (TailnetDNS, bool) { return d, true }}
+	o := Options{
+		ResolvConf: file(t, "nameserver "+base+"\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\n"),
+		Tailnet:    func() (TailnetDNS, bool) { return d, true },
+		Hosts:      map[string][]netip.Addr{"db.svc.cluster.local": addrs("10.96.0.9")},
+	}
 	r := newResolver(t, o, map[string]*server{base: pod, "192.0.2.53": global})
 	r.opts.DialGlobal = r.dialBase
 	lookup(t, r, "pando.pando.svc", SourceBase, "10.96.0.7")
@@ -240,7 +246,7 @@ func TestNamesOfTheCluster(t *testing.T) {
 	if a, err := r.LookupPod(t.Context(), "pando.pando.svc"); err != nil || !slices.Equal(a, addrs("10.96.0.7")) {
 		t.Errorf("LookupPod(pando.pando.svc) = %v, %v, want 10.96.0.7", a, err)
 	}
-	if a, err := r.LookupPod(t.Context(), "db"); flow.ClassOf(err) != flow.NotFound {
+	if a, err := r.LookupPod(t.Context(), "db"); flow.ClassOf(err) != flow.NotFound { // neither the host table nor a search domain of the tailnet counts
 		t.Errorf("LookupPod(db) = %v, %v, want class not_found", a, err)
 	}
 	// A cluster DNS that forwards nothing answers SERVFAIL for foreign names.

@@ -249,9 +249,11 @@ func literal(a netip.Addr) Answer {
 	return Answer{Addrs: []netip.Addr{a}, Source: SourceLiteral}
 }
 
-// LookupPod resolves a name of the cluster. It asks only the pod's /etc/hosts
-// and the pod's own resolvers, and does not use the cache. The errors are those
-// of Lookup.
+// LookupPod resolves a name of the cluster, such as the fleet's own Service. It
+// asks only the pod's /etc/hosts and the pod's own resolvers, and does not use
+// the cache. The host table of the configuration does not count, not even for a
+// name that a search domain has completed: it is about the names that clients ask
+// for. The errors are those of Lookup.
 func (r *Resolver) LookupPod(ctx context.Context, name string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()

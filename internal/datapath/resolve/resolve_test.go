@@ -3,6 +3,7 @@ package resolve
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -47,33 +48,40 @@ func TestLiteralAsksNobody(t *testing.T) {
 }
 
 func TestSourcesAreBounded(t *testing.T) {
-	release := make(chan struct{})
-	var most, now atomic.Int32
-	slow := newServer(t, func(n string, q *dns.Msg) *dns.Msg {
-		most.Store(max(most.Load(), now.Add(1)))
-		<-release
-		now.Add(-1)
-		return rcode(dns.RcodeNameError)(n, q)
+	synctest.Test(t, func(t *testing.T) {
+		const perSource = 2
+		const most = 2 * perSource // A and AAAA of each name
+		r := newResolver(t, Options{
+			PerSource:  perSource,
+			Tailnet:    up(TailnetDNS{Magic: true, MagicSuffix: "corp.example", Routes: map[string][]string{"slow.example": {"10.9.9.1"}}}),
+			QueryMagic: magic(records(apiA)),
+		}, nil)
+		release := make(chan struct{})
+		var now atomic.Int32
+		r.opts.DialTailnet = func(context.Context, string, netip.AddrPort) (net.Conn, error) {
+			if n := now.Add(1); n > most {
+				t.Errorf("%d queries of one source are in progress, want %d at most", n, most)
+			}
+			defer now.Add(-1)
+			<-release
+			return nil, net.ErrClosed
+		}
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() { r.Lookup(t.Context(), host.Host{Name: strconv.Itoa(i) + ".slow.example"}) })
+		}
+		synctest.Wait() // all 20 are asked, or wait for a place
+		if n := now.Load(); n != most {
+			t.Errorf("%d queries of one source are in progress, want %d", n, most)
+		}
+		start := time.Now()
+		lookup(t, r, "api.corp.example", SourceMagicDNS, "10.0.0.1")
+		if took := time.Since(start); took > 0 {
+			t.Errorf("a lookup of another source took %v, want no wait", took)
+		}
+		close(release)
+		wg.Wait()
 	})
-	r := newResolver(t, Options{PerSource: 2, Tailnet: up(TailnetDNS{Routes: map[string][]string{"slow.example": {"10.9.9.1"}, "corp.example": {"10.9.9.2"}}})},
-		map[string]*server{"10.9.9.1": slow, "10.9.9.2": newServer(t, records(apiA))})
-	var wg sync.WaitGroup
-	for i := range 20 {
-		wg.Go(func() { r.Lookup(t.Context(), host.Host{Name: strconv.Itoa(i) + ".slow.example"}) })
-	}
-	for deadline := time.Now().Add(5 * time.Second); now.Load() < 4 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
-	start := time.Now()
-	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("a lookup in another zone took %v, want no wait", took)
-	}
-	close(release)
-	wg.Wait()
-	if n := most.Load(); n < 4 || n > 2*2*2 { // A and AAAA, over UDP and TCP
-		t.Errorf("%d queries were in progress at a time, want 4 to 8: those of 2 names", n)
-	}
 }
 
 func TestCacheIsBounded(t *testing.T) {

@@ -33,7 +33,7 @@ func readHello(r io.Reader) (name string, read []byte, err error) {
 	switch {
 	case got:
 	case in.err != nil && tape.Len() >= maxHello:
-		return "", nil, badRequest("the ClientHello is longer than 32 KiB", UnexpectedMessage)
+		return "", nil, badRequest("the ClientHello is longer than 32 KiB", unexpectedMessage)
 	case in.err != nil:
 		return "", nil, readError(in.err)
 	default:
@@ -41,9 +41,9 @@ func readHello(r io.Reader) (name string, read []byte, err error) {
 	}
 	switch {
 	case name == "":
-		return "", nil, badRequest("the client sent no server name (SNI), so the target is unknown: connect by name, or give this target a port of its own with forward", UnrecognizedName)
+		return "", nil, badRequest("the client sent no server name (SNI), so the target is unknown: connect by name, or give this target a port of its own with forward", unrecognizedName)
 	case host.IsAddress(name): // RFC 6066 section 3 does not allow addresses here
-		return "", nil, badRequest("the client sent an address as server name: connect by name", UnrecognizedName)
+		return "", nil, badRequest("the client sent an address as server name: connect by name", unrecognizedName)
 	}
 	return name, tape.Bytes(), nil
 }
@@ -51,7 +51,7 @@ func readHello(r io.Reader) (name string, read []byte, err error) {
 // errHello ends the handshake after the hello.
 var errHello = errors.New("the hello has been read")
 
-// badRequest is the error for a client's hello. cause may be an Alert, which then
+// badRequest is the error for a client's hello. cause may be an alert, which then
 // is the one that the client gets.
 func badRequest(hint string, cause error) error {
 	return &flow.Error{

@@ -21,7 +21,8 @@ type Road interface {
 	Finish(*flow.Record)
 }
 
-// DefaultTimeout is used when Server.Timeout is zero.
+// DefaultTimeout is used when Server.Timeout is zero. It is the default of
+// http.headerTimeout, which the gateway sets for this front end too.
 const DefaultTimeout = 30 * time.Second
 
 // Server speaks to TLS clients. Its fields must not change once it is in use.
@@ -76,7 +77,7 @@ func (s *Server) record(c *net.TCPConn) *flow.Record {
 
 // end sends the TLS alert for why, closes c, and finishes rec.
 func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
-	if a := AlertFor(why); a != noAlert {
+	if a := alertFor(why); a != noAlert {
 		c.Write([]byte{21, 3, 3, 0, 2, 2, byte(a)}) // a record of TLS 1.2: alert, fatal
 	}
 	socket.CloseGently(c)
@@ -84,45 +85,45 @@ func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
 	s.Road.Finish(rec)
 }
 
-// Alert is a TLS alert description, RFC 8446 section 6.
-type Alert byte
+// alert is a TLS alert description, RFC 8446 section 6.
+type alert byte
 
 const (
-	UnexpectedMessage Alert = 10
-	AccessDenied      Alert = 49
-	InternalError     Alert = 80
-	UserCanceled      Alert = 90
-	UnrecognizedName  Alert = 112
+	unexpectedMessage alert = 10
+	accessDenied      alert = 49
+	internalError     alert = 80
+	userCanceled      alert = 90
+	unrecognizedName  alert = 112
 
-	noAlert Alert = 255 // no client is left to read it
+	noAlert alert = 255 // no client is left to read it
 )
 
 // Error makes an alert the cause of a flow.Error whose class alone would choose
 // another alert.
-func (a Alert) Error() string {
-	if a == UnrecognizedName {
+func (a alert) Error() string {
+	if a == unrecognizedName {
 		return "no usable server name"
 	}
 	return "unexpected message"
 }
 
-// AlertFor returns the alert that a client gets for err, a *flow.Error.
-func AlertFor(err error) Alert {
-	if a, ok := errors.AsType[Alert](err); ok {
+// alertFor returns the alert that a client gets for err, a *flow.Error.
+func alertFor(err error) alert {
+	if a, ok := errors.AsType[alert](err); ok {
 		return a
 	}
 	switch flow.ClassOf(err) {
 	case flow.BadRequest:
-		return UnexpectedMessage
+		return unexpectedMessage
 	case flow.Denied, flow.Unauthenticated, flow.Loop:
-		return AccessDenied
+		return accessDenied
 	case flow.NotFound, flow.NoRoute:
-		return UnrecognizedName
+		return unrecognizedName
 	case flow.Cut, flow.Overloaded, flow.NotReady:
-		return UserCanceled // not the target's fault: a retry may succeed
+		return userCanceled // not the target's fault: a retry may succeed
 	case flow.Canceled, flow.OK:
 		return noAlert
 	case flow.ResolveFailed, flow.Refused, flow.Unreachable, flow.Timeout, flow.Reset, flow.BadResponse, flow.Idle, flow.Internal:
 	}
-	return InternalError
+	return internalError
 }

@@ -13,29 +13,8 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
-
-// hello returns the ClientHello that crypto/tls sends to a server called name.
-func hello(t testing.TB, name string) []byte {
-	t.Helper()
-	c := &firstWrite{}
-	tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
-	if c.Len() == 0 {
-		t.Fatal("crypto/tls has written no hello")
-	}
-	return c.Bytes()
-}
-
-// firstWrite keeps what is written, and has nothing to read.
-type firstWrite struct {
-	net.Conn
-	bytes.Buffer
-}
-
-func (c *firstWrite) Read([]byte) (int, error)    { return 0, io.EOF }
-func (c *firstWrite) Write(b []byte) (int, error) { return c.Buffer.Write(b) }
-func (c *firstWrite) Close() error                { return nil }
-func (c *firstWrite) CloseWrite() error           { return nil }
 
 // inRecords cuts a hello into records of n bytes.
 func inRecords(h []byte, n int) []byte {
@@ -50,24 +29,24 @@ func inRecords(h []byte, n int) []byte {
 }
 
 func TestReadHello(t *testing.T) {
-	good := hello(t, "API.corp.example")
+	good := testkit.ClientHello(t, "API.corp.example")
 	for _, c := range []struct {
 		name, want string
 		send       []byte
 		class      flow.Class
-		alert      Alert
+		alert      alert
 	}{
 		{"whole", "api.corp.example", good, flow.OK, 0},
 		{"with_more_behind", "api.corp.example", append(bytes.Clone(good), "early"...), flow.OK, 0},
 		{"records_of_100", "api.corp.example", inRecords(good, 100), flow.OK, 0},
 		{"records_of_1", "api.corp.example", inRecords(good, 1), flow.OK, 0},
-		{"no_name", "", hello(t, ""), flow.BadRequest, UnrecognizedName},
+		{"no_name", "", testkit.ClientHello(t, ""), flow.BadRequest, unrecognizedName},
 		{"cut_short", "", good[:len(good)-1], flow.Canceled, noAlert},
 		{"nothing", "", nil, flow.Canceled, noAlert},
-		{"not_tls", "", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), flow.BadRequest, UnexpectedMessage},
-		{"empty_records", "", bytes.Repeat([]byte{22, 3, 1, 0, 0}, 10000), flow.BadRequest, UnexpectedMessage},
-		{"endless", "", append([]byte{22, 3, 1, 64, 0, 1, 0, 255, 255}, make([]byte, 1<<20)...), flow.BadRequest, UnexpectedMessage},
-		{"not_a_hello", "", []byte{22, 3, 1, 0, 4, 2, 0, 0, 0}, flow.BadRequest, UnexpectedMessage},
+		{"not_tls", "", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), flow.BadRequest, unexpectedMessage},
+		{"empty_records", "", bytes.Repeat([]byte{22, 3, 1, 0, 0}, 10000), flow.BadRequest, unexpectedMessage},
+		{"endless", "", append([]byte{22, 3, 1, 64, 0, 1, 0, 255, 255}, make([]byte, 1<<20)...), flow.BadRequest, unexpectedMessage},
+		{"not_a_hello", "", []byte{22, 3, 1, 0, 4, 2, 0, 0, 0}, flow.BadRequest, unexpectedMessage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for how, r := range map[string]io.Reader{"at_once": bytes.NewReader(c.send), "byte_by_byte": byByte{bytes.NewReader(c.send)}} {
@@ -76,7 +55,7 @@ func TestReadHello(t *testing.T) {
 					t.Fatalf("readHello %s = %q, %v, want %q, class %s", how, name, err, c.want, c.class)
 				}
 				if err != nil {
-					if a := AlertFor(err); a != c.alert || flow.HintOf(err) == "" {
+					if a := alertFor(err); a != c.alert || flow.HintOf(err) == "" {
 						t.Errorf("readHello %s: %v with hint %q and alert %d, want a hint and alert %d", how, err, flow.HintOf(err), a, c.alert)
 					}
 				} else if rest, _ := io.ReadAll(r); !bytes.Equal(append(read, rest...), c.send) {
@@ -90,26 +69,18 @@ func TestReadHello(t *testing.T) {
 // TestServerNameIsNoAddress checks that sni and the other front ends agree on
 // what an address is: package host decides for all of them.
 func TestServerNameIsNoAddress(t *testing.T) {
-	for name, want := range map[string]Alert{
-		"10.0.0.1": UnrecognizedName, "fd00::1": UnrecognizedName, "1": UnrecognizedName, "a.0x7f": UnrecognizedName, "127.1": UnrecognizedName,
+	for name, want := range map[string]alert{
+		"10.0.0.1": unrecognizedName, "fd00::1": unrecognizedName, "1": unrecognizedName, "a.0x7f": unrecognizedName, "127.1": unrecognizedName,
 		"api.corp.example": 0, "a1": 0, "x0": 0, "1.a": 0, "a.0xzz": 0,
 	} {
-		got, _, err := readHello(bytes.NewReader(helloTo(t, name)))
+		got, _, err := readHello(bytes.NewReader(testkit.ClientHello(t, name)))
 		if want == 0 && (err != nil || got != name) {
 			t.Errorf("readHello with server name %q = %q, %v, want the name", name, got, err)
 		}
-		if want != 0 && (err == nil || AlertFor(err) != want) {
+		if want != 0 && (err == nil || alertFor(err) != want) {
 			t.Errorf("readHello with server name %q = %q, %v, want alert %d", name, got, err, want)
 		}
 	}
-}
-
-// helloTo is a hello whose server name is any string; crypto/tls sends no
-// addresses.
-func helloTo(t testing.TB, name string) []byte {
-	length := []byte{0, 0, byte(len(name))} // the entry's type and length stand before the name
-	placeholder := strings.Repeat("x", len(name))
-	return bytes.Replace(hello(t, placeholder), append(bytes.Clone(length), placeholder...), append(length, name...), 1)
 }
 
 // byByte reads one byte at a time.
@@ -118,19 +89,19 @@ type byByte struct{ io.Reader }
 func (r byByte) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(1, len(b))]) }
 
 func TestAlertFor(t *testing.T) {
-	alerts := map[flow.Class]Alert{
-		flow.OK: noAlert, flow.Internal: InternalError, flow.BadRequest: UnexpectedMessage, flow.Unauthenticated: AccessDenied,
-		flow.Denied: AccessDenied, flow.NotFound: UnrecognizedName, flow.ResolveFailed: InternalError, flow.NoRoute: UnrecognizedName,
-		flow.Refused: InternalError, flow.Unreachable: InternalError, flow.Timeout: InternalError, flow.Reset: InternalError,
-		flow.BadResponse: InternalError, flow.Idle: InternalError, flow.Overloaded: UserCanceled, flow.NotReady: UserCanceled,
-		flow.Cut: UserCanceled, flow.Canceled: noAlert, flow.Loop: AccessDenied,
+	alerts := map[flow.Class]alert{
+		flow.OK: noAlert, flow.Internal: internalError, flow.BadRequest: unexpectedMessage, flow.Unauthenticated: accessDenied,
+		flow.Denied: accessDenied, flow.NotFound: unrecognizedName, flow.ResolveFailed: internalError, flow.NoRoute: unrecognizedName,
+		flow.Refused: internalError, flow.Unreachable: internalError, flow.Timeout: internalError, flow.Reset: internalError,
+		flow.BadResponse: internalError, flow.Idle: internalError, flow.Overloaded: userCanceled, flow.NotReady: userCanceled,
+		flow.Cut: userCanceled, flow.Canceled: noAlert, flow.Loop: accessDenied,
 	}
 	for _, class := range flow.Classes() {
 		want, ok := alerts[class]
 		if !ok {
 			t.Fatalf("class %s has no alert in this test: add one", class)
 		}
-		if got := AlertFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
+		if got := alertFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
 			t.Errorf("%s: got %d, want %d", class, got, want)
 		}
 	}
@@ -147,45 +118,34 @@ func (r road) Finish(rec *flow.Record)        { r.ended <- rec }
 
 // TestAlerts checks what a TLS client sees when it gets no tunnel.
 func TestAlerts(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
 	r := road{make(chan *flow.Record, 1)}
-	s := &Server{Road: r, Port: 443, Timeout: 300 * time.Millisecond}
 	for _, c := range []struct {
 		name, alert string
 		class       flow.Class
-		client      func(net.Conn) error
+		timeout     time.Duration // 0 means the default
+		client      func(*net.TCPConn) error
 	}{
-		{"denied", "access denied", flow.Denied, func(c net.Conn) error { return tls.Client(c, &tls.Config{ServerName: "api.corp.example"}).Handshake() }},
-		{"no_name", "unrecognized name", flow.BadRequest, func(c net.Conn) error { return tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake() }},
-		{"says_nothing", "internal error", flow.Timeout, func(c net.Conn) error {
-			c.Write(hello(t, "api.corp.example")[:50])
+		{"denied", "access denied", flow.Denied, 0, func(c *net.TCPConn) error {
+			return tls.Client(c, &tls.Config{ServerName: "api.corp.example"}).Handshake()
+		}},
+		{"no_name", "unrecognized name", flow.BadRequest, 0, func(c *net.TCPConn) error { return tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake() }},
+		{"says_nothing", "internal error", flow.Timeout, 100 * time.Millisecond, func(c *net.TCPConn) error {
+			c.Write(testkit.ClientHello(t, "api.corp.example")[:50])
 			return tls.Client(silent{c}, &tls.Config{InsecureSkipVerify: true}).Handshake()
 		}},
-		{"leaves_half_way", "", flow.Canceled, func(c net.Conn) error {
-			c.Write(hello(t, "api.corp.example")[:50])
-			c.(*net.TCPConn).CloseWrite()
+		{"leaves_half_way", "", flow.Canceled, 0, func(c *net.TCPConn) error {
+			c.Write(testkit.ClientHello(t, "api.corp.example")[:50])
+			c.CloseWrite()
 			_, err := c.Read(make([]byte, 1))
 			return err
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client, err := net.Dial("tcp", ln.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			client.SetDeadline(time.Now().Add(10 * time.Second))
-			conn, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			client, conn := testkit.TCPPair(t)
+			s := &Server{Road: r, Port: 443, Timeout: c.timeout}
 			done := make(chan bool, 1)
-			go func() { done <- s.Serve(t.Context(), conn.(*net.TCPConn)) }()
-			err = c.client(client)
+			go func() { done <- s.Serve(t.Context(), conn) }()
+			err := c.client(client)
 			if c.alert == "" && !errors.Is(err, io.EOF) || !strings.Contains(fmt.Sprint(err), c.alert) {
 				t.Errorf("the client got %v, want alert %q", err, c.alert)
 			}
@@ -201,26 +161,13 @@ func TestAlerts(t *testing.T) {
 
 // TestEndsInTheHello checks that a client with half a hello does not delay the end.
 func TestEndsInTheHello(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client.Write(hello(t, "api.corp.example")[:50])
+	client, conn := testkit.TCPPair(t)
+	client.Write(testkit.ClientHello(t, "api.corp.example")[:50])
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := road{make(chan *flow.Record, 1)}
 	start := time.Now()
-	(&Server{Road: r, Port: 443, Timeout: time.Minute}).Serve(ctx, conn.(*net.TCPConn))
+	(&Server{Road: r, Port: 443, Timeout: time.Minute}).Serve(ctx, conn)
 	if took := time.Since(start); took > 10*time.Second || (<-r.ended).Err == nil {
 		t.Errorf("Serve ended after %v, want 10s at most, with an error", took)
 	}
@@ -235,10 +182,10 @@ func (c silent) CloseWrite() error           { return nil }
 // FuzzReadHello checks that no byte is lost, and that it makes no difference in how
 // many pieces a hello arrives.
 func FuzzReadHello(f *testing.F) {
-	good := hello(f, "api.corp.example")
+	good := testkit.ClientHello(f, "api.corp.example")
 	f.Add(good)
 	f.Add(inRecords(good, 7))
-	f.Add(hello(f, ""))
+	f.Add(testkit.ClientHello(f, ""))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte{22, 3, 1, 0, 4, 1, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -25,60 +25,60 @@ const (
 	addrIPv6 = 4
 )
 
-// Reply is a reply code, RFC 1928 section 6.
-type Reply byte
+// replyCode is a reply code, RFC 1928 section 6.
+type replyCode byte
 
 const (
-	Succeeded               Reply = 0
-	GeneralFailure          Reply = 1
-	NotAllowed              Reply = 2
-	NetworkUnreachable      Reply = 3
-	HostUnreachable         Reply = 4
-	ConnectionRefused       Reply = 5
-	TTLExpired              Reply = 6
-	CommandNotSupported     Reply = 7
-	AddressTypeNotSupported Reply = 8
+	succeeded               replyCode = 0
+	generalFailure          replyCode = 1
+	notAllowed              replyCode = 2
+	networkUnreachable      replyCode = 3
+	hostUnreachable         replyCode = 4
+	connectionRefused       replyCode = 5
+	ttlExpired              replyCode = 6
+	commandNotSupported     replyCode = 7
+	addressTypeNotSupported replyCode = 8
 
-	noReply Reply = 0xff // send nothing: the protocol has no place for a reply, or the client has left
+	noReply replyCode = 0xff // send nothing: the protocol has no place for a reply, or the client has left
 )
 
-// Error makes a reply the cause of a flow.Error. ReplyFor then returns it
+// Error makes a reply the cause of a flow.Error. replyFor then returns it
 // instead of the reply of the class.
-func (r Reply) Error() string {
+func (r replyCode) Error() string {
 	switch r {
-	case CommandNotSupported:
+	case commandNotSupported:
 		return "command not supported"
-	case AddressTypeNotSupported:
+	case addressTypeNotSupported:
 		return "address type not supported"
 	}
 	return "reply " + strconv.Itoa(int(r))
 }
 
-// ReplyFor returns the reply for err: the Reply in its chain if there is one,
+// replyFor returns the reply for err: the replyCode in its chain if there is one,
 // otherwise that of its class.
-func ReplyFor(err error) Reply {
-	if r, ok := errors.AsType[Reply](err); ok {
+func replyFor(err error) replyCode {
+	if r, ok := errors.AsType[replyCode](err); ok {
 		return r
 	}
 	switch flow.ClassOf(err) {
 	case flow.OK:
-		return Succeeded
+		return succeeded
 	case flow.Denied:
-		return NotAllowed
+		return notAllowed
 	case flow.NoRoute:
-		return NetworkUnreachable
+		return networkUnreachable
 	case flow.NotFound, flow.ResolveFailed, flow.Unreachable:
-		return HostUnreachable
+		return hostUnreachable
 	case flow.Refused:
-		return ConnectionRefused
+		return connectionRefused
 	case flow.Timeout:
-		return TTLExpired
+		return ttlExpired
 	case flow.Unauthenticated, flow.Canceled:
 		return noReply
 	case flow.Internal, flow.BadRequest, flow.Reset, flow.BadResponse, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
-		return GeneralFailure
+		return generalFailure
 	}
-	return GeneralFailure
+	return generalFailure
 }
 
 // The parsers take what has been read, and return the message and its length.
@@ -140,7 +140,7 @@ func parseRequest(b []byte) (r request, n int, err error) {
 	case addrName:
 		n = 5 + int(b[4])
 	default:
-		return r, 0, unsupported(AddressTypeNotSupported)
+		return r, 0, unsupported(addressTypeNotSupported)
 	}
 	if len(b) < n+2 {
 		return r, 0, nil

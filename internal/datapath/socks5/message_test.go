@@ -30,26 +30,26 @@ func password(user, pass string) []byte {
 
 // TestReplyFor checks the reply for each class, as clients see it.
 func TestReplyFor(t *testing.T) {
-	replies := map[flow.Class]Reply{
-		flow.OK:              Succeeded,
-		flow.Internal:        GeneralFailure,
-		flow.BadRequest:      GeneralFailure,
+	replies := map[flow.Class]replyCode{
+		flow.OK:              succeeded,
+		flow.Internal:        generalFailure,
+		flow.BadRequest:      generalFailure,
 		flow.Unauthenticated: noReply,
-		flow.Denied:          NotAllowed,
-		flow.NotFound:        HostUnreachable,
-		flow.ResolveFailed:   HostUnreachable,
-		flow.NoRoute:         NetworkUnreachable,
-		flow.Refused:         ConnectionRefused,
-		flow.Unreachable:     HostUnreachable,
-		flow.Timeout:         TTLExpired,
-		flow.Reset:           GeneralFailure,
-		flow.BadResponse:     GeneralFailure,
-		flow.Idle:            GeneralFailure,
-		flow.Overloaded:      GeneralFailure,
-		flow.NotReady:        GeneralFailure,
-		flow.Cut:             GeneralFailure,
+		flow.Denied:          notAllowed,
+		flow.NotFound:        hostUnreachable,
+		flow.ResolveFailed:   hostUnreachable,
+		flow.NoRoute:         networkUnreachable,
+		flow.Refused:         connectionRefused,
+		flow.Unreachable:     hostUnreachable,
+		flow.Timeout:         ttlExpired,
+		flow.Reset:           generalFailure,
+		flow.BadResponse:     generalFailure,
+		flow.Idle:            generalFailure,
+		flow.Overloaded:      generalFailure,
+		flow.NotReady:        generalFailure,
+		flow.Cut:             generalFailure,
 		flow.Canceled:        noReply,
-		flow.Loop:            GeneralFailure,
+		flow.Loop:            generalFailure,
 	}
 	for _, class := range flow.Classes() {
 		t.Run(class.String(), func(t *testing.T) {
@@ -57,23 +57,23 @@ func TestReplyFor(t *testing.T) {
 			if !ok {
 				t.Fatalf("class %v has no reply in this table; choose one", class)
 			}
-			if got := ReplyFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
-				t.Errorf("ReplyFor an error of class %v = %d, want %d", class, got, want)
+			if got := replyFor(fmt.Errorf("road: %w", &flow.Error{Class: class})); got != want {
+				t.Errorf("replyFor an error of class %v = %d, want %d", class, got, want)
 			}
 		})
 	}
 	for _, c := range []struct {
 		name string
 		err  error
-		want Reply
+		want replyCode
 	}{
-		{"nil", nil, Succeeded},
-		{"unknown_kind", errors.New("broken"), GeneralFailure},
-		{"a_reply_beats_its_class", unsupported(CommandNotSupported), CommandNotSupported},
+		{"nil", nil, succeeded},
+		{"unknown_kind", errors.New("broken"), generalFailure},
+		{"a_reply_beats_its_class", unsupported(commandNotSupported), commandNotSupported},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := ReplyFor(c.err); got != c.want {
-				t.Errorf("ReplyFor(%v) = %d, want %d", c.err, got, c.want)
+			if got := replyFor(c.err); got != c.want {
+				t.Errorf("replyFor(%v) = %d, want %d", c.err, got, c.want)
 			}
 		})
 	}
@@ -185,8 +185,8 @@ func TestReplyIsDocumented(t *testing.T) {
 	}
 	for _, class := range flow.Classes() {
 		err := &flow.Error{Class: class}
-		reply := strconv.Itoa(int(ReplyFor(err)))
-		if ReplyFor(err) == noReply {
+		reply := strconv.Itoa(int(replyFor(err)))
+		if replyFor(err) == noReply {
 			reply = "none"
 		}
 		row := regexp.MustCompile("(?m)^\\| `" + class.String() + "`[^|]*\\|[^|]*\\| " + reply + "[ ,]")

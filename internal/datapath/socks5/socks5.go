@@ -57,14 +57,16 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 		s.end(c, rec, err)
 		return false
 	}
-	if err := reply(c, Succeeded); err != nil {
+	if err := reply(c, succeeded); err != nil {
 		target.Close()
-		s.end(c, rec, &flow.Error{
+		c.Close() // not gently: a client that gets no reply has left
+		rec.Err = &flow.Error{
 			Class:  flow.Canceled,
 			Op:     "socks5",
 			Target: rec.Target(),
 			Err:    err,
-		})
+		}
+		s.Road.Finish(rec)
 		return false
 	}
 	s.Road.Tunnel(rec, flow.Pair{
@@ -88,7 +90,7 @@ func (s *Server) Refuse(c *net.TCPConn, why error) {
 // connection and finishes the flow.
 func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
 	rec.Err = why
-	reply(c, ReplyFor(why))
+	reply(c, replyFor(why))
 	socket.CloseGently(c)
 	s.Road.Finish(rec)
 }
@@ -132,7 +134,7 @@ func (s *Server) handshake(in *reader, rec *flow.Record) error {
 	rec.Port = req.port
 	switch {
 	case req.command != commandConnect:
-		return unsupported(CommandNotSupported)
+		return unsupported(commandNotSupported)
 	case req.port == 0:
 		return badRequest("port 0 is not a port to connect to")
 	}
@@ -263,7 +265,7 @@ func badRequest(what string) error {
 	}
 }
 
-func unsupported(r Reply) error {
+func unsupported(r replyCode) error {
 	return &flow.Error{
 		Class: flow.BadRequest,
 		Op:    "socks5",
@@ -274,7 +276,7 @@ func unsupported(r Reply) error {
 
 // reply sends a reply with code. It leaves the bound address unspecified:
 // clients of CONNECT do not use it (RFC 1928 section 6).
-func reply(c net.Conn, code Reply) error {
+func reply(c net.Conn, code replyCode) error {
 	if code == noReply {
 		return nil
 	}

@@ -7,7 +7,9 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -48,7 +50,7 @@ func serve(t *testing.T, s *Server, c *net.TCPConn) <-chan struct{} {
 func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
 // answer returns a reply as the client reads it.
-func answer(r Reply) []byte { return []byte{5, byte(r), 0, 1, 0, 0, 0, 0, 0, 0} }
+func answer(r replyCode) []byte { return []byte{5, byte(r), 0, 1, 0, 0, 0, 0, 0, 0} }
 
 // TestServe checks what comes back for what a client sends, byte by byte and
 // all at once.
@@ -71,30 +73,30 @@ func TestServe(t *testing.T) {
 		rec   flow.Request // in the record, without Front and Client
 		all   string       // what the tunnel gets from the client
 	}{
-		{name: "name", send: join(none, name), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
-		{name: "ipv6", send: join(none, connectIPv6), want: join([]byte{5, 0}, answer(Succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
-		{name: "early_bytes", send: join(none, name, []byte("hello")), want: join([]byte{5, 0}, answer(Succeeded)),
+		{name: "name", send: join(none, name), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
+		{name: "ipv6", send: join(none, connectIPv6), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
+		{name: "early_bytes", send: join(none, name, []byte("hello")), want: join([]byte{5, 0}, answer(succeeded)),
 			rec: flow.Request{Host: "api.corp.example", Port: 443}, all: "hello"},
 		{name: "no_acceptable_method", send: []byte{5, 1, 1}, want: []byte{5, 0xff}, class: flow.Unauthenticated},
 		{name: "password_unasked", send: join(userpass, password("ann", "any"), name),
-			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
+			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
 		{name: "password", users: users, send: join(userpass, password("ann", "secret"), name),
-			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{User: "ann", Host: "api.corp.example", Port: 443}},
+			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{User: "ann", Host: "api.corp.example", Port: 443}},
 		{name: "password_wrong", users: users, send: join(userpass, password("ann", "guess"), name),
 			want: []byte{5, 2, 1, 1}, class: flow.Unauthenticated},
 		{name: "password_not_offered", users: users, send: join(none, name), want: []byte{5, 0xff}, class: flow.Unauthenticated},
-		{name: "password_version", users: users, send: join(userpass, []byte{5}), want: join([]byte{5, 2}, answer(GeneralFailure)), class: flow.BadRequest},
+		{name: "password_version", users: users, send: join(userpass, []byte{5}), want: join([]byte{5, 2}, answer(generalFailure)), class: flow.BadRequest},
 		{name: "longest_handshake_fits", users: users, send: join(fill, password(long, long), connectName(long, 443), []byte(long)),
-			want: join([]byte{5, 2, 1, 0}, answer(Succeeded)), rec: flow.Request{User: long, Host: long, Port: 443}, all: long},
-		{name: "socks4", send: []byte{4, 1, 0, 80, 192, 0, 2, 1, 0}, want: answer(GeneralFailure), class: flow.BadRequest},
-		{name: "bind", send: join(none, []byte{5, 2}, connectIPv4[2:]), want: join([]byte{5, 0}, answer(CommandNotSupported)),
+			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{User: long, Host: long, Port: 443}, all: long},
+		{name: "socks4", send: []byte{4, 1, 0, 80, 192, 0, 2, 1, 0}, want: answer(generalFailure), class: flow.BadRequest},
+		{name: "bind", send: join(none, []byte{5, 2}, connectIPv4[2:]), want: join([]byte{5, 0}, answer(commandNotSupported)),
 			class: flow.BadRequest, rec: flow.Request{Host: "192.0.2.1", Port: 443}},
-		{name: "address_type", send: join(none, []byte{5, 1, 0, 2, 0, 0, 80}), want: join([]byte{5, 0}, answer(AddressTypeNotSupported)), class: flow.BadRequest},
-		{name: "port_0", send: join(none, connectName("a", 0)), want: join([]byte{5, 0}, answer(GeneralFailure)),
+		{name: "address_type", send: join(none, []byte{5, 1, 0, 2, 0, 0, 80}), want: join([]byte{5, 0}, answer(addressTypeNotSupported)), class: flow.BadRequest},
+		{name: "port_0", send: join(none, connectName("a", 0)), want: join([]byte{5, 0}, answer(generalFailure)),
 			class: flow.BadRequest, rec: flow.Request{Host: "a"}},
-		{name: "road_fails", err: &flow.Error{Class: flow.Refused}, send: join(none, name), want: join([]byte{5, 0}, answer(ConnectionRefused)),
+		{name: "road_fails", err: &flow.Error{Class: flow.Refused}, send: join(none, name), want: join([]byte{5, 0}, answer(connectionRefused)),
 			class: flow.Refused, rec: flow.Request{Host: "api.corp.example", Port: 443}},
-		{name: "too_much_after_failure", send: join([]byte{4}, make([]byte, 3000)), want: answer(GeneralFailure), class: flow.BadRequest},
+		{name: "too_much_after_failure", send: join([]byte{4}, make([]byte, 3000)), want: answer(generalFailure), class: flow.BadRequest},
 		{name: "truncated_nothing", class: flow.Canceled},
 		{name: "truncated_greeting", send: []byte{5, 2, 0}, class: flow.Canceled},
 		{name: "truncated_password", users: users, send: join(userpass, []byte{1, 3, 'a'}), want: []byte{5, 2}, class: flow.Canceled},
@@ -134,82 +136,71 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestTimeout checks that one deadline bounds the whole handshake: it ends for
-// a client that sends a byte now and then just as for a silent one.
+// TestTimeout checks what a client gets that is too slow.
 func TestTimeout(t *testing.T) {
+	client, server := testkit.TCPPair(t)
+	r := &road{}
+	done := serve(t, &Server{Road: r, Timeout: 30 * time.Millisecond}, server)
+	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, answer(ttlExpired)) {
+		t.Errorf("the client reads %v, %v; want %v", got, err, answer(ttlExpired))
+	}
+	client.Close()
+	<-done
+	if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
+		t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
+	}
+}
+
+// TestHandshakeTimeout checks that one deadline bounds the whole handshake: it ends
+// for a client that sends a byte now and then just as for a silent one. The
+// handshake needs no half-close, so net.Pipe serves, which follows the clock of the
+// bubble.
+func TestHandshakeTimeout(t *testing.T) {
+	greeting := append([]byte{5, 255}, make([]byte, 255)...)
+	whole := join([]byte{5, 1, 0}, connectIPv4)
 	for _, c := range []struct {
 		name string
-		send []byte
-		want []byte
+		send []byte // one byte a second
+		ends bool
 	}{
-		{"silent", nil, answer(TTLExpired)},
-		{"in_the_greeting", []byte{5}, answer(TTLExpired)},
-		{"in_the_request", []byte{5, 1, 0, 5, 1, 0}, join([]byte{5, 0}, answer(TTLExpired))},
+		{"silent", nil, false},
+		{"in_the_greeting", greeting, false},
+		{"in_the_request", whole[:len(whole)-1], false},
+		{"whole", whole, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client, server := testkit.TCPPair(t)
-			r := &road{}
-			done := serve(t, &Server{Road: r, Timeout: 30 * time.Millisecond}, server)
-			if _, err := client.Write(c.send); err != nil {
-				t.Fatal(err)
-			}
-			got, err := io.ReadAll(client)
-			if err != nil || !bytes.Equal(got, c.want) {
-				t.Errorf("the client reads %v, %v; want %v", got, err, c.want)
-			}
-			client.Close()
-			<-done
-			if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
-				t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				client, server := net.Pipe()
+				var ends sync.WaitGroup // of what the client does: it ends when the server's end is closed
+				defer ends.Wait()
+				defer server.Close()
+				ends.Go(func() { io.Copy(io.Discard, client) })
+				ends.Go(func() {
+					for _, b := range c.send {
+						if _, err := client.Write([]byte{b}); err != nil {
+							return
+						}
+						time.Sleep(time.Second)
+					}
+				})
+				s := &Server{Timeout: time.Minute}
+				start := time.Now()
+				err := s.handshakeInTime(t.Context(), &reader{conn: server}, &flow.Record{})
+				if !c.ends {
+					if took := time.Since(start); took != time.Minute || flow.ClassOf(err) != flow.Timeout {
+						t.Errorf("the handshake ends after %v with %v, want class %v after %v", took, err, flow.Timeout, time.Minute)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatalf("the handshake ends with %v, want nil", err)
+				}
+				time.Sleep(time.Hour) // no deadline is left
+				ends.Go(func() { client.Write([]byte("late")) })
+				if n, err := server.Read(make([]byte, 4)); n != 4 || err != nil {
+					t.Errorf("a read an hour later: %d bytes, %v; want 4, nil", n, err)
+				}
+			})
 		})
 	}
-	t.Run("dripping", func(t *testing.T) {
-		client, server := testkit.TCPPair(t)
-		r := &road{}
-		done := serve(t, &Server{Road: r, Timeout: 50 * time.Millisecond}, server)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for b := append([]byte{5, 255}, make([]byte, 255)...); len(b) > 0; b = b[1:] {
-			if _, err := client.Write(b[:1]); err != nil {
-				break
-			}
-			select {
-			case <-done:
-				b = b[:1]
-			case <-tick.C:
-			}
-		}
-		client.Close()
-		<-done
-		if len(r.finished) != 1 || flow.ClassOf(r.finished[0].Err) != flow.Timeout {
-			t.Errorf("finished records %+v, want one of class %v", r.finished, flow.Timeout)
-		}
-	})
-	t.Run("ends_with_the_handshake", func(t *testing.T) {
-		client, server := testkit.TCPPair(t)
-		_, target := testkit.TCPPair(t)
-		r := &road{target: target}
-		done := serve(t, &Server{Road: r, Timeout: 500 * time.Millisecond}, server)
-		if _, err := client.Write(join([]byte{5, 1, 0}, connectIPv4)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(client, make([]byte, 12)); err != nil {
-			t.Fatal(err)
-		}
-		// When this silent client times out, the first one's deadline has passed too.
-		silent, server := testkit.TCPPair(t)
-		later := serve(t, &Server{Road: &road{}, Timeout: 500 * time.Millisecond}, server)
-		if _, err := io.ReadAll(silent); err != nil {
-			t.Fatal(err)
-		}
-		silent.Close()
-		<-later
-		client.Write([]byte("late"))
-		client.CloseWrite()
-		<-done
-		if string(r.all) != "late" || r.finished[0].Err != nil {
-			t.Errorf("the tunnel got %q, %v; want %q", r.all, r.finished[0].Err, "late")
-		}
-	})
 }

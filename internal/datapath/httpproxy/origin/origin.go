@@ -71,7 +71,8 @@ func (o *Conn) Progress() {
 // UnboundSilence lets the origin be silent.
 func (o *Conn) UnboundSilence() { o.SetReadDeadline(time.Time{}) }
 
-// CloseWrite ends the write side of the connection.
+// CloseWrite ends the write side of the connection. It fails if the connection
+// can't do that: with nil the caller would wait for an origin that waits too.
 func (o *Conn) CloseWrite() error { return socket.CloseWrite(o.Conn) }
 
 // stale reports whether an idle connection is of no use any more: the origin

@@ -53,7 +53,7 @@ func CheckSwitch(req *http.Request, resp *http.Response) error {
 				continue
 			}
 			names++
-			if !HasToken(req.Header["Upgrade"], name) {
+			if !hasToken(req.Header["Upgrade"], name) {
 				return fmt.Errorf("the origin switched to %q, which the request did not ask for", name)
 			}
 		}

@@ -54,9 +54,9 @@ func ConnectionOptions(h http.Header) Options {
 // not for this connection alone. name is canonical.
 func (o Options) EndToEnd(name string) bool { return !hopByHop[name] && !o[name] }
 
-// HasToken reports whether a comma-separated list of tokens has token. Case
+// hasToken reports whether a comma-separated list of tokens has token. Case
 // does not matter.
-func HasToken(values []string, token string) bool {
+func hasToken(values []string, token string) bool {
 	for _, v := range values {
 		for t := range strings.SplitSeq(v, ",") {
 			if strings.EqualFold(strings.TrimSpace(t), token) {
@@ -79,10 +79,10 @@ func WriteField(w *bufio.Writer, name string, values ...string) {
 	}
 }
 
-// WriteVia writes the Via field of a message that this proxy passes on (RFC
+// writeVia writes the Via field of a message that this proxy passes on (RFC
 // 9110 section 7.6.3). before are the values it came with, major and minor the
 // version it came in.
-func WriteVia(w *bufio.Writer, before []string, major, minor int, proxy string) {
+func writeVia(w *bufio.Writer, before []string, major, minor int, proxy string) {
 	v := strconv.Itoa(major) + "." + strconv.Itoa(minor) + " " + proxy
 	if len(before) > 0 {
 		v = strings.Join(before, ", ") + ", " + v

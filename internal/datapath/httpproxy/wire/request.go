@@ -26,12 +26,12 @@ func WriteRequestHead(w *bufio.Writer, req *http.Request, proxy string) {
 		}
 		WriteField(w, name, values...)
 	}
-	WriteVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, proxy)
+	writeVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, proxy)
 	switch {
 	case AsksUpgrade(req):
 		w.WriteString("Connection: Upgrade\r\n")
 		WriteField(w, "Upgrade", req.Header["Upgrade"]...)
-	case HasToken(req.Header["Te"], "trailers"):
+	case hasToken(req.Header["Te"], "trailers"):
 		w.WriteString("Connection: TE\r\nTE: trailers\r\n")
 	}
 	switch {

@@ -35,7 +35,7 @@ func WriteResponseHead(w *bufio.Writer, resp *http.Response, proxy string) {
 		}
 		WriteField(w, name, values...)
 	}
-	WriteVia(w, resp.Header["Via"], resp.ProtoMajor, resp.ProtoMinor, proxy)
+	writeVia(w, resp.Header["Via"], resp.ProtoMajor, resp.ProtoMinor, proxy)
 }
 
 // WriteFraming writes the fields for framing and for this connection, and ends
