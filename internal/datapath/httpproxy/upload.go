@@ -80,9 +80,10 @@ func (u *upload) stop() {
 // run sends the body. It ends with the body, or when a connection is closed or
 // the time for a read is over.
 func (u *upload) run() {
-	u.err = u.send()
+	err := u.send()
+	u.err = err
 	close(u.ended)
-	if isReadError(u.err) || flow.IsPanic(u.err) {
+	if isReadError(err) || flow.IsPanic(err) {
 		// The client broke off: without this the origin would wait for the rest.
 		// It comes last, so that the exchange finds the cause in u.err.
 		u.x.o.Close()

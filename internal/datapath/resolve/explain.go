@@ -21,8 +21,7 @@ type Step struct {
 	Says   string `json:"says"`
 }
 
-// Explain looks h up without the cache, and returns what each source said. It
-// does not change the cache. The errors are those of LookupJudged.
+// Explain is LookupJudged without the cache. It returns what each source said.
 func (r *Resolver) Explain(ctx context.Context, h host.Host, judge Judge) (Answer, []Step, error) {
 	if h.Addr.IsValid() {
 		return literal(h.Addr), []Step{{SourceLiteral, h.Addr.String(), "an address needs no lookup"}}, nil
@@ -59,15 +58,14 @@ func describe(outcomes []outcome) []Step {
 	return steps
 }
 
-// Health returns the state of the resolvers that were asked in the last hour,
-// sorted by address.
+// Health is Health of dnsclient.Client.
 func (r *Resolver) Health() []dnsclient.Health { return r.client.Health() }
 
-// Check is the outcome of a query to one resolver of a zone.
+// Check is the outcome of a query to one resolver of a zone. Err is nil if it answered.
 type Check struct {
 	Suffix, Server string
 	Took           time.Duration
-	Err            error // nil if the resolver answered
+	Err            error
 }
 
 // CheckZones asks each resolver of each zone for the zone itself, and the
@@ -76,7 +74,7 @@ func (r *Resolver) CheckZones(ctx context.Context) []Check {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	var list []Check
-	var dials []DialFunc // of the check with the same index
+	var dials []DialFunc // by index of list
 	add := func(suffix string, servers []string, dial DialFunc) {
 		for _, s := range servers {
 			list = append(list, Check{Suffix: suffix, Server: s})

@@ -115,7 +115,6 @@ func checkFlows(t *testing.T, r *road, o *recorder) {
 		}
 		t.Errorf("request %d: the origin got Host %q, the proxy judged %q", i, s.host, want)
 	}
-	o.seen = seen // for the table
 }
 
 func countOK(flows []*flow.Record) (n int) {

@@ -108,7 +108,10 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
 		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
 	}
-	if !errors.Is(err, context.Canceled) {
+	// A canceled query says nothing about the server. It may end with a timeout,
+	// because canceling moves the deadline of its connection.
+	canceled := errors.Is(err, context.Canceled) || errors.Is(ctx.Err(), context.Canceled)
+	if err == nil || !canceled {
 		c.health.record(addr.String(), err)
 	}
 	return reply, err
