@@ -53,7 +53,8 @@ func (b *Budget) Press(p Pressure) {
 // Take takes n bytes for client, which must be given back (Give). If there is
 // not enough, or client would hold more than its share, Take takes nothing and
 // returns a *flow.Error of class Overloaded. The held bytes never exceed the
-// size because of Take.
+// size because of Take, except by an eighth for clients that hold little: what
+// others add must not keep these out before it is noticed.
 func (b *Budget) Take(client netip.Addr, n int64) error {
 	b.mu.Lock()
 	kind := b.lacks(client, n)
@@ -84,10 +85,12 @@ func (b *Budget) lacks(client netip.Addr, n int64) Kind {
 	mine := b.clients[client]
 	others := len(b.clients) > 1 || len(b.clients) == 1 && mine == 0
 	switch {
-	case b.held+n > b.whole, b.pressure == Critical:
+	case b.held+n > b.whole+b.whole/8, b.pressure == Critical:
 		return Memory
 	case mine+n <= b.whole/little:
 		return ""
+	case b.held+n > b.whole:
+		return Memory
 	case mine+n > share(b.whole, b.held, others), b.pressure == Tight:
 		return MemoryShare
 	}

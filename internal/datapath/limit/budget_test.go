@@ -146,7 +146,8 @@ func FuzzBudget(f *testing.F) {
 				if b.Take(client, n) != nil {
 					break
 				}
-				if sum+n > whole || model[client]+n > whole-sum {
+				holdsLittle := model[client]+n <= whole/little
+				if sum+n > whole+whole/8 || !holdsLittle && (sum+n > whole || model[client]+n > whole-sum) {
 					t.Fatalf("Take(%v, %d) is granted with %d of %d held, %d by the client", client, n, sum, whole, model[client])
 				}
 				sum += n
@@ -185,8 +186,8 @@ func TestBudgetManyAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for range 500 {
 				if b.Take(clientAt(i%4), 4096) == nil {
-					if held := b.Use().Held; held > 1<<16 {
-						t.Errorf("%d bytes are held, want at most %d", held, 1<<16)
+					if held := b.Use().Held; held > 9<<13 {
+						t.Errorf("%d bytes are held, want at most %d", held, 9<<13)
 					}
 					b.Give(clientAt(i%4), 4096)
 				}
@@ -196,5 +197,23 @@ func TestBudgetManyAtOnce(t *testing.T) {
 	wg.Wait()
 	if b.Use().Held != 0 {
 		t.Errorf("%d bytes are left, want none", b.Use().Held)
+	}
+}
+
+// TestLittleIsLeft checks that a client that holds little gets more when others have
+// added more than there is, and no more than an eighth.
+func TestLittleIsLeft(t *testing.T) {
+	var b Budget
+	b.Set(64000)
+	b.Add(bob, 64000)
+	if err := b.Take(alice, 2000); err != nil {
+		t.Errorf("Take of a client that holds nothing = %v, want nil", err)
+	}
+	if err := b.Take(bob, 1); err == nil {
+		t.Error("Take of the client that holds all succeeds")
+	}
+	b.Add(bob, 8000)
+	if err := b.Take(clientAt(1), 1); err == nil {
+		t.Error("Take beyond an eighth more succeeds")
 	}
 }
