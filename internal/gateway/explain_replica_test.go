@@ -22,6 +22,7 @@ func explainedWell(t *testing.T, w *world) {
 		withAdmin(c)
 		c.Tailnet.Hostname = "explained" // a name of its own at the control server
 	})
+	testkit.Eventually(t, "the control server", func() bool { return r.gw.Device().Status().Control })
 	r.wants(t, nil, 0, "ok    login", "explained."+testnet.MagicSuffix, "control server connected", "home region loop", "last heard",
 		"cloud."+testnet.MagicSuffix+", subnet router of 10.12.0.0/16, direct", testnet.Zone+": resolver "+testnet.DNSAddr.String()+" answers", "WARN  clock", "No failure, but")
 	if err := w.net.SetKeyExpiry("explained", time.Now().Add(48*time.Hour)); err != nil {

@@ -78,6 +78,7 @@ func TestConditions(t *testing.T) {
 		"tunnels":                            "not warm yet",
 		"not-draining":                       "",
 		"configuration":                      "",
+		"memory":                             "",
 		"routes":                             "",
 		"probe db.internal.example.com:5432": "not tried yet",
 	}

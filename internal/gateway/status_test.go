@@ -255,6 +255,9 @@ func metricsMove(t *testing.T, w *world) {
 		switch f {
 		case "pando_build_info", "pando_config_reloads_total", "pando_config_last_reload_successful", "pando_config_last_reload_success_timestamp_seconds", "pando_config_restart_needed",
 			"pando_probes_failing", "pando_dials", // the cases reload, probe_targets and limits
+			"pando_memory_budget_bytes",                           // the machine's, which does not change
+			"pando_panics_total",                                  // TestPanicEndsOneFlow of package datapath
+			"pando_dropped_trailer_fields_total",                  // TestMayTrail of package wire
 			"pando_dns_answers_total",                             // the case dns_answerer
 			"pando_tailnet_up", "pando_tailnet_control_connected", // TestEarlyConnection and the case status
 			"pando_tailnet_key_expiry_timestamp_seconds", "pando_tailnet_peers", "pando_tailnet_routes", "pando_tailnet_routers": // the case key_expiry_peers_and_routes
