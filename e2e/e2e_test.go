@@ -194,7 +194,7 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n  labels: {pod-security.kubernetes.io/enforce: %s}\n", ns, level)))
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	// Without a public network, a device reaches its home relay over plain HTTP.
-	text := fmt.Sprintf("mode: %s\ntailnet: {controlURL: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n%s", mode, control, noProxyValues+aliasRule)
+	text := fmt.Sprintf("mode: %s\ntailnet: {controlURL: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n%s", mode, control, noProxyValues)
 	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,6 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	memory(t, ns, name, "idle")
 	works(t, proxy)
 	noProxy(t, ns, name)
-	externalName(t, proxy)
 	explains(t, ns, name)
 	if mode == "userspace" {
 		runReads(t, ns)
