@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 
+	"github.com/pandoproxy/pando/internal/socket"
 	"github.com/pandoproxy/pando/internal/status"
 )
 
@@ -20,7 +21,7 @@ const maxRequest = 1 << 20
 // page in a browser can send a request.
 func (e *Explainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !from.Addr().Unmap().IsLoopback() {
+	if err != nil || !socket.IsLocal(from.Addr().Unmap()) {
 		http.Error(w, "explain answers only on the replica's own loopback: use kubectl exec or kubectl port-forward", http.StatusForbidden)
 		return
 	}

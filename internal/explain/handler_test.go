@@ -31,6 +31,7 @@ func TestOnlyFromLoopback(t *testing.T) {
 		"[fd00::7]:4000":           http.StatusForbidden,
 		"[::ffff:10.244.1.7]:4000": http.StatusForbidden,
 		"garbage":                  http.StatusForbidden,
+		"127.9.0.1:4000":           http.StatusForbidden, // a tailnet peer, see socket.ForwardedSource
 		// These are let in, and their body is not valid.
 		"127.0.0.1:4000":          http.StatusBadRequest,
 		"[::1]:4000":              http.StatusBadRequest,
