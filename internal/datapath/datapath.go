@@ -75,7 +75,7 @@ func (r *Road) Policy() *policy.Policy { return r.policy.Load() }
 // target. The caller closes it. Connect fills in rec at each stage. The error is
 // a *flow.Error.
 func (r *Road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) {
-	if m := r.Limit.Memory; m != nil { // without room for a tunnel there is no use in a dial
+	if m := r.Limit.Memory; m != nil { // a tunnel needs memory: refuse it before the dial
 		if err := m.Take(rec.Client.Addr(), relay.FirstHeld); err != nil {
 			return nil, err
 		}

@@ -46,21 +46,12 @@ const lifeJitter = 0.1
 // each pair on its own, and returns how many it ended. Call it at regular times,
 // with the current time as now.
 func (r *Relay) EndOld(life time.Duration, now time.Time) int {
-	var list []*pair
-	r.mu.Lock()
-	for p := range r.pairs {
-		if now.Sub(p.born) >= life-time.Duration(p.share*lifeJitter*float64(life)) {
-			list = append(list, p)
-		}
-	}
-	r.mu.Unlock()
-	for _, p := range list {
-		p.fail(&flow.Error{
-			Class: flow.Cut,
-			Op:    "relay",
-			Hint:  "the tunnel was older than tunnel.maxLife allows; connect again",
-			Err:   fmt.Errorf("older than %v", life),
-		})
-	}
-	return len(list)
+	return r.endEach(func(p *pair) bool {
+		return now.Sub(p.born) >= life-time.Duration(p.share*lifeJitter*float64(life))
+	}, flow.Error{
+		Class: flow.Cut,
+		Op:    "relay",
+		Hint:  "the tunnel was older than tunnel.maxLife allows; connect again",
+		Err:   fmt.Errorf("older than %v", life),
+	})
 }

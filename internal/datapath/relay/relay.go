@@ -137,25 +137,36 @@ func (r *Relay) Wait(ctx context.Context) error {
 // EndIdle compares with what it saw in the calls before, so a pair may stay
 // idle for one such interval longer.
 func (r *Relay) EndIdle(timeout time.Duration, now time.Time) int {
-	var list []*pair
-	r.mu.Lock()
-	for p := range r.pairs {
+	return r.endEach(func(p *pair) bool {
 		moved := p.up.Load() + p.down.Load()
 		if moved != p.seen || p.since.IsZero() {
 			p.seen = moved
 			p.since = now
-		} else if now.Sub(p.since) >= timeout {
+			return false
+		}
+		return now.Sub(p.since) >= timeout
+	}, flow.Error{
+		Class: flow.Idle,
+		Op:    "relay",
+		Hint:  "the tunnel was idle for longer than tunnel.idleTimeout",
+		Err:   fmt.Errorf("nothing moved for %v", timeout),
+	})
+}
+
+// endEach ends each pair for which over is true, with a copy of why, and returns
+// how many it ended. over is called with r.mu held.
+func (r *Relay) endEach(over func(*pair) bool, why flow.Error) int {
+	var list []*pair
+	r.mu.Lock()
+	for p := range r.pairs {
+		if over(p) {
 			list = append(list, p)
 		}
 	}
 	r.mu.Unlock()
 	for _, p := range list {
-		p.fail(&flow.Error{
-			Class: flow.Idle,
-			Op:    "relay",
-			Hint:  "the tunnel was idle for longer than tunnel.idleTimeout",
-			Err:   fmt.Errorf("nothing moved for %v", timeout),
-		})
+		own := why
+		p.fail(&own)
 	}
 	return len(list)
 }
