@@ -287,7 +287,8 @@ type Dial struct {
 	// Time limit for connecting to a target, including all its addresses and attempts.
 	Timeout Duration `json:"timeout"`
 	// How often a target's addresses are tried if the network reports them unreachable or the
-	// connection is reset. Nothing is tried again after a byte was sent.
+	// connection is reset. Nothing is tried again after a byte was sent. A request tries 6
+	// addresses of a name and 8 connections at most.
 	Attempts int `json:"attempts"`
 }
 

@@ -86,7 +86,7 @@ var descriptions = map[string]string{
 	"limits.memory":            "Memory for what is held for clients, in MiB. 0 takes it from the container's memory limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that holds more than its share is refused first, then all new connections are.",
 	"dial":                     "How targets are connected to.",
 	"dial.timeout":             "Time limit for connecting to a target, including all its addresses and attempts.",
-	"dial.attempts":            "How often a target's addresses are tried if the network reports them unreachable or the connection is reset. Nothing is tried again after a byte was sent.",
+	"dial.attempts":            "How often a target's addresses are tried if the network reports them unreachable or the connection is reset. Nothing is tried again after a byte was sent. A request tries 6 addresses of a name and 8 connections at most.",
 	"http":                     "Time and size limits of HTTP requests.",
 	"http.headerTimeout":       "Time limit for receiving the head of a request, or the ClientHello on a port of sni.",
 	"http.idleTimeout":         "How long an idle connection, of a client or to an origin, is kept open for the next request.",

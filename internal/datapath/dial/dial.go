@@ -29,6 +29,13 @@ const (
 	DefaultAttempts = 3
 )
 
+// What one Dial begins at most. The owner of a name chooses its addresses, so a
+// request must not make the gateway send a packet to each of a thousand.
+const (
+	maxCandidates = 6 // targets that are tried
+	maxDials      = 8 // connections that are begun, over all attempts
+)
+
 // retryPause is the time between two attempts; it doubles.
 const retryPause = 100 * time.Millisecond
 
@@ -43,7 +50,8 @@ type Dialer struct {
 
 	// Attempts is how often the candidates are tried if the failure may be
 	// temporary, such as a network or a target that changes over. A refusal is an
-	// answer and is not tried again. Zero means DefaultAttempts.
+	// answer and is not tried again. Zero means DefaultAttempts. A Dial begins
+	// maxDials connections at most, also if that is fewer attempts.
 	Attempts int
 }
 
@@ -55,7 +63,8 @@ type outcome struct {
 }
 
 // Dial returns the first connection to any of targets, and its target. The caller
-// closes the connection. If all targets fail, Dial returns the first failure and
+// closes the connection. It tries maxCandidates of the targets: those that come
+// first when the families take turns. If all of these fail, Dial returns the first failure and
 // its target. The error is a *flow.Error of class Refused, Unreachable, Timeout,
 // NoRoute, Reset, Overloaded, Canceled or Internal.
 func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
@@ -71,13 +80,17 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	defer cancel()
 	attempts := orDefault(d.Attempts, DefaultAttempts)
 	pause := retryPause
-	conn, target, err := d.once(ctx, targets)
-	for n := 1; n < attempts && isTemporary(err); n++ {
+	tried := candidates(targets)
+	left := maxDials - len(tried)
+	conn, target, err := d.once(ctx, tried)
+	for n := 1; n < attempts && left > 0 && isTemporary(err); n++ {
 		if !sleep(ctx, pause) {
 			break // the failure says more than the end of the time limit
 		}
 		pause *= 2
-		conn, target, err = d.once(ctx, targets)
+		tried = tried[:min(len(tried), left)]
+		left -= len(tried)
+		conn, target, err = d.once(ctx, tried)
 	}
 	if err != nil {
 		return nil, target, explain(parent, target, err)
@@ -100,7 +113,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // once tries every candidate once.
 func (d *Dialer) once(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
 	if len(targets) > 1 {
-		return d.race(ctx, interleave(targets))
+		return d.race(ctx, targets)
 	}
 	conn, err := d.one(ctx, targets[0])
 	return conn, targets[0], err
@@ -191,9 +204,9 @@ func (d *Dialer) one(ctx context.Context, t flow.Target) (net.Conn, error) {
 	return nd.DialContext(ctx, "tcp", t.Addr.String())
 }
 
-// interleave alternates the address families, that of the first target first
-// (RFC 8305 section 4).
-func interleave(targets []flow.Target) []flow.Target {
+// candidates returns the targets that are tried, in order. The address families
+// alternate, that of the first target first (RFC 8305 section 4).
+func candidates(targets []flow.Target) []flow.Target {
 	var first, other []flow.Target // by family
 	for _, t := range targets {
 		if t.Addr.Addr().Is4() == targets[0].Addr.Addr().Is4() {
@@ -211,7 +224,7 @@ func interleave(targets []flow.Target) []flow.Target {
 			out = append(out, other[i])
 		}
 	}
-	return out
+	return out[:min(len(out), maxCandidates)]
 }
 
 // explain returns the *flow.Error for the failure of t. parent is the caller's

@@ -331,3 +331,58 @@ func TestAttempts(t *testing.T) {
 		})
 	}
 }
+
+// TestDialsAreBounded checks that a name with many addresses costs few connections,
+// over all attempts, and that both families are among them.
+func TestDialsAreBounded(t *testing.T) {
+	var many []flow.Target
+	for i := range 2000 {
+		a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		if i >= 1900 {
+			a = netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)})
+		}
+		many = append(many, flow.Target{Addr: netip.AddrPortFrom(a, 80), Path: flow.Tailnet})
+	}
+	for _, tc := range []struct {
+		name     string
+		targets  []flow.Target
+		attempts int
+		fails    syscall.Errno
+		dials    int
+		tried    int // different targets
+		v6       int // of these
+	}{
+		{"refused", many, 100, syscall.ECONNREFUSED, maxCandidates, maxCandidates, maxCandidates / 2},
+		{"unreachable", many, 100, syscall.EHOSTUNREACH, maxDials, maxCandidates, maxCandidates / 2},
+		{"unreachable_once", many, 1, syscall.EHOSTUNREACH, maxCandidates, maxCandidates, maxCandidates / 2},
+		{"one_family", many[:1900], 100, syscall.EHOSTUNREACH, maxDials, maxCandidates, 0},
+		{"one_address", many[:1], 100, syscall.EHOSTUNREACH, maxDials, 1, 0},
+		{"two_addresses", many[1899:1901], 3, syscall.EHOSTUNREACH, 6, 2, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				dials := 0
+				tried := map[netip.Addr]bool{}
+				d := &Dialer{Attempts: tc.attempts, Timeout: time.Hour, Tailnet: func(_ context.Context, a netip.AddrPort) (net.Conn, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					dials++
+					tried[a.Addr()] = a.Addr().Is6()
+					return nil, os.NewSyscallError("connect", tc.fails)
+				}}
+				_, _, err := d.Dial(t.Context(), tc.targets)
+				v6 := 0
+				for _, is6 := range tried {
+					if is6 {
+						v6++
+					}
+				}
+				if err == nil || dials != tc.dials || len(tried) != tc.tried || v6 != tc.v6 {
+					t.Errorf("Dial = %v after %d dials to %d targets, %d of them IPv6, want a failure after %d to %d, %d of them IPv6",
+						err, dials, len(tried), v6, tc.dials, tc.tried, tc.v6)
+				}
+			})
+		})
+	}
+}
