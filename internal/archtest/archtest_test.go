@@ -131,7 +131,7 @@ func TestForbiddenImports(t *testing.T) {
 	}
 }
 
-// Rule 3: every class of error has a reply of its own in every front end.
+// Rule 3: every class of error has a reply of its own in every front.
 func TestEveryClassHasReplies(t *testing.T) {
 	files := source(t)
 	classes := map[string]bool{}

@@ -8,7 +8,7 @@
 // so a second answer of the DNS cannot replace it. The stages are packages below
 // this one. They share packages flow, host and socket and do not import one another.
 //
-// A front end calls Connect and then Tunnel, or Finish if Connect fails. A front
+// A front calls Connect and then Tunnel, or Finish if Connect fails. A front
 // end that keeps connections to its targets calls Judge for each request, and
 // Dial when it needs a new connection.
 package datapath
@@ -31,7 +31,7 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// Road takes requests from the front ends to their targets. Its fields must not
+// Road takes requests from the fronts to their targets. Its fields must not
 // change once it is in use. All of them are required, and so is a policy.
 type Road struct {
 	// Ready waits until the tailnet is up and returns nil, or returns why it is

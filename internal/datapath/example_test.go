@@ -15,7 +15,7 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// A front end fills in a record and asks the road for a connection.
+// A front fills in a record and asks the road for a connection.
 func ExampleRoad() {
 	road := &datapath.Road{
 		Ready: func(context.Context) error { return nil }, // waits for the tailnet
@@ -51,7 +51,7 @@ func ExampleRoad() {
 			road.Finish(rec)
 			continue
 		}
-		conn.Close() // a front end calls road.Tunnel with its client's connection instead
+		conn.Close() // a front calls road.Tunnel with its client's connection instead
 	}
 	// Output:
 	// dial 10.12.3.4:5432

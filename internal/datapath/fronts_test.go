@@ -20,7 +20,7 @@ import (
 	"github.com/pandoproxy/pando/internal/testkit"
 )
 
-// TestFrontsAgreeOnHosts checks that all front ends and the resolver read a host
+// TestFrontsAgreeOnHosts checks that all fronts and the resolver read a host
 // in the same way: as an address, as a name, or as invalid. If they differed, a
 // client could pass an address where the policy expects a name.
 func TestFrontsAgreeOnHosts(t *testing.T) {

@@ -58,7 +58,7 @@ func (l *liveFlows) remove(rec *flow.Record) {
 	}
 }
 
-// Active returns the number of flows in progress for each front end.
+// Active returns the number of flows in progress for each front.
 func (r *Road) Active() map[string]int {
 	r.live.mu.Lock()
 	defer r.live.mu.Unlock()

@@ -21,7 +21,7 @@ func (r *Road) SetPolicy(p *policy.Policy) (ended int) {
 
 // Serving tells the road that rec has a connection to its target, as rec.Addr and
 // rec.Path say. end ends the flow because of a *flow.Error. The road may call it
-// from another goroutine, even just after Finish. A front end that tunnels need not
+// from another goroutine, even just after Finish. A front that tunnels need not
 // call Serving: Tunnel does.
 func (r *Road) Serving(rec *flow.Record, end func(error)) {
 	r.live.update(rec)

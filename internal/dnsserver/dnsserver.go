@@ -1,5 +1,5 @@
 // Package dnsserver answers queries of cluster DNS for the zones that Pando serves.
-// It answers with the fleet's own address, where clients find the front ends
+// It answers with the fleet's own address, where clients find the fronts
 // that need no proxy setting, or with the real addresses. It refuses all other
 // queries, because it is not an open resolver. It does not look up names itself.
 package dnsserver

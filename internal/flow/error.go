@@ -2,7 +2,7 @@ package flow
 
 import "errors"
 
-// Class says in one word why a flow failed. Each front end turns a class into
+// Class says in one word why a flow failed. Each front turns a class into
 // a reply of its protocol, and metrics count by class, so the set is closed.
 type Class uint8
 
@@ -13,7 +13,7 @@ const (
 	// not an Error.
 	Internal
 	// BadRequest: the client broke its protocol, or asked for something that its
-	// front end does not do.
+	// front does not do.
 	BadRequest
 	// Unauthenticated: credentials are required and were missing or wrong.
 	Unauthenticated
@@ -98,7 +98,7 @@ func (c Class) String() string {
 // 8020).
 var ErrNoAddress = errors.New("the name has no address")
 
-// Error is a failure that a front end can answer. The client may see Class and
+// Error is a failure that a front can answer. The client may see Class and
 // Hint. Err is for the log only.
 type Error struct {
 	Class  Class

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Front is the front end that serves a flow, named after the protocol that the
+// Front is the front that serves a flow, named after the protocol that the
 // client speaks.
 type Front string
 
@@ -25,10 +25,10 @@ const (
 	Forward Front = "forward" // a port that stands for one target
 )
 
-// Fronts lists every front end, for tables and metrics.
+// Fronts lists every front, for tables and metrics.
 func Fronts() []Front { return []Front{Connect, HTTP, SOCKS5, SNI, Web, Forward} }
 
-// Request is what one client asked for, as its front end understood it.
+// Request is what one client asked for, as its front understood it.
 type Request struct {
 	Front  Front
 	Client netip.AddrPort // the client's own address; never an IPv4-mapped one

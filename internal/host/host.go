@@ -1,5 +1,5 @@
 // Package host reads the host that a client asks for. It decides one question:
-// is the host an address or a name? All front ends, the resolver and the
+// is the host an address or a name? All fronts, the resolver and the
 // configuration use this one answer. If they disagreed, a client could pass the
 // policy for names with an address, or the policy for addresses with a name.
 //

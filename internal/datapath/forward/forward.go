@@ -1,4 +1,4 @@
-// Package forward is the front end of a port that stands for one target. It
+// Package forward is the front of a port that stands for one target. It
 // passes on whatever clients send there and does not look at it. So it works for
 // every protocol, also if the server speaks first, as with MySQL, or if TLS
 // begins later, as with PostgreSQL. The package does not decide, resolve or dial.
@@ -12,7 +12,7 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// Road is what lies behind the front end.
+// Road is what lies behind the front.
 type Road interface {
 	Connect(context.Context, *flow.Record) (net.Conn, error)
 	Tunnel(*flow.Record, flow.Pair)

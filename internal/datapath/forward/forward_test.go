@@ -12,7 +12,7 @@ import (
 	"github.com/pandoproxy/pando/internal/testkit"
 )
 
-// road is what lies behind the front end.
+// road is what lies behind the front.
 type road struct {
 	target   net.Conn // what Connect returns
 	err      error    // what Connect returns

@@ -1,4 +1,4 @@
-// Package httpproxy is the HTTP/1.1 front end. It serves clients that have a
+// Package httpproxy is the HTTP/1.1 front. It serves clients that have a
 // proxy setting: CONNECT (RFC 9110 section 9.3.6) and requests in absolute-form
 // (RFC 9112 section 3.2.2). On other ports it serves clients without a proxy
 // setting: the Host field of their requests names the target. The policy judges
@@ -31,7 +31,7 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// Road is what lies behind the front end.
+// Road is what lies behind the front.
 type Road interface {
 	Connect(context.Context, *flow.Record) (net.Conn, error)
 	Judge(context.Context, *flow.Record) ([]flow.Target, error)
@@ -56,7 +56,7 @@ type Proxy struct {
 	// Memory is where requests are held. Nil means that they cost nothing.
 	Memory account.Memory
 
-	// Front is the front end that requests are counted as, except CONNECT. Empty
+	// Front is the front that requests are counted as, except CONNECT. Empty
 	// means flow.HTTP.
 	Front flow.Front
 	// Target returns the host and port that a request is for, or a *flow.Error of
@@ -180,7 +180,7 @@ func (p *Proxy) Cut() int {
 // Close closes the pooled connections to origins.
 func (p *Proxy) Close() { p.pool.Close() }
 
-// front is the front end that requests are counted as, except CONNECT.
+// front is the front that requests are counted as, except CONNECT.
 func (p *Proxy) front() flow.Front {
 	if p.Front == "" {
 		return flow.HTTP

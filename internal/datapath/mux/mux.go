@@ -1,6 +1,6 @@
-// Package mux accepts connections and hands each to a front end. The proxies
+// Package mux accepts connections and hands each to a front. The proxies
 // share one port: the first byte of a connection says which protocol its client
-// speaks. The mux peeks at this byte and does not read it, so the front end gets
+// speaks. The mux peeks at this byte and does not read it, so the front gets
 // the connection as it came in, a *net.TCPConn without a wrapper. The package
 // parses nothing else.
 package mux
@@ -81,13 +81,13 @@ const (
 	maxRefusals   = 64
 )
 
-// Mux accepts connections and hands each to a front end. Its fields must not
+// Mux accepts connections and hands each to a front. Its fields must not
 // change once it serves.
 type Mux struct {
 	HTTP, SOCKS5 Front
 
 	// Enter takes a place for a client, or returns the reason for which there is
-	// none. The mux calls Leave when the front end has served the client, except
+	// none. The mux calls Leave when the front has served the client, except
 	// if a tunnel took the place over: the tunnel then leaves it. Nil gives every
 	// client a place.
 	Enter func(client netip.Addr) error
@@ -99,7 +99,7 @@ type Mux struct {
 	// Silent is called for each client that sends nothing in that time. Nil means
 	// nothing to call.
 	Silent func()
-	// Panicked is called with the panic of a front end that has not ended its flow
+	// Panicked is called with the panic of a front that has not ended its flow
 	// by itself. Nil means nothing to call.
 	Panicked func(error)
 	Log      *slog.Logger
@@ -114,7 +114,7 @@ type Mux struct {
 }
 
 // Serve accepts from ln until ln is closed, and then returns nil. It returns
-// ctx's error if ctx ends while accepting fails. Connections that a front end
+// ctx's error if ctx ends while accepting fails. Connections that a front
 // serves continue under ctx.
 func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 	var failures socket.AcceptFailures
@@ -178,8 +178,8 @@ func (m *Mux) Drain() {
 	}
 }
 
-// Wait returns nil when no front end serves a client any more, or ctx's error.
-// Tunnels do not count: a front end returns when a tunnel begins.
+// Wait returns nil when no front serves a client any more, or ctx's error.
+// Tunnels do not count: a front returns when a tunnel begins.
 func (m *Mux) Wait(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
@@ -211,7 +211,7 @@ func (m *Mux) panicked(c *net.TCPConn, err error) {
 	}
 }
 
-// dispatch hands a connection to its front end. It takes c and closes it, unless
+// dispatch hands a connection to its front. It takes c and closes it, unless
 // it became a tunnel, which it reports.
 func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, role Role) (tunnelled bool) {
 	if role.TargetFirst {
@@ -279,7 +279,7 @@ func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (Protocol, error) {
 	return Detect(first), err
 }
 
-// misdirected refuses a client whose protocol no front end speaks, in that
+// misdirected refuses a client whose protocol no front speaks, in that
 // protocol if it has a refusal. The log says what to change. It takes c and
 // closes it.
 func (m *Mux) misdirected(c *net.TCPConn, p Protocol) {

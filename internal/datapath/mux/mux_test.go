@@ -50,7 +50,7 @@ func FuzzDetect(f *testing.F) {
 		if err == nil && unicode.IsLetter(rune(req.Method[0])) {
 			want = HTTP
 		} else if p == HTTP && unicode.IsLetter(rune(b[0])) {
-			want = HTTP // the front end says what is wrong with the rest
+			want = HTTP // the front says what is wrong with the rest
 		}
 		if p != want || p.String() == "" {
 			t.Errorf("Detect of the first byte of %q = %v, want %v", b, p, want)
@@ -58,7 +58,7 @@ func FuzzDetect(f *testing.F) {
 	})
 }
 
-// served is a Mux that serves. Its front ends send each connection to taken,
+// served is a Mux that serves. Its fronts send each connection to taken,
 // and close it when release is closed.
 type served struct {
 	*Mux
@@ -70,7 +70,7 @@ type served struct {
 	release chan struct{}
 }
 
-// handed is a connection and the front end that got it.
+// handed is a connection and the front that got it.
 type handed struct {
 	to Protocol
 	c  *net.TCPConn
@@ -127,7 +127,7 @@ func (s *served) serve(t *testing.T) {
 	})
 }
 
-// front is the front end of protocol p.
+// front is the front of protocol p.
 type front struct {
 	s *served
 	p Protocol
@@ -168,7 +168,7 @@ func expectClosed(t *testing.T, c *net.TCPConn) {
 	}
 }
 
-// TestHandsOverWhatCameIn checks that a front end gets the whole connection,
+// TestHandsOverWhatCameIn checks that a front gets the whole connection,
 // without a wrapper.
 func TestHandsOverWhatCameIn(t *testing.T) {
 	s := start(t, 0)
@@ -205,7 +205,7 @@ func TestHandsOverWhatCameIn(t *testing.T) {
 	}
 }
 
-// TestRefuses checks the answers to protocols that no front end speaks.
+// TestRefuses checks the answers to protocols that no front speaks.
 func TestRefuses(t *testing.T) {
 	s := start(t, 0)
 	for _, c := range []struct {
@@ -280,7 +280,7 @@ func TestDrain(t *testing.T) {
 }
 
 // TestTurnsAway checks that a client over the limit gets an answer from the
-// front end of its protocol, and that it is reset once too many clients are
+// front of its protocol, and that it is reset once too many clients are
 // being answered.
 func TestTurnsAway(t *testing.T) {
 	var inside, left atomic.Int32
@@ -347,7 +347,7 @@ func (s *served) silentClients() int {
 }
 
 // TestServeEndsWithItsListener checks that Serve returns when its listener is
-// closed, while a front end still serves.
+// closed, while a front still serves.
 func TestServeEndsWithItsListener(t *testing.T) {
 	s := start(t, 0)
 	s.dial(t, []byte("G"))
@@ -358,7 +358,7 @@ func TestServeEndsWithItsListener(t *testing.T) {
 	}
 }
 
-// TestWait checks that Wait waits for front ends.
+// TestWait checks that Wait waits for fronts.
 func TestWait(t *testing.T) {
 	s := start(t, 0)
 	s.dial(t, []byte("G"))

@@ -1,4 +1,4 @@
-// Package sni is the front end for TLS clients without a proxy setting. The name
+// Package sni is the front for TLS clients without a proxy setting. The name
 // in their ClientHello (server_name, RFC 6066 section 3) is the target. The hello
 // and all bytes after it are sent on unchanged. The package has no certificate and
 // decrypts nothing. It does not decide, resolve or dial.
@@ -22,7 +22,7 @@ type Road interface {
 }
 
 // DefaultTimeout is used when Server.Timeout is zero. It is the default of
-// http.headerTimeout, which the gateway sets for this front end too.
+// http.headerTimeout, which the gateway sets for this front too.
 const DefaultTimeout = 30 * time.Second
 
 // Server speaks to TLS clients. Its fields must not change once it is in use.

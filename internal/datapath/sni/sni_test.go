@@ -66,7 +66,7 @@ func TestReadHello(t *testing.T) {
 	}
 }
 
-// TestServerNameIsNoAddress checks that sni and the other front ends agree on
+// TestServerNameIsNoAddress checks that sni and the other fronts agree on
 // what an address is: package host decides for all of them.
 func TestServerNameIsNoAddress(t *testing.T) {
 	for name, want := range map[string]alert{

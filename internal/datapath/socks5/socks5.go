@@ -1,4 +1,4 @@
-// Package socks5 is the SOCKS5 front end: RFC 1928, with the username and
+// Package socks5 is the SOCKS5 front: RFC 1928, with the username and
 // password method of RFC 1929. It serves the CONNECT command only. It parses
 // and answers; it does not decide, resolve or dial.
 package socks5
@@ -15,7 +15,7 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// Road is what lies behind the front end.
+// Road is what lies behind the front.
 type Road interface {
 	Connect(context.Context, *flow.Record) (net.Conn, error)
 	Tunnel(*flow.Record, flow.Pair)

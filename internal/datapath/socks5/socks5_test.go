@@ -16,7 +16,7 @@ import (
 	"github.com/pandoproxy/pando/internal/testkit"
 )
 
-// road is what lies behind the front end. It dials nothing, and its tunnels
+// road is what lies behind the front. It dials nothing, and its tunnels
 // read the rest of what the client sends.
 type road struct {
 	err      error    // what Connect returns

@@ -12,7 +12,7 @@ import (
 	"testing/iotest"
 )
 
-// readHead reads one head as the front end does. It returns what is left behind
+// readHead reads one head as the front does. It returns what is left behind
 // the head.
 func readHead(r io.Reader, maxFields int) (*http.Request, string, error) {
 	h := &HeadReader{R: r}
