@@ -16,7 +16,7 @@ func (s *Server) guarded(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer flow.CatchTo(func(err error) {
 			panicked(err)
-			http.Error(w, "the gateway has failed; its log shows where", http.StatusInternalServerError)
+			http.Error(w, "the replica has failed; its log shows where", http.StatusInternalServerError)
 		})
 		h.ServeHTTP(w, r.WithContext(flow.WithPanics(r.Context(), panicked)))
 	})

@@ -231,7 +231,7 @@ type Policy struct {
 	// that no rule could allow is not looked up. Probes need a rule then, too.
 	Default string `json:"default"`
 	// `enforce` applies the rules. `report` allows what a rule or default would deny, and logs
-	// it. Addresses that direct or the gateway itself refuses stay refused.
+	// it. Addresses that direct or Pando itself refuses stay refused.
 	Mode string `json:"mode"`
 	// Leave open connections and requests in progress alone when a reload changes the policy.
 	// If false, they are judged again, and those that the new policy denies are cut.

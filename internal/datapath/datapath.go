@@ -63,7 +63,7 @@ func (r *Road) SetCutCause(why string) {
 	r.cutCause.Store(&flow.Error{
 		Class: flow.Cut,
 		Op:    "drain",
-		Hint:  "the gateway was shutting down",
+		Hint:  "the replica was shutting down",
 		Err:   errors.New(why),
 	})
 }
@@ -322,20 +322,20 @@ func denial(v policy.Verdict, target string) error {
 	e := &flow.Error{Class: flow.Denied, Op: "policy", Target: target}
 	switch v.Reason {
 	case policy.ByRule:
-		e.Hint = "rule " + v.Rule + " of the gateway's policy denies it"
+		e.Hint = "rule " + v.Rule + " of Pando's policy denies it"
 		e.Err = errors.New("denied by rule " + v.Rule)
 		if v.Alias != "" {
-			e.Hint = "the name is an alias (CNAME) of another one, which rule " + v.Rule + " of the gateway's policy denies"
+			e.Hint = "the name is an alias (CNAME) of another one, which rule " + v.Rule + " of Pando's policy denies"
 			e.Err = errors.New("denied by rule " + v.Rule + ", which matches the alias " + v.Alias)
 		}
 	case policy.ByDefault:
-		e.Hint = "no rule of the gateway's policy allows it"
+		e.Hint = "no rule of Pando's policy allows it"
 		e.Err = errors.New("no rule allows it, and policy.default is deny")
 	case policy.PrivateAnswer:
 		e.Hint = "this public name has a private address, which resolve.privateAnswers denies; if that is meant, add its zone to resolve.privateZones"
 		e.Err = errors.New("a private address of a public name")
 	case policy.Forbidden:
-		e.Hint = "the gateway never connects to loopback, link-local, metadata and multicast addresses, and never to itself"
+		e.Hint = "Pando never connects to loopback, link-local, metadata and multicast addresses, and never to itself"
 		e.Err = errors.New("forbidden address")
 	case policy.NotRouted:
 		e.Class = flow.NoRoute

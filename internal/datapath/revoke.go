@@ -73,7 +73,7 @@ func (r *Road) revoke(f liveFlow) bool {
 		Class:  flow.Denied,
 		Op:     "revoke",
 		Target: f.Host,
-		Hint:   "the gateway's policy has changed and denies this target now",
+		Hint:   "Pando's policy has changed and denies this target now",
 		Err:    cause,
 	})
 	return true

@@ -198,7 +198,7 @@ func (d *Device) Ready(ctx context.Context) error {
 	return &flow.Error{
 		Class: flow.NotReady,
 		Op:    "tailnet",
-		Hint:  "the gateway is not on its tailnet; try again, and check the gateway's log if it stays so",
+		Hint:  "the replica is not on its tailnet; try again, and check the replica's log if it stays so",
 		Err:   err,
 	}
 }

@@ -144,7 +144,7 @@ func (d *Device) DialTailnet(ctx context.Context, addr netip.AddrPort) (net.Conn
 			Op:     "dial",
 			Target: addr.String(),
 			Err:    err,
-			Hint:   "the gateway is no longer on its tailnet; try again",
+			Hint:   "the replica is no longer on its tailnet; try again",
 		}
 	}
 	return c, err

@@ -203,7 +203,7 @@ func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 	name := strings.ToLower(strings.TrimSuffix(question.Name, "."))
 	zone, ok := s.zone(name)
 	if !ok || question.Qclass != dns.ClassINET {
-		return fail(m, dns.RcodeRefused, dns.ExtendedErrorCodeNotAuthoritative, "this gateway does not serve the zone")
+		return fail(m, dns.RcodeRefused, dns.ExtendedErrorCodeNotAuthoritative, "this replica does not serve the zone")
 	}
 	m.Authoritative = true
 	if name == zone.Suffix && question.Qtype == dns.TypeSOA {

@@ -19,7 +19,7 @@ import (
 
 // server serves corp.example with the fleet's address and real.corp.example with
 // the real addresses. Its Lookup knows names that stand for one case each. A test
-// of the gateway uses a real resolver.
+// of package gateway uses a real resolver.
 func server() *Server {
 	return &Server{
 		Zones: []Zone{{Suffix: "corp.example", Fleet: true}, {Suffix: "real.corp.example"}},

@@ -9,7 +9,7 @@ type Class uint8
 const (
 	// OK is the class of a flow that ended well. No Error has it.
 	OK Class = iota
-	// Internal: the gateway itself failed. It is also the class of errors that are
+	// Internal: the replica itself failed. It is also the class of errors that are
 	// not an Error.
 	Internal
 	// BadRequest: the client broke its protocol, or asked for something that its
@@ -38,16 +38,16 @@ const (
 	BadResponse
 	// Idle: no byte moved for longer than the idle timeout.
 	Idle
-	// Overloaded: a limit of the gateway was reached.
+	// Overloaded: a limit of the replica was reached.
 	Overloaded
-	// NotReady: the gateway is not connected to the tailnet yet.
+	// NotReady: the replica is not connected to the tailnet yet.
 	NotReady
-	// Cut: the gateway shut down and the flow took longer than the drain, or it was
+	// Cut: the replica shut down and the flow took longer than the drain, or it was
 	// older than it may become.
 	Cut
 	// Canceled: the client left before the flow was complete.
 	Canceled
-	// Loop: the request came back to the gateway that had sent it.
+	// Loop: the request came back to the replica that had sent it.
 	Loop
 
 	classes // number of classes

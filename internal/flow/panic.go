@@ -70,7 +70,7 @@ func caught(v any) error {
 	return &Error{
 		Class: Internal,
 		Op:    "panic",
-		Hint:  "the gateway has a defect; its log shows where",
+		Hint:  "Pando has a defect; the log shows where",
 		Err:   &Panic{Value: v, Stack: string(debug.Stack())},
 	}
 }

@@ -216,7 +216,7 @@ func badHellos() []badHello {
 	}
 }
 
-// startSNI runs a gateway with an SNI port, and returns the port.
+// startSNI runs a replica with an SNI port, and returns the port.
 func (w *world) startSNI(t *testing.T, headerTimeout time.Duration) (r *replica, port string) {
 	t.Helper()
 	port = freePorts(t, 1)[0]

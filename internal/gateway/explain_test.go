@@ -56,7 +56,7 @@ func (r *replica) wants(t *testing.T, args []string, code int, words ...string) 
 	}
 }
 
-// startExplained runs a gateway with rules, zones and a host table to explain.
+// startExplained runs a replica with rules, zones and a host table to explain.
 func (w *world) startExplained(t *testing.T) *replica {
 	t.Helper()
 	return w.start(t, func(c *config.Config) {

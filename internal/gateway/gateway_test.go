@@ -21,7 +21,7 @@ import (
 //
 // Both modes are for what the mode can change: how a connection is dialled,
 // how its bytes and its end are passed on, which errors it has, how it is cut,
-// and which addresses are the gateway's own. HTTP, rules, limits, reloads, the
+// and which addresses are the replica's own. HTTP, rules, limits, reloads, the
 // admin port and the DNS answerer are the same code above either mode. They
 // run in userspace mode alone.
 
@@ -140,7 +140,7 @@ func tailnetWith(t *testing.T, mode tailnet.Mode, routes map[string][]string) *w
 	return newWorld(t, mode, nw, cloud)
 }
 
-// sharedGateway is for tests that need only a gateway with the default policy.
+// sharedGateway is for tests that need only a replica with the default policy.
 // In userspace mode they share one: a test must look at flows to its own
 // targets alone.
 func sharedGateway(t *testing.T, mode tailnet.Mode) *world {

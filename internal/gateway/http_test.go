@@ -172,7 +172,7 @@ func badRequests(t *testing.T, w *world) {
 		"space_length":   {"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length : 60\r\n\r\n", "without a space", 400},
 		"space_encoding": {"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n", "without a space", 400},
 		"two_lengths":    {"POST http://" + w.origin.host + "/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "could not be understood", 400},
-		"huge_header":    {"GET http://" + w.origin.host + "/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "larger than this gateway accepts", 431},
+		"huge_header":    {"GET http://" + w.origin.host + "/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "larger than Pando accepts", 431},
 	} {
 		conn := w.raw(t)
 		io.WriteString(conn, c.request)

@@ -133,7 +133,7 @@ func policyRules(t *testing.T, w *world) {
 		"http://db.secret." + testnet.Zone + "/": "no-secrets", "http://" + testnet.APIName + "/": "rest", "http://" + testnet.APIAddr.String() + ":443/": "rest",
 	} {
 		out := w.curl(t, "-i", "-x", "http://"+r.addr, target)
-		if !strings.Contains(out, "HTTP/1.1 403") || !strings.Contains(out, "rule "+rule+" of the gateway's policy denies it") {
+		if !strings.Contains(out, "HTTP/1.1 403") || !strings.Contains(out, "rule "+rule+" of Pando's policy denies it") {
 			t.Errorf("%s: got\n%s\nwant 403 and rule %s", target, out, rule)
 		}
 	}
@@ -173,7 +173,7 @@ func policyReport(t *testing.T, w *world) {
 func TestPolicyDirectAndOwnListener(t *testing.T) { eachMode(t, sharedTailnet, policyDirect) }
 
 // policyDirect reaches a listener of this host through the host's own network,
-// and never the gateway itself.
+// and never the replica itself.
 func policyDirect(t *testing.T, w *world) {
 	host := hostAddr(t, w)
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
@@ -206,7 +206,7 @@ func policyDirect(t *testing.T, w *world) {
 		c := r.raw(t)
 		fmt.Fprintf(c, "CONNECT %s:%s HTTP/1.1\r\nHost: x\r\n\r\n", own, port)
 		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 403 {
-			t.Errorf("CONNECT to the gateway itself at %s: %v, %v", own, resp, err)
+			t.Errorf("CONNECT to the replica itself at %s: %v, %v", own, resp, err)
 		}
 	}
 	// A private address is not public.

@@ -83,7 +83,7 @@ func clientLeaves(t *testing.T, w *world) {
 
 func TestClientThatLeavesAtOnce(t *testing.T) { eachMode(t, sharedTailnet, clientLeavesAtOnce) }
 
-// clientLeavesAtOnce checks clients that reset before the gateway watches them,
+// clientLeavesAtOnce checks clients that reset before the replica watches them,
 // in every state: each has a flow line of class canceled, and nothing is left of
 // it.
 func clientLeavesAtOnce(t *testing.T, w *world) {

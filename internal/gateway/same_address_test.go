@@ -49,7 +49,7 @@ func sameAddress(t *testing.T, w *world) {
 		w.cloud.SetRecord(name+testnet.Zone, testnet.APIAddr)
 	}
 
-	// The liar is there, for the pod network and for the gateway's public names.
+	// The liar is there, for the pod network and for the replica's public names.
 	for _, network := range []string{"udp", "tcp"} {
 		for _, addr := range []netip.AddrPort{privateDNS, unroutedDNS} {
 			if m := ask(t, addr.String(), network, testnet.APIName, dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != nstest.Lie {

@@ -31,9 +31,9 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-var soakTime = flag.Duration("soak", 5*time.Minute, "how long TestSoak loads the gateway")
+var soakTime = flag.Duration("soak", 5*time.Minute, "how long TestSoak loads the replica")
 
-// TestSoak loads a gateway with everything that it does while its
+// TestSoak loads a replica with everything that it does while its
 // configuration changes every second and its router restarts: at the end it
 // has as many goroutines, files and bytes as at the start, and every failure
 // is explained by a router that was away.
@@ -223,7 +223,7 @@ type state struct {
 func settled(t *testing.T, r *replica) state {
 	t.Helper()
 	http.DefaultClient.CloseIdleConnections()
-	testkit.Eventually(t, "the gateway to be at rest", func() bool {
+	testkit.Eventually(t, "the replica to be at rest", func() bool {
 		m := scrape(t, r)
 		return m["pando_connections"] <= 1 && m["pando_tunnels"] == 0
 	})

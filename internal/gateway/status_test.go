@@ -284,7 +284,7 @@ func metricsMove(t *testing.T, w *world) {
 	tunnel.Close()
 }
 
-// mended makes the router lose its side of the session, until the gateway finds
+// mended makes the router lose its side of the session, until the replica finds
 // the loss before the router has begun a new session by itself.
 func mended(t *testing.T, w *world, r *replica, addr string) {
 	t.Helper()

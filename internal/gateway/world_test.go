@@ -29,7 +29,7 @@ import (
 )
 
 // world is what a test has: a tailnet whose cloud node has an HTTP origin, and
-// often a gateway on it.
+// often a replica on it.
 type world struct {
 	mode   tailnet.Mode // of its gateways
 	net    *testnet.Net
@@ -51,7 +51,7 @@ type replica struct {
 
 func (w *world) ca() string { return filepath.Join(w.dir, "ca.pem") }
 
-// start runs a gateway until the test ends. edit may change its configuration;
+// start runs a replica until the test ends. edit may change its configuration;
 // nil leaves it as it is.
 func (w *world) start(t *testing.T, edit func(*config.Config)) *replica {
 	t.Helper()
@@ -75,7 +75,7 @@ func (w *world) startWith(t *testing.T, edit func(*config.Config), opts func(con
 	return r
 }
 
-// launch starts a gateway that runs until its kill is called. ctx lends it
+// launch starts a replica that runs until its kill is called. ctx lends it
 // values alone.
 func (w *world) launch(t *testing.T, ctx context.Context, edit func(*config.Config), opts func(config.Config, *gateway.Options)) *replica {
 	t.Helper()
@@ -128,7 +128,7 @@ func (r *replica) wait() error {
 	}
 }
 
-// flowLog collects the flow lines of a gateway's log, as they are written.
+// flowLog collects the flow lines of a replica's log, as they are written.
 type flowLog struct {
 	mu    sync.Mutex
 	lines []map[string]any
@@ -225,7 +225,7 @@ func (l *flowLog) count() int {
 	return len(l.lines)
 }
 
-// raw opens a connection to the gateway.
+// raw opens a connection to the replica.
 func (r *replica) raw(t *testing.T) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", r.addr)

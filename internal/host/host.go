@@ -40,7 +40,7 @@ func Parse(s string) (Host, error) {
 	addr, ok, err := parseAddress(s)
 	switch {
 	case errors.Is(err, errZone):
-		return Host{}, invalid(s, "leave out the zone: an interface of the client means nothing to the gateway", err)
+		return Host{}, invalid(s, "leave out the zone: an interface of the client means nothing to Pando", err)
 	case err != nil:
 		return Host{}, invalid(s, "write the address in dotted form, such as 10.12.3.4", err)
 	case ok:

@@ -44,7 +44,7 @@ var causes = []cause{
 	{
 		applies: func(e evidence) bool { return e.cut },
 		class:   flow.Cut,
-		hint:    "the gateway was shutting down and the drain time was over",
+		hint:    "the replica was shutting down and the drain time was over",
 	},
 	// The upload closes the origin's connection when it can't read the client's.
 	{

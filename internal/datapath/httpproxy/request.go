@@ -32,7 +32,7 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 				Class:  flow.Unauthenticated,
 				Op:     "http",
 				Target: rec.Target(),
-				Hint:   "this gateway requires a username and password",
+				Hint:   "Pando requires a username and password",
 				Err:    errors.New("no valid credentials"),
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 )
 
-var errHeadTooLong = &badResponse{errors.New("the response head is larger than this gateway accepts")}
+var errHeadTooLong = &badResponse{errors.New("the response head is larger than Pando accepts")}
 
 // readHead reads the head of the next response, interim or final. The error is a
 // *badResponse if the origin sent something that is not a response.

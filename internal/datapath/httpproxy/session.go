@@ -135,7 +135,7 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 		fe.Hint = string(framing)
 	}
 	if n, ok := errors.AsType[wire.TooManyFields](err); ok {
-		fe.Hint = "the request has more header fields than this gateway accepts, which is " + strconv.Itoa(int(n))
+		fe.Hint = "the request has more header fields than Pando accepts, which is " + strconv.Itoa(int(n))
 		rec.Status = http.StatusRequestHeaderFieldsTooLarge
 	}
 	overload := cmp.Or(s.head.Refused, s.account.Evicted())
@@ -144,7 +144,7 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 		rec.Err = overload
 		rec.Status = http.StatusServiceUnavailable
 	case tooLong:
-		fe.Hint = "the request's header fields are larger than this gateway accepts"
+		fe.Hint = "the request's header fields are larger than Pando accepts"
 		rec.Status = http.StatusRequestHeaderFieldsTooLarge
 	case errors.Is(s.head.Err, os.ErrDeadlineExceeded):
 		fe.Class = flow.Timeout

@@ -186,11 +186,11 @@ func (g *Gate) countRefusal(k Kind) {
 
 // hints say which setting helps.
 var hints = map[Kind]string{
-	Connections: "the gateway has as many client connections as limits.connections allows: try again, or run more replicas",
+	Connections: "the replica has as many client connections as limits.connections allows: try again, or run more replicas",
 	PerClient:   "this client has as many connections as limits.perClient allows: reuse connections, or close idle ones",
 	Share:       "this client has its share of limits.connections: reuse connections, close idle ones, or run more replicas",
-	Memory:      "the gateway has no memory left for more: try again, run more replicas, or raise their memory limit",
-	MemoryShare: "this client holds its share of the gateway's memory: reuse connections, read what they carry, or run more replicas",
+	Memory:      "the replica has no memory left for more: try again, run more replicas, or raise their memory limit",
+	MemoryShare: "this client holds its share of the replica's memory: reuse connections, read what they carry, or run more replicas",
 	Dials:       "as many connections to targets are being opened as limits.dials allows: check whether the targets answer",
 }
 

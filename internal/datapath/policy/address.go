@@ -114,7 +114,7 @@ func isISATAP(b [16]byte) bool {
 }
 
 // forbidden reports whether an address, given by its spellings, is never
-// allowed, or is one of the gateway's own listeners.
+// allowed, or is one of the replica's own listeners.
 func (p *Policy) forbidden(all []netip.Addr, port uint16) bool {
 	if !all[0].IsValid() {
 		return true

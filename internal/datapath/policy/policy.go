@@ -82,7 +82,7 @@ type Policy struct {
 	PrivateAnswers Default
 	PrivateZones   []string
 
-	// Own reports whether the gateway itself listens on an address. Nil means
+	// Own reports whether the replica itself listens on an address. Nil means
 	// no address.
 	Own func(netip.AddrPort) bool
 	// Near reports whether an address is in a network of this host: DirectPublic

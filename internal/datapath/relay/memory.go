@@ -115,7 +115,7 @@ func (p *pair) overload() {
 	p.fail(&flow.Error{
 		Class: flow.Overloaded,
 		Op:    "memory",
-		Hint:  "the gateway was short of memory, and this tunnel held some without making progress: read what the target sends, or raise the replicas' memory limit",
+		Hint:  "the replica was short of memory, and this tunnel held some without making progress: read what the target sends, or raise the replicas' memory limit",
 		Err:   errors.New("stalled while memory was short"),
 	})
 }

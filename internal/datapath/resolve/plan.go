@@ -215,7 +215,7 @@ func (p *plan) servedHere(name string) (complete bool) {
 		name:   name,
 		known:  &dnsclient.Result{Err: errUnknownZone},
 		ends:   onAnything,
-		last:   "it would forward the query back to this gateway",
+		last:   "it would forward the query back to this fleet",
 	})
 }
 
@@ -247,7 +247,7 @@ func (p *plan) global(name string, ends ending, last string) (complete bool) {
 }
 
 // pod adds the pod's own resolvers. A name with a dot is asked as it is first,
-// and then with the pod's search domains, whatever ndots says: the gateway's
+// and then with the pod's search domains, whatever ndots says: the replica's
 // clients give whole names. A search domain may lead into a zone; its own
 // resolvers are asked then.
 func (p *plan) pod(name string) {

@@ -278,7 +278,7 @@ var (
 func unanswered(name string, end outcome) error {
 	switch {
 	case errors.Is(end.Err, errNotReady):
-		return fail(flow.NotReady, name, "the gateway has not joined its tailnet yet: try again", nil)
+		return fail(flow.NotReady, name, "the replica has not joined its tailnet yet: try again", nil)
 	case errors.Is(end.Err, errUnknownZone):
 		return fail(flow.ResolveFailed, name, "cluster DNS forwards this zone to the fleet, which has no resolver for it: add a split-DNS route to the tailnet, or set resolve.zones", end.Err)
 	}

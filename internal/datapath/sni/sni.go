@@ -22,7 +22,7 @@ type Road interface {
 }
 
 // DefaultTimeout is used when Server.Timeout is zero. It is the default of
-// http.headerTimeout, which the gateway sets for this front too.
+// http.headerTimeout, which the replica sets for this front too.
 const DefaultTimeout = 30 * time.Second
 
 // Server speaks to TLS clients. Its fields must not change once it is in use.

@@ -155,7 +155,7 @@ func (s *Server) chooseMethod(in *reader) (method byte, err error) {
 		in.conn.Write([]byte{version, methodNoneAcceptable})
 		hint := "offer the method \"no authentication required\""
 		if method == methodPassword {
-			hint = "this gateway requires a username and password"
+			hint = "Pando requires a username and password"
 		}
 		return 0, &flow.Error{
 			Class: flow.Unauthenticated,

@@ -136,6 +136,6 @@ func (a *Account) Evicted() error {
 	return &flow.Error{
 		Class: flow.Overloaded,
 		Op:    "memory",
-		Hint:  "the gateway was short of memory, and this request held some without making progress: send it whole, or try again",
+		Hint:  "the replica was short of memory, and this request held some without making progress: send it whole, or try again",
 	}
 }

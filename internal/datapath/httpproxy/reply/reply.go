@@ -48,16 +48,16 @@ func StatusFor(class flow.Class) Status {
 	case flow.Idle:
 		return Status{http.StatusGatewayTimeout, "Connection through Pando was idle for too long", "connection_read_timeout", "the connection was idle for too long"}
 	case flow.Overloaded:
-		return Status{http.StatusServiceUnavailable, "Pando is at its connection limit", "connection_limit_reached", "the gateway has reached a limit"}
+		return Status{http.StatusServiceUnavailable, "Pando is at its connection limit", "connection_limit_reached", "the replica has reached a limit"}
 	case flow.NotReady:
-		return Status{http.StatusServiceUnavailable, "Pando is not ready", "destination_unavailable", "the gateway is not ready yet"}
+		return Status{http.StatusServiceUnavailable, "Pando is not ready", "destination_unavailable", "the replica is not ready yet"}
 	case flow.Cut:
-		return Status{http.StatusServiceUnavailable, "Pando is shutting down", "connection_terminated", "the gateway is shutting down"}
+		return Status{http.StatusServiceUnavailable, "Pando is shutting down", "connection_terminated", "the replica is shutting down"}
 	case flow.Loop:
-		return Status{http.StatusBadGateway, "Request came back to Pando", "proxy_loop_detected", "the request came back to the gateway"}
+		return Status{http.StatusBadGateway, "Request came back to Pando", "proxy_loop_detected", "the request came back to the replica"}
 	case flow.Canceled, flow.Internal: // a client that has left reads no answer
 	}
-	return Status{http.StatusInternalServerError, "Pando failed", "proxy_internal_error", "the gateway failed"}
+	return Status{http.StatusInternalServerError, "Pando failed", "proxy_internal_error", "the replica failed"}
 }
 
 // ReasonFor returns the reason phrase for a status code that is sent for st's
