@@ -96,9 +96,9 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 // whether cutting was requested before the drain time was over. stop ends the
 // work's context. cut returns when end does, even if work is still left then.
 func (g *Gateway) cut(end context.Context, atOnce bool, stop context.CancelFunc) {
-	why := "the gateway is shutting down and the drain time is over"
+	why := "the replica is shutting down and the drain time is over"
 	if atOnce {
-		why = "the gateway is shutting down at once, as requested"
+		why = "the replica is shutting down at once, as requested"
 	}
 	connections, _ := g.road.Limit.Connections()
 	g.road.SetCutCause(why)

@@ -117,7 +117,7 @@ func served(road *datapath.Road, cfg config.Config, p config.FrontPort, defaultP
 
 // proxyName returns the replica's name in Via and Proxy-Status. Each replica has a
 // name of its own, so that a request that comes back can be distinguished from one
-// that passes a second gateway. It begins with a letter, as a token of RFC 9651 does.
+// that passes another fleet. It begins with a letter, as a token of RFC 9651 does.
 func proxyName(hostname string) string {
 	if hostname == "" {
 		hostname, _ = os.Hostname()

@@ -68,7 +68,7 @@ var descriptions = map[string]string{
 	"policy.direct":            "What to do with addresses that no tailnet peer routes. none: refuse them all. public: dial internet addresses through the pod's own network, but none in notPublic or in a network of the pod's interfaces. any: dial everything except the addresses that are always forbidden.",
 	"policy.notPublic":         "More prefixes that direct public does not open, such as the public addresses of nodes and load balancers. They also count as private for resolve.privateAnswers.",
 	"policy.default":           "What to do with a request that no rule matches: allow or deny. With deny, a name that no rule could allow is not looked up. Probes need a rule then, too.",
-	"policy.mode":              "enforce applies the rules. report allows what a rule or default would deny, and logs it. Addresses that direct or the gateway itself refuses stay refused.",
+	"policy.mode":              "enforce applies the rules. report allows what a rule or default would deny, and logs it. Addresses that direct or Pando itself refuses stay refused.",
 	"policy.keepOpen":          "Leave open connections and requests in progress alone when a reload changes the policy. If false, they are judged again, and those that the new policy denies are cut.",
 	"policy.rules":             "Rules in order. The first rule that matches decides. If no rule matches, default decides.",
 	"policy.rules[].name":      "Name for the log. Empty means the rule's number.",
