@@ -3,10 +3,11 @@
 //
 //	accept → mux → httpproxy | socks5 | sni | forward → policy(name) → resolve → policy(address) → dial → relay
 //
-// The order is a security property. A name that the policy denies is never
-// looked up, and neither is one to which an alias leads. The address that the policy judged is the address that is dialled,
-// so a second answer of the DNS cannot replace it. The stages are packages below
-// this one. They share packages flow, host and socket and do not import one another.
+// The order is a security property. A name that the policy denies is never looked
+// up, not even if an alias leads to it. The address that the policy judged is the
+// address that is dialled, so a second answer of the DNS cannot replace it. The
+// stages are packages below this one. They share packages flow, host and socket and
+// do not import one another.
 //
 // A front calls Connect and then Tunnel, or Finish if Connect fails. A front
 // end that keeps connections to its targets calls Judge for each request, and

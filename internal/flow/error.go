@@ -124,9 +124,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ClassOf returns the class of the first Error in err's chain, or Internal if a
-// panic is the cause. It returns OK if
-// err is nil, and Internal if there is no Error in its chain.
+// ClassOf returns the class of the first Error in err's chain. It returns OK if err
+// is nil, and Internal if a panic is the cause or if there is no Error in the chain.
 func ClassOf(err error) Class {
 	if err == nil {
 		return OK

@@ -30,7 +30,7 @@ func IsPanic(err error) bool {
 }
 
 // Catch turns a panic of the function that defers it into *err. Each goroutine that
-// works for a client begins with it, or with CatchTo.
+// works for a client begins with Catch, CatchIn or CatchTo.
 func Catch(err *error) {
 	if v := recover(); v != nil {
 		*err = caught(v)

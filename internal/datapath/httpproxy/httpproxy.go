@@ -8,8 +8,7 @@
 // (session.go), sends it over a pooled connection to its origin (exchange.go)
 // and copies the response back (response.go). A second goroutine runs only
 // while a request body is on its way (upload.go), so that an origin may answer
-// early, and a third one waits for a client that leaves (package
-// watch).
+// early, and a third one waits for a client that leaves (package watch).
 //
 // net/http parses heads. Below this package, target finds the target of a
 // request, wire writes messages, and origin keeps connections. The package does

@@ -152,6 +152,6 @@ func (b *Budget) Use() Use {
 // Scarce reports that a client which holds as much as it can is refused more.
 func (u Use) Scarce() bool { return u.Pressure > Relaxed || u.Whole > 0 && u.Held > u.Whole/2 }
 
-// Short reports that the part is in use which is left for those that hold
-// little. What is added without being asked for must not fill it up.
+// Short reports that a part of the last quarter is in use, which is for clients that
+// hold little. What Add adds must not fill it up.
 func (u Use) Short() bool { return u.Pressure > Relaxed || u.Whole > 0 && u.Held > u.Whole*3/4 }

@@ -1,6 +1,6 @@
-// Package limit bounds the connections and the memory of clients, in total and for each client
-// address, and the dials in progress. A connection counts from its accept to the
-// end of its tunnel. What exceeds a limit is refused at once and not queued: a
+// Package limit bounds the connections and the memory of clients, in total and for
+// each client address, and the dials in progress. A connection counts from its accept
+// to the end of its tunnel. What exceeds a limit is refused at once and not queued: a
 // client that waits in a queue does not learn why it waits.
 package limit
 

@@ -5,9 +5,9 @@ package limit
 const leastShared = 64
 
 // share returns how much of a whole one client may hold, when held is what all
-// clients hold. A client may hold as much as is left, and no more than a quarter
-// while others hold some. So a client alone gets half. The last quarter is
-// for clients that hold little. So when some clients take all that they can, there is
+// clients hold. A client may hold as much as is left, so a client alone gets half.
+// While others hold some, it may hold no more than a quarter. The last quarter is for
+// clients that hold little: when some clients take all that they can, there is
 // something left for the next one. Nothing that is held is taken back.
 func share(whole, held int64, others bool) int64 {
 	left := whole - held

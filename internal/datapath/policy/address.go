@@ -25,7 +25,7 @@ var neverAllowed = prefixes(
 	"fd00:42::42/128",        // metadata of Scaleway over IPv6
 	"fd00:a9fe:a9fe::/48",    // metadata of Linode over IPv6
 	"fd20:ce::254/128",       // metadata of GCP over IPv6
-	"fd7a:115c:a1e0::53/128", // the same over IPv6
+	"fd7a:115c:a1e0::53/128", // Tailscale's own service address over IPv6
 )
 
 // notPublic are the IPv4 addresses that are not on the public internet, in

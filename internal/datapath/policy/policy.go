@@ -100,8 +100,8 @@ type Query struct {
 	// Aliases are the names to which CNAMEs led from Name to the address. They are
 	// lower case, without the trailing dot. Alias judges each of them.
 	Aliases []string
-	// PublicName is the name that has the address, if it is one of
-	// the public DNS. It is empty if the name is known to be private.
+	// PublicName is the name that has the address, if it is one of the public DNS.
+	// It is empty if the name is known to be private.
 	PublicName string
 }
 
@@ -183,11 +183,11 @@ func (p *Policy) withoutAllow() Verdict {
 // looked up. It denies if a rule that names it denies every address. In all other
 // cases it leaves the decision to Address, with the name in Query.Aliases.
 //
-// Who may use a name may use its aliases: only the first name must be allowed.
-// But no rule that names one of the others may deny it. A rule without Names that denies
-// does not concern the others: the last rule of a list of what is allowed would deny
-// them all. One that allows does, because the client may reach the name without the
-// alias too.
+// A client that may use a name may use its aliases: only the first name must be
+// allowed. But no rule that names an alias may deny it. A rule without Names that
+// denies does not concern aliases: the last rule of a list of what is allowed would
+// deny them all. A rule without Names that allows does concern them, because the
+// client may reach that name directly too.
 func (p *Policy) Alias(q Query, alias string) Verdict {
 	i := p.aliasRule(q, alias, nil)
 	if i < 0 || p.Rules[i].Allow || !coversAll(p.Rules[i].Prefixes) {
@@ -226,13 +226,13 @@ func (p *Policy) NobodyMay(name string) bool {
 	return p.deniesAll(p.Default == Deny, func(r *Rule) bool { return matchName(r.Names, name) })
 }
 
-// NobodyMayAlias does the same for a name to which an alias leads.
+// NobodyMayAlias is NobodyMay for a name to which an alias leads.
 func (p *Policy) NobodyMayAlias(alias string) bool {
 	return p.deniesAll(false, func(r *Rule) bool { return r.concernsAlias(alias) })
 }
 
-// deniesAll reports whether the first of the rules that match denies everything.
-// without is for the case that no rule does.
+// deniesAll reports whether the first of the rules that match denies everything. If
+// no rule matches, it returns without.
 func (p *Policy) deniesAll(without bool, matches func(*Rule) bool) bool {
 	if p.Mode == Report {
 		return false

@@ -33,9 +33,8 @@ type Watch struct {
 	panicked atomic.Pointer[error]
 }
 
-// Start watches c, and calls onLeave, once, if its client leaves before Stop, or
-// if the watch panics.
-// Nothing may read c meanwhile.
+// Start watches c, and calls onLeave, once, if its client leaves before Stop, or if
+// the watch panics. Nothing may read c meanwhile.
 func (w *Watch) Start(c *net.TCPConn, onLeave func()) {
 	w.c = c
 	w.ended = make(chan struct{})

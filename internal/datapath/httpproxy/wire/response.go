@@ -21,7 +21,8 @@ func BodyAllowed(req *http.Request, resp *http.Response) bool {
 }
 
 // WriteResponseHead writes the status line and the end-to-end fields of resp,
-// without the empty line after them. CheckResponse has accepted resp. proxy is the name of this proxy in Via.
+// without the empty line after them. CheckResponse has accepted resp. proxy is the
+// name of this proxy in Via.
 func WriteResponseHead(w *bufio.Writer, resp *http.Response, proxy string) {
 	status := resp.Status
 	if !strings.Contains(status, " ") {
