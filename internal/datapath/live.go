@@ -13,7 +13,7 @@ import (
 // record belongs to the goroutine of its flow, so liveFlows keeps copies.
 type liveFlows struct {
 	mu sync.Mutex
-	m  map[*flow.Record]liveFlow
+	m  map[*flow.Record]*liveFlow
 }
 
 type liveFlow struct {
@@ -30,23 +30,23 @@ func (l *liveFlows) update(rec *flow.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.m == nil {
-		l.m = map[*flow.Record]liveFlow{}
+		l.m = map[*flow.Record]*liveFlow{}
 	}
 	f := l.m[rec]
+	if f == nil {
+		f = &liveFlow{}
+		l.m[rec] = f
+	}
 	f.Record = *rec
-	l.m[rec] = f
 }
 
 // edit changes what is known of a flow, unless it has ended already.
 func (l *liveFlows) edit(rec *flow.Record, change func(*liveFlow)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f, ok := l.m[rec]
-	if !ok {
-		return
+	if f := l.m[rec]; f != nil {
+		change(f)
 	}
-	change(&f)
-	l.m[rec] = f
 }
 
 func (l *liveFlows) remove(rec *flow.Record) {
@@ -76,7 +76,7 @@ func (r *Road) Flows(limit int) (list []flow.Record, total int) {
 	r.live.mu.Lock()
 	all := make([]liveFlow, 0, len(r.live.m))
 	for _, f := range r.live.m {
-		all = append(all, f)
+		all = append(all, *f)
 	}
 	r.live.mu.Unlock()
 	slices.SortFunc(all, func(a, b liveFlow) int { return a.Start.Compare(b.Start) })

@@ -47,7 +47,7 @@ func (l *liveFlows) revocable() (list []liveFlow) {
 	defer l.mu.Unlock()
 	for _, f := range l.m {
 		if f.end != nil && f.judged != nil {
-			list = append(list, f)
+			list = append(list, *f)
 		}
 	}
 	return list

@@ -45,22 +45,23 @@ func (s *Served) check(rec *flow.Record) error {
 	if err != nil {
 		return err
 	}
-	fe := &flow.Error{
+	switch {
+	case !s.serves(h):
+		return notServed(rec, "this port serves only certain names: those of dns.zones, or those in serves of its own section; use the proxy port for other targets", "the port does not serve this name")
+	case s.Port != 0 && rec.Port != s.Port:
+		return notServed(rec, "this port serves only targets on port "+strconv.Itoa(int(s.Port))+"; use the proxy port for other targets, or set anyPort", "the port does not serve this port of targets")
+	}
+	return nil
+}
+
+func notServed(rec *flow.Record, hint, cause string) error {
+	return &flow.Error{
 		Class:  flow.Denied,
 		Op:     "port",
 		Target: rec.Target(),
-		Hint:   "this port serves only certain names: those of dns.zones, or those in serves of its own section; use the proxy port for other targets",
-		Err:    errors.New("the port does not serve this name"),
+		Hint:   hint,
+		Err:    errors.New(cause),
 	}
-	switch {
-	case !s.serves(h):
-		return fe
-	case s.Port != 0 && rec.Port != s.Port:
-		fe.Hint = "this port serves only targets on port " + strconv.Itoa(int(s.Port)) + "; use the proxy port for other targets, or set anyPort"
-		fe.Err = errors.New("the port does not serve this port of targets")
-		return fe
-	}
-	return nil
 }
 
 func (s *Served) serves(h host.Host) bool {
