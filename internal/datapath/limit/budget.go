@@ -24,10 +24,9 @@ type Budget struct {
 	// once the budget is in use.
 	Refused func(Kind)
 
-	mu       sync.Mutex // guards the fields below
-	whole    int64      // zero means no bound
-	held     int64      // by all clients
-	clients  map[netip.Addr]int64
+	mu       sync.Mutex   // guards the fields below
+	whole    int64        // zero means no bound
+	held     tally[int64] // bytes
 	pressure Pressure
 }
 
@@ -59,7 +58,7 @@ func (b *Budget) Take(client netip.Addr, n int64) error {
 	b.mu.Lock()
 	kind := b.lacks(client, n)
 	if kind == "" {
-		b.add(client, n)
+		b.held.add(client, n)
 	}
 	b.mu.Unlock()
 	if kind == "" {
@@ -76,22 +75,33 @@ func (b *Budget) Count(k Kind) {
 	}
 }
 
+// full returns the error that Take would return now, or nil. It takes nothing and
+// does not count as a refusal.
+func (b *Budget) full(client netip.Addr, n int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if kind := b.lacks(client, n); kind != "" {
+		return overLimit(kind)
+	}
+	return nil
+}
+
 // lacks returns what keeps client from n more bytes, and "" if nothing does.
 // b.mu is held.
 func (b *Budget) lacks(client netip.Addr, n int64) Kind {
 	if b.whole <= 0 {
 		return ""
 	}
-	mine := b.clients[client]
-	others := len(b.clients) > 1 || len(b.clients) == 1 && mine == 0
+	mine := b.held.clients[client] + n
+	all := b.held.total + n
 	switch {
-	case b.held+n > b.whole+b.whole/8, b.pressure == Critical:
+	case all > b.whole+b.whole/8, b.pressure == Critical:
 		return Memory
-	case mine+n <= b.whole/little:
+	case mine <= b.whole/little:
 		return ""
-	case b.held+n > b.whole:
+	case all > b.whole:
 		return Memory
-	case mine+n > share(b.whole, b.held, others), b.pressure == Tight:
+	case mine > b.held.shareOf(b.whole, client), b.pressure == Tight:
 		return MemoryShare
 	}
 	return ""
@@ -105,19 +115,7 @@ func (b *Budget) Give(client netip.Addr, n int64) { b.Add(client, -n) }
 func (b *Budget) Add(client netip.Addr, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.add(client, n)
-}
-
-// add changes what client holds by n. b.mu is held.
-func (b *Budget) add(client netip.Addr, n int64) {
-	if b.clients == nil {
-		b.clients = map[netip.Addr]int64{}
-	}
-	b.held += n
-	b.clients[client] += n
-	if b.clients[client] == 0 {
-		delete(b.clients, client)
-	}
+	b.held.add(client, n)
 }
 
 // Greedy reports whether what client gets next should be small: it holds more
@@ -125,14 +123,14 @@ func (b *Budget) add(client netip.Addr, n int64) {
 func (b *Budget) Greedy(client netip.Addr) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.whole > 0 && (b.clients[client] > b.whole/16 || b.held > b.whole/2)
+	return b.whole > 0 && (b.held.clients[client] > b.whole/16 || b.held.total > b.whole/2)
 }
 
 // Held returns what client holds, in bytes.
 func (b *Budget) Held(client netip.Addr) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.clients[client]
+	return b.held.clients[client]
 }
 
 // Use is how much of a budget is used.
@@ -146,7 +144,7 @@ type Use struct {
 func (b *Budget) Use() Use {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return Use{b.whole, b.held, b.pressure}
+	return Use{b.whole, b.held.total, b.pressure}
 }
 
 // Scarce reports that a client which holds as much as it can is refused more.

@@ -93,7 +93,7 @@ func TestConnectionShares(t *testing.T) {
 			t.Fatalf("connection %d of an innocent client = %v, want nil", i, err)
 		}
 	}
-	if n := g.clients[clientAt(0)]; n < 150 || n > 250 {
+	if n := g.conns.clients[clientAt(0)]; n < 150 || n > 250 {
 		t.Errorf("each of four greedy clients has %d of 1000 connections, want a fifth", n)
 	}
 	if refused[Share] == 0 {
@@ -115,6 +115,13 @@ func TestGateTakesMemory(t *testing.T) {
 	}
 	if n, _ := g.Connections(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
+	}
+	if err := g.Full(bob); flow.ClassOf(err) != flow.Overloaded {
+		t.Errorf("Full without memory = %v, want class overloaded", err)
+	}
+	g.Memory.Press(Relaxed)
+	if err := g.Full(bob); err != nil || g.Memory.Held(bob) != 0 {
+		t.Errorf("Full with memory = %v with %d bytes held, want nil with none", err, g.Memory.Held(bob))
 	}
 	g.Leave(alice)
 	if held := g.Memory.Use().Held; held != 0 {
@@ -170,8 +177,8 @@ func FuzzBudget(f *testing.F) {
 		for _, x := range taken {
 			b.Give(x.client, x.n)
 		}
-		if b.Use().Held != 0 || len(b.clients) != 0 {
-			t.Fatalf("%d bytes of %d clients are left, want none", b.Use().Held, len(b.clients))
+		if b.Use().Held != 0 || len(b.held.clients) != 0 {
+			t.Fatalf("%d bytes of %d clients are left, want none", b.Use().Held, len(b.held.clients))
 		}
 	})
 }

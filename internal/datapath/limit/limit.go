@@ -52,9 +52,8 @@ type Gate struct {
 	limits atomic.Pointer[Limits]
 	dials  atomic.Int64
 
-	mu      sync.Mutex // guards the fields below
-	total   int
-	clients map[netip.Addr]int
+	mu    sync.Mutex
+	conns tally[int] // guarded by mu
 }
 
 // Set replaces the limits. Connections and dials that exist stay, also if they
@@ -83,7 +82,7 @@ func (g *Gate) Enter(client netip.Addr) error {
 			return err
 		}
 	}
-	g.add(client, 1)
+	g.conns.add(client, 1)
 	return nil
 }
 
@@ -102,6 +101,9 @@ func (g *Gate) Full(client netip.Addr) error {
 	if reached(g.Dials(), g.Limits().Dials) {
 		return overLimit(Dials)
 	}
+	if g.Memory != nil {
+		return g.Memory.full(client, connectionCost)
+	}
 	return nil
 }
 
@@ -110,43 +112,23 @@ func (g *Gate) Full(client netip.Addr) error {
 func (g *Gate) fullFor(client netip.Addr) (kind Kind, full bool) {
 	limits := g.Limits()
 	switch {
-	case reached(g.total, limits.Connections):
+	case reached(g.conns.total, limits.Connections):
 		return Connections, true
-	case reached(g.clients[client], limits.PerClient):
+	case reached(g.conns.clients[client], limits.PerClient):
 		return PerClient, true
-	case limits.Connections > 0 && g.overShare(client, limits):
+	case limits.Connections > 0 && g.conns.clients[client] >= g.conns.shareOf(limits.Connections, client):
 		return Share, true
 	}
 	return "", false
-}
-
-// overShare reports whether client has its share of the connections. g.mu is
-// held.
-func (g *Gate) overShare(client netip.Addr, limits Limits) bool {
-	mine := g.clients[client]
-	others := len(g.clients) > 1 || len(g.clients) == 1 && mine == 0
-	return int64(mine) >= share(int64(limits.Connections), int64(g.total), others)
 }
 
 // Leave ends a connection that Enter counted.
 func (g *Gate) Leave(client netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.add(client, -1)
+	g.conns.add(client, -1)
 	if g.Memory != nil {
 		g.Memory.Give(client, connectionCost)
-	}
-}
-
-// add changes the connections of client by n. g.mu is held.
-func (g *Gate) add(client netip.Addr, n int) {
-	if g.clients == nil {
-		g.clients = map[netip.Addr]int{}
-	}
-	g.total += n
-	g.clients[client] += n
-	if g.clients[client] == 0 {
-		delete(g.clients, client)
 	}
 }
 
@@ -155,7 +137,7 @@ func (g *Gate) add(client netip.Addr, n int) {
 func (g *Gate) Connections() (connections, clients int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.total, len(g.clients)
+	return g.conns.total, len(g.conns.clients)
 }
 
 // Dial counts a dial, which must end with Dialed. If the limit is reached, it

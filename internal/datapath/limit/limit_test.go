@@ -50,7 +50,7 @@ func TestEnter(t *testing.T) {
 		g.Leave(bob)
 	}
 	g.Leave(alice)
-	if n, clients := g.Connections(); n != 0 || clients != 0 || len(g.clients) != 0 {
+	if n, clients := g.Connections(); n != 0 || clients != 0 || len(g.conns.clients) != 0 {
 		t.Errorf("%d connections of %d clients are left, want none", n, clients)
 	}
 }
