@@ -1,6 +1,7 @@
 // Package testkit holds what tests of several packages share: waiting with a
-// bound, a buffer for several goroutines, a TCP connection over loopback, a
-// ClientHello, and the commands of the documentation.
+// bound, a buffer for several goroutines, a TCP connection and a server over
+// loopback, a road for front ends, a ClientHello, and the commands of the
+// documentation.
 package testkit
 
 import (

@@ -3,30 +3,24 @@ package httpproxy
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"testing"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // TestHostOfOrigin checks the Host field that an origin gets, with and without a
 // proxy setting of the client.
 func TestHostOfOrigin(t *testing.T) {
 	hosts := make(chan string, 1)
-	addr := serveConns(t, func(c *net.TCPConn) {
-		defer c.Close()
-		br := bufio.NewReader(c)
-		for {
-			req, err := http.ReadRequest(br)
-			if err != nil {
-				return
-			}
+	addr := testkit.ServeConns(t, func(c *net.TCPConn) {
+		answerAll(c, func(req *http.Request, _ *bufio.Reader) string {
 			hosts <- req.Host
-			io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
-		}
+			return "HTTP/1.1 204 No Content\r\n\r\n"
+		})
 	})
 	proxy := startProxy(t, addr, nil)
 	web := startProxy(t, addr, func(p *Proxy) {

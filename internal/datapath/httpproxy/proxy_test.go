@@ -2,99 +2,20 @@ package httpproxy
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testkit"
 )
-
-// testRoad leads every request to the server at its address, whatever its target
-// is. It keeps the records of the flows that have ended.
-type testRoad struct {
-	addr netip.AddrPort
-
-	mu       sync.Mutex
-	finished []*flow.Record
-}
-
-func (r *testRoad) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) {
-	return r.Dial(ctx, rec, nil)
-}
-
-func (r *testRoad) Judge(context.Context, *flow.Record) ([]flow.Target, error) {
-	return []flow.Target{{Addr: r.addr}}, nil
-}
-
-func (r *testRoad) Dial(ctx context.Context, rec *flow.Record, _ []flow.Target) (net.Conn, error) {
-	rec.Addr = r.addr
-	return (&net.Dialer{}).DialContext(ctx, "tcp", r.addr.String())
-}
-
-func (r *testRoad) Serving(*flow.Record, func(error)) {}
-
-func (r *testRoad) Tunnel(rec *flow.Record, p flow.Pair) {
-	p.Client.Close()
-	p.Target.Close()
-	r.Finish(rec)
-}
-
-func (r *testRoad) Finish(rec *flow.Record) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.finished = append(r.finished, rec)
-}
-
-// ended waits until n flows have ended, and returns the record of the last one.
-func (r *testRoad) ended(t *testing.T, n int) *flow.Record {
-	t.Helper()
-	var rec *flow.Record
-	testkit.Eventually(t, "the flows to end", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if len(r.finished) == n {
-			rec = r.finished[n-1]
-		}
-		return rec != nil
-	})
-	return rec
-}
-
-// serveConns calls serve for each connection to a port on loopback, until the
-// test ends. It returns the port.
-func serveConns(t *testing.T, serve func(*net.TCPConn)) netip.AddrPort {
-	t.Helper()
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := ln.AcceptTCP()
-			if err != nil {
-				return
-			}
-			all.Go(func() { serve(c) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		all.Wait()
-	})
-	return ln.Addr().(*net.TCPAddr).AddrPort()
-}
 
 // testProxy is a proxy on loopback. Its address stands for each of its clients.
 type testProxy struct {
 	*Proxy
-	road *testRoad
+	road *testkit.Road
 	addr netip.AddrPort
 }
 
@@ -102,12 +23,12 @@ type testProxy struct {
 // change the proxy; nil leaves it as it is.
 func startProxy(t *testing.T, origin netip.AddrPort, edit func(*Proxy)) testProxy {
 	t.Helper()
-	road := &testRoad{addr: origin}
+	road := &testkit.Road{Addr: origin}
 	p := &Proxy{Road: road}
 	if edit != nil {
 		edit(p)
 	}
-	addr := serveConns(t, func(c *net.TCPConn) { p.Serve(t.Context(), c) })
+	addr := testkit.ServeConns(t, func(c *net.TCPConn) { p.Serve(t.Context(), c) })
 	t.Cleanup(func() {
 		p.Cut()
 		p.Close()
@@ -153,4 +74,18 @@ func (c testClient) ask(t *testing.T, request string) (int, string) {
 		t.Fatalf("%q: the body of the response: %v", request, err)
 	}
 	return resp.StatusCode, string(body)
+}
+
+// answerAll reads one request after the other from a client of an origin, and sends
+// what reply returns for it. reply may read on.
+func answerAll(c *net.TCPConn, reply func(req *http.Request, more *bufio.Reader) string) {
+	defer c.Close()
+	br := bufio.NewReader(c)
+	for {
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		io.WriteString(c, reply(req, br))
+	}
 }

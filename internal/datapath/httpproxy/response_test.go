@@ -15,6 +15,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // TestBadResponseHeads checks that a response head which another parser may read
@@ -43,7 +44,7 @@ func TestBadResponseHeads(t *testing.T) {
 		{"switch_unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "did not ask"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := startProxy(t, serveConns(t, func(conn *net.TCPConn) {
+			p := startProxy(t, testkit.ServeConns(t, func(conn *net.TCPConn) {
 				defer conn.Close()
 				http.ReadRequest(bufio.NewReader(conn))
 				io.WriteString(conn, c.origin)
@@ -53,7 +54,7 @@ func TestBadResponseHeads(t *testing.T) {
 			if status != http.StatusBadGateway || !strings.Contains(body, "bad_response") {
 				t.Errorf("status %d, %q; want 502 and bad_response", status, body)
 			}
-			if rec := p.road.ended(t, 1); !strings.Contains(fmt.Sprint(rec.Err), c.want) {
+			if rec := p.road.AwaitFinished(t, 1); !strings.Contains(fmt.Sprint(rec.Err), c.want) {
 				t.Errorf("the record's error is %v, want %q", rec.Err, c.want)
 			}
 		})
@@ -100,7 +101,7 @@ func TestAmbiguousResponses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			outcomes := make(chan origin.Outcome, 1)
-			p := startProxy(t, serveConns(t, func(conn *net.TCPConn) {
+			p := startProxy(t, testkit.ServeConns(t, func(conn *net.TCPConn) {
 				defer conn.Close()
 				http.ReadRequest(bufio.NewReader(conn))
 				io.WriteString(conn, c.origin)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 const (
@@ -23,18 +24,12 @@ const (
 // late as it can: when the next request has begun, so that no check of an idle
 // connection can notice the answer.
 func ignoresBodies(c *net.TCPConn) {
-	defer c.Close()
-	br := bufio.NewReader(c)
-	for {
-		req, err := http.ReadRequest(br)
-		if err != nil {
-			return
-		}
+	answerAll(c, func(req *http.Request, more *bufio.Reader) string {
 		if req.URL.Path == "/evil" {
-			br.Peek(1)
+			more.Peek(1)
 		}
-		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(req.URL.Path), req.URL.Path)
-	}
+		return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(req.URL.Path), req.URL.Path)
+	})
 }
 
 // TestIgnoredBodyReachesNobody checks that an origin which ignores bodies cannot
@@ -49,7 +44,7 @@ func TestIgnoredBodyReachesNobody(t *testing.T) {
 			{"expect", "POST http://a/first HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s"},
 		} {
 			t.Run(string(reuse)+"_"+c.name, func(t *testing.T) {
-				p := startProxy(t, serveConns(t, ignoresBodies), func(p *Proxy) { p.Reuse = reuse })
+				p := startProxy(t, testkit.ServeConns(t, ignoresBodies), func(p *Proxy) { p.Reuse = reuse })
 				for range 3 {
 					bad := p.client(t, attacker)
 					fmt.Fprintf(bad, c.head, len(evil), evil)
@@ -104,7 +99,7 @@ func TestReuse(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var conns atomic.Int32
 			outcomes := make(chan origin.Outcome, 2)
-			p := startProxy(t, serveConns(t, func(conn *net.TCPConn) {
+			p := startProxy(t, testkit.ServeConns(t, func(conn *net.TCPConn) {
 				conns.Add(1)
 				readsBodies(conn)
 			}), func(p *Proxy) {
@@ -127,7 +122,7 @@ func TestReuse(t *testing.T) {
 			if n := conns.Load(); n != c.conns {
 				t.Errorf("the origin has %d connections, want %d", n, c.conns)
 			}
-			if rec := p.road.ended(t, 2); rec.Reused != (c.conns == 1) {
+			if rec := p.road.AwaitFinished(t, 2); rec.Reused != (c.conns == 1) {
 				t.Errorf("the record says reused=%v, want %v", rec.Reused, c.conns == 1)
 			}
 		})
@@ -136,23 +131,17 @@ func TestReuse(t *testing.T) {
 
 // readsBodies is an origin that reads requests whole.
 func readsBodies(c *net.TCPConn) {
-	defer c.Close()
-	br := bufio.NewReader(c)
-	for {
-		req, err := http.ReadRequest(br)
-		if err != nil {
-			return
-		}
+	answerAll(c, func(req *http.Request, _ *bufio.Reader) string {
 		io.Copy(io.Discard, req.Body)
-		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-	}
+		return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	})
 }
 
 // TestEarlyResponseIsNotKept checks that a connection whose origin answers before
 // the request has ended is closed, also if the rest of the request arrives then.
 func TestEarlyResponseIsNotKept(t *testing.T) {
 	outcomes := make(chan origin.Outcome, 1)
-	p := startProxy(t, serveConns(t, func(c *net.TCPConn) {
+	p := startProxy(t, testkit.ServeConns(t, func(c *net.TCPConn) {
 		defer c.Close()
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

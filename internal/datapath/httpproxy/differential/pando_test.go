@@ -1,13 +1,11 @@
 package differential
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,46 +14,9 @@ import (
 	"github.com/pandoproxy/pando/internal/testkit"
 )
 
-// road leads every request to one origin, whatever its target is.
-type road struct {
-	origin netip.AddrPort
-
-	mu    sync.Mutex
-	flows []*flow.Record
-}
-
-func (r *road) Connect(ctx context.Context, rec *flow.Record) (net.Conn, error) {
-	return r.Dial(ctx, rec, nil)
-}
-
-func (r *road) Judge(context.Context, *flow.Record) ([]flow.Target, error) {
-	return []flow.Target{{Addr: r.origin}}, nil
-}
-
-func (r *road) Dial(ctx context.Context, rec *flow.Record, _ []flow.Target) (net.Conn, error) {
-	rec.Addr = r.origin
-	return (&net.Dialer{}).DialContext(ctx, "tcp", r.origin.String())
-}
-
-func (r *road) Serving(*flow.Record, func(error)) {}
-
-func (r *road) Tunnel(rec *flow.Record, p flow.Pair) {
-	p.Client.Close()
-	p.Target.Close()
-	r.Finish(rec)
-}
-
-func (r *road) Finish(rec *flow.Record) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.flows = append(r.flows, rec)
-}
-
 // passedOn returns the flows that have reached the origin.
-func (r *road) passedOn() (list []*flow.Record) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, rec := range r.flows {
+func passedOn(r *testkit.Road) (list []*flow.Record) {
+	for _, rec := range r.Finished() {
 		if rec.Addr.IsValid() {
 			list = append(list, rec)
 		}
@@ -66,7 +27,7 @@ func (r *road) passedOn() (list []*flow.Record) {
 // throughPando sends raw through this proxy to o, and returns what the client reads.
 func throughPando(t *testing.T, o *recorder, raw string) string {
 	t.Helper()
-	r := &road{origin: o.addr}
+	r := &testkit.Road{Addr: o.addr}
 	p := &httpproxy.Proxy{
 		Road:          r,
 		HeaderTimeout: 2 * time.Second,
@@ -91,9 +52,9 @@ func throughPando(t *testing.T, o *recorder, raw string) string {
 
 // checkFlows checks that the origin has seen the requests that the proxy has logged:
 // as many, with the same bodies, for the same targets.
-func checkFlows(t *testing.T, r *road, o *recorder) {
+func checkFlows(t *testing.T, r *testkit.Road, o *recorder) {
 	t.Helper()
-	flows := r.passedOn()
+	flows := passedOn(r)
 	seen := o.take()
 	complete := 0
 	for _, s := range seen {

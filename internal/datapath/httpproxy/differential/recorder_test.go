@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // quiet is how long a connection is silent before its peer has said everything. Peers
@@ -34,33 +36,19 @@ type recorder struct {
 	answer string // raw; "" answers 200; guarded by mu
 
 	mu   sync.Mutex
-	all  sync.WaitGroup
 	seen []request
 }
 
 // newRecorder serves an origin on loopback until the test ends.
 func newRecorder(t *testing.T, answer string) *recorder {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &recorder{answer: answer, addr: ln.Addr().(*net.TCPAddr).AddrPort()}
-	t.Cleanup(func() { ln.Close() })
-	go func() { // ends with its listener
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			o.all.Go(func() { o.serve(c) })
-		}
-	}()
+	o := &recorder{answer: answer}
+	o.addr = testkit.ServeConns(t, o.serve)
 	return o
 }
 
 // serve reads requests and answers them.
-func (o *recorder) serve(c net.Conn) {
+func (o *recorder) serve(c *net.TCPConn) {
 	defer c.Close()
 	br := bufio.NewReader(c)
 	for {
@@ -99,7 +87,7 @@ func (o *recorder) add(r request) {
 	o.seen = append(o.seen, r)
 }
 
-// take waits until the proxy's connections have ended and returns what they carried.
+// take returns the requests that have been read so far.
 func (o *recorder) take() []request {
 	o.mu.Lock()
 	defer o.mu.Unlock()
