@@ -33,13 +33,11 @@ func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Rec
 		if err != nil {
 			return s.refuse(rec, req, err)
 		}
-		s.p.setOrigin(s, o)
 		x := newExchange(s, o, req, rec)
 		s.p.setExchange(s, x)
 		s.p.Road.Serving(rec, x.revoke)
 		f := x.run()
 		s.p.setExchange(s, nil)
-		s.p.setOrigin(s, nil)
 		if f != resend {
 			return f
 		}

@@ -169,8 +169,8 @@ func (p *Proxy) Cut() int {
 	p.cut = true
 	for s := range p.sessions {
 		socket.Abort(s.c)
-		if s.origin != nil {
-			s.origin.Close()
+		if s.current != nil {
+			s.current.o.Close()
 		}
 	}
 	return len(p.sessions)
@@ -221,13 +221,13 @@ func (p *Proxy) setWaiting(s *session, waiting bool) bool {
 	return true
 }
 
-// setOrigin records the origin connection that s uses, for Cut. Nil means none.
-func (p *Proxy) setOrigin(s *session, o *origin.Conn) {
+// setExchange records the exchange of s, for whatever may end it. Nil means none.
+func (p *Proxy) setExchange(s *session, x *exchange) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.origin = o
-	if p.cut && o != nil {
-		o.Close()
+	s.current = x
+	if p.cut && x != nil {
+		x.o.Close()
 	}
 }
 

@@ -1,7 +1,6 @@
 package httpproxy
 
 import (
-	"net"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -15,23 +14,19 @@ func (p *Proxy) Measure(now time.Time) (stalled []flow.Holder) {
 	if p.Memory == nil {
 		return nil
 	}
-	origins := map[*session]net.Conn{} // of the sessions in a request; nil without one
+	exchanges := map[*session]*exchange{} // of the sessions in a request; nil without one
 	p.mu.Lock()
 	for s, waiting := range p.sessions {
-		switch {
-		case waiting:
-		case s.origin != nil:
-			origins[s] = s.origin.Conn
-		default:
-			origins[s] = nil
+		if !waiting {
+			exchanges[s] = s.current
 		}
 	}
 	p.mu.Unlock()
-	for s, origin := range origins {
+	for s, x := range exchanges {
 		held := 0
 		progress := uint64(0)
-		if origin != nil {
-			held = socket.Held(s.c) + socket.Held(origin)
+		if x != nil {
+			held = socket.Held(s.c) + socket.Held(x.o.Conn)
 			progress = socket.Progress(s.c)
 		}
 		if h, ok := s.account.Measure(now, int64(held), progress); ok {
@@ -42,17 +37,22 @@ func (p *Proxy) Measure(now time.Time) (stalled []flow.Holder) {
 	return stalled
 }
 
-// evict ends s because the memory that it holds is needed. A head that is not
-// whole is answered; an exchange is reset.
+// evict ends the request of s because the memory that it holds is needed. A head
+// that is not whole is answered; an exchange is reset. If the request has ended since
+// it was measured, evict does nothing: the connection waits for another request, or
+// a tunnel owns it.
 func (s *session) evict() {
-	if s.account.Evict() {
-		s.c.SetReadDeadline(past)
-		return
-	}
-	socket.Abort(s.c)
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	if s.origin != nil {
-		s.origin.Close()
+	waiting, known := s.p.sessions[s]
+	switch {
+	case waiting || !known:
+	case s.account.Evict():
+		s.c.SetReadDeadline(past)
+	default:
+		socket.Abort(s.c)
+		if s.current != nil {
+			s.current.o.Close()
+		}
 	}
 }

@@ -1,15 +1,6 @@
 package httpproxy
 
-import (
-	"github.com/pandoproxy/pando/internal/socket"
-)
-
-// setExchange records the exchange of s, for revoke. Nil means none.
-func (p *Proxy) setExchange(s *session, x *exchange) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.current = x
-}
+import "github.com/pandoproxy/pando/internal/socket"
 
 // revoke ends the exchange because of why, a *flow.Error: it resets the client's
 // connection and closes that of the origin. Once the exchange is over it does

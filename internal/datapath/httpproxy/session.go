@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/account"
-	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
@@ -30,8 +29,7 @@ type session struct {
 	r       *bufio.Reader   // reads head
 	w       *bufio.Writer   // writes c
 	account account.Account
-	origin  *origin.Conn // used by the current request; guarded by p.mu
-	current *exchange    // nil between exchanges; guarded by p.mu
+	current *exchange // nil between exchanges; guarded by p.mu
 }
 
 const ioBuffer = 4 << 10

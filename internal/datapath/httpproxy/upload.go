@@ -70,7 +70,7 @@ func (u *upload) stop() {
 	c := u.x.s.c
 	u.mu.Lock()
 	u.stopped = true
-	c.SetReadDeadline(time.Unix(1, 0)) // ends a read of the body
+	c.SetReadDeadline(past) // ends a read of the body
 	u.mu.Unlock()
 	u.x.o.Close() // ends a write of the body
 	<-u.ended

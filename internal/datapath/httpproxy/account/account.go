@@ -88,6 +88,7 @@ func (a *Account) Release() {
 	a.taken = 0
 	a.measured = 0
 	a.since = time.Time{}
+	a.evicted = false
 }
 
 // Measure records that held bytes wait in the buffers of both sockets now, and
@@ -116,8 +117,8 @@ func (a *Account) Measure(now time.Time, held int64, progress uint64) (h flow.Ho
 	return h, !moves && held >= stalledBytes
 }
 
-// Evict says that the connection ends because its memory is needed. It reports
-// whether a head is being read.
+// Evict says that the request ends because its memory is needed. It reports whether a
+// head is being read.
 func (a *Account) Evict() (inHead bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -82,4 +82,8 @@ func TestStalled(t *testing.T) {
 	if !a.Evict() || flow.ClassOf(a.Evicted()) != flow.Overloaded {
 		t.Errorf("Evicted = %v after Evict in a head, want class overloaded", a.Evicted())
 	}
+	a.Release()
+	if err := a.Evicted(); err != nil {
+		t.Errorf("Evicted = %v after the request, want nil for the next one", err)
+	}
 }
