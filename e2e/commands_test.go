@@ -47,7 +47,7 @@ func docsCommands(t *testing.T) []testkit.Command {
 	return list
 }
 
-var changes = regexp.MustCompile(`^kubectl (-n \S+ )?(create|delete|scale|apply)\b`)
+var changes = regexp.MustCompile(`^kubectl (-n \S+ )?(create|delete|scale|apply|label)\b`)
 
 // reads reports whether the tests run c as it stands, at any time: it is a kubectl
 // command of an sh block that creates and removes nothing.

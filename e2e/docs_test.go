@@ -39,7 +39,7 @@ func runDocs(t *testing.T, line, ns, key string, more ...string) string {
 		"image.tag=0.1.0", "image.tag=e2e",
 		docsKey, key,
 		docsAPI, apiName,
-		"NAMESPACE", ns,
+		"NAMESPACE", clientNS, // where the pods ask
 		"charts/pando", env("E2E_CHART", "../charts/pando"),
 		`"`, "",
 	).Replace(line)

@@ -194,7 +194,9 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	applyText(t, []byte(fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n  labels: {pod-security.kubernetes.io/enforce: %s}\n", ns, level)))
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	// Without a public network, a device reaches its home relay over plain HTTP.
-	text := fmt.Sprintf("mode: %s\ntailnet: {controlURL: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n%s", mode, control, noProxyValues)
+	// The tests read metrics through the API server, whose address depends on the cluster.
+	text := fmt.Sprintf("mode: %s\ntailnet: {controlURL: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n"+
+		"networkPolicy: {admin: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: \"::/0\"}}]}\n%s", mode, control, noProxyValues)
 	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -202,6 +204,7 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	if mode == "userspace" {
 		out = installByDocs(t, ns, key, values)
 	} else {
+		kubectl(t, "label", "--overwrite", "namespace", clientNS, "pando-client=true")
 		out = helm(t, "-n", ns, "install", name, env("E2E_CHART", "../charts/pando"), "-f", values, "--wait", "--timeout", "120s",
 			"--set", "image.repository=lab.invalid/pando,image.tag=e2e,tailnet.authKey="+key)
 	}

@@ -23,6 +23,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{ .Values.tailnet.existingSecret | default (printf "%s-authkey" (include "pando.name" .)) }}
 {{- end -}}
 
+{{- /* The port in an address such as ":8443". */ -}}
+{{- define "pando.port" -}}
+{{ splitList ":" . | last }}
+{{- end -}}
+
 {{- /* The keys that are not live: when one of them changes, the pods restart. */ -}}
 {{- define "pando.restartConfig" -}}
 {{- $c := omit (include "pando.config" . | fromYaml) "policy" "limits" -}}
