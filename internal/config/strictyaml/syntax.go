@@ -77,30 +77,39 @@ func (d *decoder) syntax(data []byte, err error) {
 // or a quote that is not closed this is the bracket or the quote. The library gives
 // no column, and its line, reported, may be that of the section around the problem.
 // ok is false if there is nothing before the place, as in a file that is one large JSON
-// object, or if the place is before that line, or far from where the parser gave up.
+// object, or if the place is before that line, or far from where the parser gave up, or
+// if the search would take too long.
 func problemPlace(data []byte, lines [][]byte, reported int) (place yaml.Node, ok bool) {
 	const tries = 100 // a parse for each line
+	left := mostParsed
+	valid := func(end int) bool {
+		left -= end
+		return left >= 0 && isValid(data[:end])
+	}
 	failed := &lineReader{lines: lines}
 	parse(failed) // fails again
-	least := max(1, reported, failed.read-tries)
-	for n := failed.read; n >= least; n-- {
-		start := len(bytes.Join(lines[:n-1], nil))
-		if !isValid(data[:start]) {
+	start := len(bytes.Join(lines[:failed.read], nil))
+	for n := failed.read; n >= max(1, reported, failed.read-tries); n-- {
+		line := lines[n-1]
+		start -= len(line)
+		if !valid(start) {
 			continue
 		}
-		place.Line = n
-		end := start
-		for i := range string(lines[n-1]) {
-			if isValid(data[:start+i]) {
-				end = start + i
-			}
+		column := len(line) - 1
+		for column > 0 && !(utf8.RuneStart(line[column]) && valid(start+column)) {
+			column--
 		}
-		place.Column = utf8.RuneCount(data[start:end]) + 1
-		docs, err := parse(bytes.NewReader(data[:end]))
-		return place, err == nil && len(docs) > 0
+		place.Line = n
+		place.Column = utf8.RuneCount(line[:max(column, 0)]) + 1
+		docs, err := parse(bytes.NewReader(data[:start+max(column, 0)]))
+		return place, left >= 0 && err == nil && len(docs) > 0
 	}
 	return place, false
 }
+
+// mostParsed is how many bytes are parsed at most to find the place of a problem. A
+// file that is one long line would take hours.
+const mostParsed = 4 << 20
 
 // lineReader reads lines, one in each call, so that a parser reads no more of them
 // than it needs.

@@ -3,6 +3,7 @@ package strictyaml
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSyntaxErrors checks that a text that is not YAML is reported with the line and
@@ -38,5 +39,18 @@ func TestSyntaxErrors(t *testing.T) {
 				t.Errorf("decode(%q) gives\n%s\nwant\n%s", c.doc, mistakes, c.want)
 			}
 		})
+	}
+}
+
+// TestLongLine checks that the place of a problem is not searched for long in a file
+// that is one long line.
+func TestLongLine(t *testing.T) {
+	begin := time.Now()
+	doc := `{"names": [` + strings.Repeat(`"a",`, 50_000) + "}\n"
+	if _, mistakes := decode(doc); !strings.HasPrefix(mistakes, "1:1: invalid YAML: ") {
+		t.Errorf("decode gives %.200s, want invalid YAML in line 1", mistakes)
+	}
+	if took := time.Since(begin); took > 15*time.Second {
+		t.Errorf("decode took %v", took)
 	}
 }
