@@ -5,6 +5,7 @@ package own
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -12,18 +13,8 @@ import (
 // IsHostAddr reports whether a is an address of this host. It also reports true
 // when the host's addresses cannot be read: a wrong no could start a loop.
 func IsHostAddr(a netip.Addr) bool {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return true
-	}
-	for _, i := range addrs {
-		if n, ok := i.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
-				return true
-			}
-		}
-	}
-	return false
+	list, err := interfaces()
+	return err != nil || slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
 // near is what Near knows: the networks of this host's interfaces.
@@ -39,25 +30,28 @@ const nearFor = 10 * time.Second
 // Near reports whether a is in a network to which an interface of this host is
 // attached. In a pod this is the pod network of the node, as far as the interface's
 // prefix shows it, and the nodes' network with hostNetwork. Others cannot be known
-// from inside a pod.
+// from inside a pod. When the networks cannot be read, the last ones count; before
+// the first time every address is near.
 func Near(a netip.Addr) bool {
 	near.mu.Lock()
 	defer near.mu.Unlock()
 	if near.read.IsZero() || time.Since(near.read) > nearFor {
-		near.read = time.Now()
-		near.prefixes = networks()
-	}
-	for _, p := range near.prefixes {
-		if p.Contains(a) {
+		list, err := interfaces()
+		switch {
+		case err == nil:
+			near.prefixes = list
+			near.read = time.Now()
+		case near.read.IsZero():
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(near.prefixes, func(p netip.Prefix) bool { return p.Bits() > 0 && p.Contains(a) })
 }
 
-// networks returns the prefixes of this host's interfaces.
-func networks() (list []netip.Prefix) {
-	addrs, _ := net.InterfaceAddrs()
+// interfaces returns the addresses of this host's interfaces, each with the length of
+// its network's prefix.
+func interfaces() (list []netip.Prefix, err error) {
+	addrs, err := net.InterfaceAddrs()
 	for _, i := range addrs {
 		n, ok := i.(*net.IPNet)
 		if !ok {
@@ -65,9 +59,9 @@ func networks() (list []netip.Prefix) {
 		}
 		ip, ok := netip.AddrFromSlice(n.IP)
 		ones, _ := n.Mask.Size()
-		if ok && ones > 0 {
-			list = append(list, netip.PrefixFrom(ip.Unmap(), ones).Masked())
+		if ok {
+			list = append(list, netip.PrefixFrom(ip.Unmap(), ones))
 		}
 	}
-	return list
+	return list, err
 }
