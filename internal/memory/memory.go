@@ -40,8 +40,11 @@ func Size(mib int) int64 {
 	if m == nil {
 		return freeBudget
 	}
-	return max((m.Limit-idleReserve)*5/8, leastBudget)
+	return share(m.Limit)
 }
+
+// share returns the size of the budget in a container with that limit, in bytes.
+func share(limit int64) int64 { return max((limit-idleReserve)*5/8, leastBudget) }
 
 // container returns the memory of this process's container, and nil if nothing
 // limits it.
@@ -113,11 +116,11 @@ func (k *Keeper) step(now time.Time) {
 	if use.Short() {
 		k.shed(use, stalled, now)
 	}
-	k.tell(use, now)
+	k.report(use, now)
 	k.giveBack(now)
 }
 
-// press tells the budget how short the container's memory is. The collector
+// press notes in the budget how short the container's memory is. The collector
 // leaves garbage until it must not, so what looks short is collected first.
 func (k *Keeper) press(now time.Time) {
 	if k.container == nil {
@@ -182,13 +185,14 @@ func (k *Keeper) shed(use limit.Use, stalled []flow.Holder, now time.Time) {
 	}
 }
 
-// tell logs a change, at a bounded rate.
-func (k *Keeper) tell(use limit.Use, now time.Time) {
+// report logs a change, at a bounded rate.
+func (k *Keeper) report(use limit.Use, now time.Time) {
 	state := stateOf(use)
 	if state == k.state && k.ended == 0 || now.Sub(k.logged) < logGap {
 		return
 	}
-	defer func() { k.ended = 0 }()
+	ended := k.ended
+	k.ended = 0
 	k.state = state
 	k.logged = now
 	if state == "" {
@@ -199,7 +203,7 @@ func (k *Keeper) tell(use limit.Use, now time.Time) {
 		"state", state,
 		"held_mib", use.Held>>20,
 		"budget_mib", use.Whole>>20,
-		"ended", k.ended,
+		"ended", ended,
 		"hint", "pando_limit_refusals_total counts refusals; raise the memory limit or run more replicas")
 }
 

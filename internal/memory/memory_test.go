@@ -58,7 +58,7 @@ func TestShed(t *testing.T) {
 		t.Errorf("ended %q, want %q", *ended, want)
 	}
 	if !strings.Contains(log.String(), "memory for clients is short") || !strings.Contains(log.String(), "ended=1") {
-		t.Errorf("the log does not tell of it:\n%s", log)
+		t.Errorf("the log does not have it:\n%s", log)
 	}
 	if c := Check(k.Gate.Memory); c.Err != nil || !strings.Contains(c.Note, "no progress") {
 		t.Errorf("Check = %+v, want a note and no error", c)
@@ -115,7 +115,7 @@ func TestLogRate(t *testing.T) {
 		t.Errorf("%d lines in 35 s, want 2 to 4:\n%s", n, log)
 	}
 	if !strings.Contains(log.String(), "available again") {
-		t.Errorf("the log does not tell of the end:\n%s", log)
+		t.Errorf("the log does not have the end:\n%s", log)
 	}
 }
 
@@ -159,7 +159,14 @@ func TestGiveBack(t *testing.T) {
 	}
 }
 
+// TestSize checks the size of the budget: what the configuration says, or else what
+// docs/configuration.md says of the container's limit.
 func TestSize(t *testing.T) {
+	for limit, want := range map[int64]int64{512: 295, 128: 55, 64: 16, 1: 16} {
+		if got := share(limit << 20); got != want<<20 {
+			t.Errorf("share(%d MiB) = %d MiB, want %d MiB", limit, got>>20, want)
+		}
+	}
 	if got := Size(300); got != 300<<20 {
 		t.Errorf("Size(300) = %d, want 300 MiB", got)
 	}
