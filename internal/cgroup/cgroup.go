@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// ErrNone is the error of Find where no cgroup limits this process's memory.
-var ErrNone = errors.New("no cgroup limits the memory of this process")
+// errNone is the error where no cgroup limits the memory of this process.
+var errNone = errors.New("no cgroup limits the memory of this process")
 
 // Memory is the memory cgroup of this process.
 type Memory struct {
@@ -30,8 +30,8 @@ type Memory struct {
 const unlimited = 1 << 50
 
 // Find finds the cgroup of this process with the least limit among it and those
-// above it. root is the root of the file system: os.DirFS("/"). The error is
-// ErrNone if none of them has a limit.
+// above it. root is the root of the file system: os.DirFS("/"). It is an error if
+// none of them has a limit.
 func Find(root fs.FS) (*Memory, error) {
 	own, v1, err := ownPath(root)
 	if err != nil {
@@ -57,7 +57,7 @@ func Find(root fs.FS) (*Memory, error) {
 		}
 	}
 	if least == nil {
-		return nil, ErrNone
+		return nil, errNone
 	}
 	return least, nil
 }
@@ -66,7 +66,7 @@ func Find(root fs.FS) (*Memory, error) {
 func ownPath(root fs.FS) (own string, v1 bool, err error) {
 	data, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
-		return "", false, ErrNone
+		return "", false, errNone
 	}
 	for line := range strings.Lines(string(data)) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -83,7 +83,7 @@ func ownPath(root fs.FS) (own string, v1 bool, err error) {
 		}
 	}
 	if own == "" {
-		return "", false, ErrNone
+		return "", false, errNone
 	}
 	return own, false, nil
 }
@@ -93,7 +93,7 @@ func ownPath(root fs.FS) (own string, v1 bool, err error) {
 func mountPoint(root fs.FS, v1 bool) (mount, top string, err error) {
 	data, err := fs.ReadFile(root, "proc/self/mountinfo")
 	if err != nil {
-		return "", "", ErrNone
+		return "", "", errNone
 	}
 	for line := range strings.Lines(string(data)) {
 		before, after, _ := strings.Cut(line, " - ")
@@ -107,7 +107,7 @@ func mountPoint(root fs.FS, v1 bool) (mount, top string, err error) {
 			return fields[4], fields[3], nil
 		}
 	}
-	return "", "", ErrNone
+	return "", "", errNone
 }
 
 func (m *Memory) readLimit() (int64, error) {

@@ -21,7 +21,7 @@ func TestFind(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		files       map[string]string
-		limit, used int64 // zero limit means ErrNone
+		limit, used int64 // zero limit means errNone
 	}{
 		{"v2_in_a_namespace", map[string]string{
 			"proc/self/cgroup":             "0::/\n",
@@ -56,8 +56,8 @@ func TestFind(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m, err := Find(files(c.files))
 			if c.limit == 0 {
-				if !errors.Is(err, ErrNone) {
-					t.Errorf("Find = %v, %v; want %v", m, err, ErrNone)
+				if !errors.Is(err, errNone) {
+					t.Errorf("Find = %v, %v; want %v", m, err, errNone)
 				}
 				return
 			}
@@ -74,7 +74,7 @@ func TestFind(t *testing.T) {
 // TestThisMachine checks that the files of this machine can be read.
 func TestThisMachine(t *testing.T) {
 	m, err := Find(os.DirFS("/"))
-	if errors.Is(err, ErrNone) {
+	if errors.Is(err, errNone) {
 		t.Log(err)
 		return
 	}
