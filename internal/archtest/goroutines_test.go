@@ -122,8 +122,8 @@ func starts(fd *ast.FuncDecl) (list []goroutine) {
 	return list
 }
 
-// catches reports whether the function that fun stands for defers a catch: itself, or,
-// for at most depth calls, in all that it does.
+// catches reports whether the function that fun stands for defers a catch, or calls one
+// that does, at most depth calls below. What it does besides that call is not seen.
 func catches(fun ast.Expr, in *ast.FuncDecl, pkg string, bodies map[string]*ast.BlockStmt, depth int) bool {
 	var body *ast.BlockStmt
 	switch fun := fun.(type) {
