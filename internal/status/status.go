@@ -141,7 +141,7 @@ func (r Resolver) Fails() bool {
 
 // Limit is an upper bound and its present value.
 type Limit struct {
-	Name string `json:"name"` // "connections", "per_client" or "dials"
+	Name string `json:"name"` // "connections", "per_client", "dials" or "memory"
 	// Now is how many of the bounded things there are. For per_client, whose
 	// bound is on the connections of one client address, it is the number of
 	// client addresses that are connected.
