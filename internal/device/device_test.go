@@ -177,23 +177,30 @@ func TestBootTimeout(t *testing.T) {
 	}
 }
 
-// TestOnATailnet checks a device's life on a real tailnet: it joins, reports
-// that before the first request passes, dials what a peer routes and refuses
-// the rest, and waits for the route to a resolver that appears late.
-func TestOnATailnet(t *testing.T) {
+// startTailnet starts a tailnet with a cloud until the test ends. Its split DNS also
+// has the resolver late, which no peer routes.
+func startTailnet(t *testing.T, late netip.Addr) *testnet.Net {
+	t.Helper()
 	net, err := testnet.Start(testkit.Within(t, time.Minute), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer net.Close()
-	late := netip.MustParseAddr("10.50.0.2")
+	t.Cleanup(func() { net.Close() })
 	net.SetDNSRoutes(map[string][]string{testnet.Zone: {testnet.DNSAddr.String()}, "late.example": {late.String()}})
 	cloud, err := net.StartCloud(testkit.Within(t, time.Minute), "cloud", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cloud.Close()
+	t.Cleanup(func() { cloud.Close() })
+	return net
+}
 
+// TestOnATailnet checks a device's life on a real tailnet: it joins, reports
+// that before the first request passes, dials what a peer routes and refuses
+// the rest, and waits for the route to a resolver that appears late.
+func TestOnATailnet(t *testing.T) {
+	late := netip.MustParseAddr("10.50.0.2")
+	net := startTailnet(t, late)
 	cfg := config.Default().Tailnet
 	cfg.Hostname = "device"
 	cfg.ControlURL = net.URL()
@@ -232,6 +239,20 @@ func TestOnATailnet(t *testing.T) {
 		t.Errorf("FollowDNS was called %d times, first with Warm() = %v; want at least once, and false", n, warmAtFirst.Load())
 	}
 	testkit.Eventually(t, "the DNS configuration to be followed", func() bool { return follows.Load() >= 2 })
+	checkJoined(t, d)
+	checkDials(t, d)
+	checkReports(t, d)
+	checkLateRoute(t, net, d, late)
+	for _, line := range []string{"on the tailnet", "waiting for a route to a split-DNS resolver"} {
+		if !strings.Contains(log.String(), line) {
+			t.Errorf("the log lacks %q:\n%s", line, log.String())
+		}
+	}
+}
+
+// checkJoined checks what a device says of itself on its tailnet.
+func checkJoined(t *testing.T, d *device.Device) {
+	t.Helper()
 	if err := d.Ready(t.Context()); err != nil {
 		t.Errorf("Ready() = %v, want nil", err)
 	}
@@ -245,8 +266,11 @@ func TestOnATailnet(t *testing.T) {
 	if _, zone := dns.Routes[testnet.Zone]; !ok || !zone {
 		t.Errorf("DNS() = %+v, %v; want the zone %s", dns, ok, testnet.Zone)
 	}
+}
 
-	// The dials.
+// checkDials checks that a device dials what a peer routes, and refuses the rest.
+func checkDials(t *testing.T, d *device.Device) {
+	t.Helper()
 	api := netip.AddrPortFrom(testnet.APIAddr, 80)
 	c, err := d.DialTailnet(testkit.Within(t, 20*time.Second), api)
 	if err != nil {
@@ -266,6 +290,11 @@ func TestOnATailnet(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// checkReports checks what a device reports of the cloud, its only peer.
+func checkReports(t *testing.T, d *device.Device) {
+	t.Helper()
 	if hop, ok := d.Carrier(testnet.APIAddr); !ok || !strings.HasPrefix(hop.Name, "cloud") || hop.Route != testnet.Network {
 		t.Errorf("Carrier(%v) = %v, %v; want the cloud with %v", testnet.APIAddr, hop, ok, testnet.Network)
 	}
@@ -281,8 +310,12 @@ func TestOnATailnet(t *testing.T) {
 	if text, err := d.EngineMetrics(); err != nil || !strings.Contains(text, "tailscaled_") {
 		t.Errorf("EngineMetrics() = %.100q, %v; want metrics tailscaled_*", text, err)
 	}
+}
 
-	// The resolver whose route is missing.
+// checkLateRoute approves the route to the resolver late, which was missing, and checks
+// what the device says of it before and after.
+func checkLateRoute(t *testing.T, net *testnet.Net, d *device.Device, late netip.Addr) {
+	t.Helper()
 	if a := d.Snapshot().Unrouted; a != late || d.Snapshot().Routed {
 		t.Errorf("Unrouted, Routed = %v, %v; want %v, false", a, d.Snapshot().Routed, late)
 	}
@@ -292,10 +325,5 @@ func TestOnATailnet(t *testing.T) {
 	testkit.Eventually(t, "the route that appears late", func() bool { return d.Snapshot().Routed })
 	if a := d.Snapshot().Unrouted; a.IsValid() {
 		t.Errorf("Snapshot().Unrouted = %v after its route appeared, want none", a)
-	}
-	for _, line := range []string{"on the tailnet", "waiting for a route to a split-DNS resolver"} {
-		if !strings.Contains(log.String(), line) {
-			t.Errorf("the log lacks %q:\n%s", line, log.String())
-		}
 	}
 }

@@ -164,64 +164,21 @@ type transfers struct {
 	why     string // why the late ones are cut, as their flow lines say
 }
 
+// transferSize is what a good transfer gets, in bytes.
+const transferSize = 16 << 10
+
+// drain checks the transfers c.
 func (c transfers) drain(t *testing.T, w *world) {
-	const size = 16 << 10
 	release := make(chan struct{})
-	target := w.cloud.Serve(func(conn net.Conn) {
-		defer conn.Close()
-		b := make([]byte, 4)
-		if _, err := io.ReadFull(conn, b); err != nil {
-			return
-		}
-		if string(b) == "good" {
-			<-release
-			conn.Write(make([]byte, size))
-			return
-		}
-		io.Copy(io.Discard, conn) // never answers
-	})
+	target := w.cloud.Serve(func(conn net.Conn) { answerTransfer(conn, release) })
 	r := w.start(t, func(cfg *config.Config) {
 		withAdmin(cfg)
 		cfg.Drain.Settle = config.Duration(100 * time.Millisecond)
 		cfg.Drain.Timeout = config.Duration(c.timeout)
 		cfg.Dial.Timeout = config.Duration(30 * time.Second)
 	})
-	var ok, cut atomic.Int32
-	var started, ended, all sync.WaitGroup
-	opening := make(chan struct{}, 50) // a slow machine has its limits
-	for i := range c.good + c.late {
-		what := "good"
-		if i >= c.good {
-			what = "late"
-		}
-		started.Add(1)
-		if what == "good" {
-			ended.Add(1)
-		}
-		opening <- struct{}{}
-		all.Go(func() {
-			if what == "good" {
-				defer ended.Done()
-			}
-			conn, br := func() (*net.TCPConn, *bufio.Reader) {
-				defer started.Done() // a failed one, too, or the test would hang
-				defer func() { <-opening }()
-				return r.connectTo(t, target.String(), what)
-			}()
-			conn.SetDeadline(time.Now().Add(2 * time.Minute))
-			b, err := io.ReadAll(br)
-			conn.Close()
-			switch {
-			case what == "good" && err == nil && len(b) == size:
-				ok.Add(1)
-			case what == "late" && err != nil:
-				cut.Add(1)
-			default:
-				t.Errorf("a %s transfer got %d bytes, %v", what, len(b), err)
-			}
-		})
-	}
-	started.Wait()
+	var run transferRun
+	run.start(t, r, target.String(), c)
 	begin := time.Now()
 	r.drain()
 	testkit.Eventually(t, "the port to close", func() bool {
@@ -232,13 +189,13 @@ func (c transfers) drain(t *testing.T, w *world) {
 		return err != nil
 	})
 	close(release)
-	ended.Wait()
+	run.good.Wait()
 	took := time.Since(begin)
 	if c.signal {
 		testkit.Eventually(t, "the good ones to be booked", func() bool { return value(t, r, "pando_tunnels") == float64(c.late) })
 		r.kill()
 	}
-	all.Wait()
+	run.all.Wait()
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
@@ -249,13 +206,72 @@ func (c transfers) drain(t *testing.T, w *world) {
 			t.Errorf("flow line %v, want %q", f, c.why)
 		}
 	}
-	t.Logf("%d transfers ended well within %v; after %v %d were cut; flow lines %v", ok.Load(), took.Round(10*time.Millisecond), time.Since(begin).Round(10*time.Millisecond), cut.Load(), lines)
-	if n := int(ok.Load()); n != c.good || lines["ok"] != n {
+	t.Logf("%d transfers ended well within %v; after %v %d were cut; flow lines %v", run.ok.Load(), took.Round(10*time.Millisecond), time.Since(begin).Round(10*time.Millisecond), run.cut.Load(), lines)
+	if n := int(run.ok.Load()); n != c.good || lines["ok"] != n {
 		t.Errorf("%d of %d ended well; flow lines %v", n, c.good, lines)
 	}
-	if n := int(cut.Load()); n != c.late || lines["cut"] != n || !strings.Contains(r.flows.all.String(), fmt.Sprintf(`"tunnels":%d,"requests":0`, n)) {
+	if n := int(run.cut.Load()); n != c.late || lines["cut"] != n || !strings.Contains(r.flows.all.String(), fmt.Sprintf(`"tunnels":%d,"requests":0`, n)) {
 		t.Errorf("%d of %d were cut; flow lines %v", n, c.late, lines)
 	}
+}
+
+// answerTransfer answers a good transfer once release is closed, and a late one never.
+func answerTransfer(conn net.Conn, release <-chan struct{}) {
+	defer conn.Close()
+	b := make([]byte, 4)
+	if _, err := io.ReadFull(conn, b); err != nil {
+		return
+	}
+	if string(b) == "good" {
+		<-release
+		conn.Write(make([]byte, transferSize))
+		return
+	}
+	io.Copy(io.Discard, conn)
+}
+
+// transferRun is the run of transfers.
+type transferRun struct {
+	ok, cut   atomic.Int32 // good ones that ended well; late ones that were cut
+	good, all sync.WaitGroup
+}
+
+// start begins the transfers c, and returns when all are open.
+func (run *transferRun) start(t *testing.T, r *replica, target string, c transfers) {
+	var started sync.WaitGroup
+	opening := make(chan struct{}, 50) // a slow machine has its limits
+	open := func(what string) (*net.TCPConn, *bufio.Reader) {
+		defer started.Done() // a failed one, too, or the test would hang
+		defer func() { <-opening }()
+		return r.connectTo(t, target, what)
+	}
+	begin := func(group *sync.WaitGroup, what string) {
+		started.Add(1)
+		opening <- struct{}{}
+		group.Add(1)
+		run.all.Go(func() {
+			defer group.Done()
+			conn, br := open(what)
+			conn.SetDeadline(time.Now().Add(2 * time.Minute))
+			b, err := io.ReadAll(br)
+			conn.Close()
+			switch {
+			case what == "good" && err == nil && len(b) == transferSize:
+				run.ok.Add(1)
+			case what == "late" && err != nil:
+				run.cut.Add(1)
+			default:
+				t.Errorf("a %s transfer got %d bytes, %v", what, len(b), err)
+			}
+		})
+	}
+	for range c.good {
+		begin(&run.good, "good")
+	}
+	for range c.late {
+		begin(new(sync.WaitGroup), "late")
+	}
+	started.Wait()
 }
 
 func TestCloudGone(t *testing.T) { eachMode(t, ownTailnet, cloudGone) }

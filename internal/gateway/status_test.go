@@ -94,6 +94,36 @@ func probeTargets(t *testing.T, w *world) {
 	}
 }
 
+// shownStatus is the part of /status that status checks. It reads the JSON as other
+// programs do.
+type shownStatus struct {
+	Mode    string
+	Ready   bool
+	Tailnet struct {
+		Name             string
+		Addrs            []string
+		Up               bool
+		ControlConnected bool
+	}
+	Peers     []shownPeer
+	Zones     []struct{ Suffix string }
+	Resolvers []struct {
+		Server   string
+		Answered *time.Time
+	}
+	FlowsTotal int
+	Flows      []struct {
+		Target, Client, Path, Source string
+		Up                           int
+	}
+}
+
+type shownPeer struct {
+	Name, Path    string
+	Routes        []string
+	LastHandshake *time.Time
+}
+
 func TestStatus(t *testing.T) { eachMode(t, sharedTailnet, status) }
 
 func status(t *testing.T, w *world) {
@@ -103,32 +133,7 @@ func status(t *testing.T, w *world) {
 	})
 	target := w.countBytes()
 	tunnel, _ := r.connectTo(t, target, "hello")
-	var st struct {
-		Mode    string
-		Ready   bool
-		Tailnet struct {
-			Name             string
-			Addrs            []string
-			Up               bool
-			ControlConnected bool
-		}
-		Peers []struct {
-			Name, Path    string
-			Routes        []string
-			Online        bool
-			LastHandshake *time.Time
-		}
-		Zones     []struct{ Suffix string }
-		Resolvers []struct {
-			Server   string
-			Answered *time.Time
-		}
-		FlowsTotal int
-		Flows      []struct {
-			Target, Client, Path, Source string
-			Up                           int
-		}
-	}
+	var st shownStatus
 	var body string
 	testkit.Eventually(t, "the tunnel's bytes", func() bool {
 		_, body = r.admin(t, "/status")
@@ -137,26 +142,33 @@ func status(t *testing.T, w *world) {
 		}
 		return len(st.Flows) == 1 && st.Flows[0].Up == 5
 	})
+	st.check(t, w, body)
+	if f := st.Flows[0]; f.Target != target || f.Client != tunnel.LocalAddr().String() || f.Path != "tailnet" || f.Source != "zone "+testnet.Zone || st.FlowsTotal != 1 {
+		t.Errorf("flows: %+v", st.Flows)
+	}
+	checkSecrecy(t, r, body)
+	tunnel.Close()
+	testkit.Eventually(t, "no flow", func() bool { return value(t, r, `pando_flows_active{front="connect"}`) == 0 })
+}
+
+// check checks what st, which is body, says of the device, its peers and names.
+func (st *shownStatus) check(t *testing.T, w *world, body string) {
+	t.Helper()
 	if st.Mode != string(w.mode) || !st.Ready || !st.Tailnet.Up || !st.Tailnet.ControlConnected || !strings.HasPrefix(st.Tailnet.Name, "gateway") || len(st.Tailnet.Addrs) != 2 {
 		t.Errorf("the device: %s", body)
 	}
-	i := slices.IndexFunc(st.Peers, func(p struct {
-		Name, Path    string
-		Routes        []string
-		Online        bool
-		LastHandshake *time.Time
-	}) bool {
-		return strings.HasPrefix(p.Name, "cloud")
-	})
+	i := slices.IndexFunc(st.Peers, func(p shownPeer) bool { return strings.HasPrefix(p.Name, "cloud") })
 	if i < 0 || !slices.Contains(st.Peers[i].Routes, testnet.Network.String()) || st.Peers[i].LastHandshake == nil || !strings.HasPrefix(st.Peers[i].Path, "direct ") {
 		t.Errorf("the router: %+v", st.Peers)
 	}
 	if len(st.Zones) != 1 || st.Zones[0].Suffix != testnet.Zone || len(st.Resolvers) != 1 || st.Resolvers[0].Answered == nil {
 		t.Errorf("names: %+v %+v", st.Zones, st.Resolvers)
 	}
-	if f := st.Flows[0]; f.Target != target || f.Client != tunnel.LocalAddr().String() || f.Path != "tailnet" || f.Source != "zone "+testnet.Zone || st.FlowsTotal != 1 {
-		t.Errorf("flows: %+v", st.Flows)
-	}
+}
+
+// checkSecrecy checks that the status, which is body, and the profiles show no secret.
+func checkSecrecy(t *testing.T, r *replica, body string) {
+	t.Helper()
 	if strings.Contains(body, testnet.AuthKey) {
 		t.Error("the status shows the auth key")
 	}
@@ -165,11 +177,9 @@ func status(t *testing.T, w *world) {
 	}
 	for _, profile := range []string{"cmdline", "goroutine?debug=1"} {
 		if _, body := r.admin(t, "/debug/pprof/"+profile); strings.Contains(body, testnet.AuthKey) || strings.Contains(body, os.Args[0]) && profile == "cmdline" {
-			t.Errorf("%s tells too much", profile)
+			t.Errorf("%s shows a secret", profile)
 		}
 	}
-	tunnel.Close()
-	testkit.Eventually(t, "no flow", func() bool { return value(t, r, `pando_flows_active{front="connect"}`) == 0 })
 }
 
 func TestControlServerAway(t *testing.T) { userspace(t, ownTailnet, controlAway) }
@@ -244,6 +254,15 @@ func metricsMove(t *testing.T, w *world) {
 	r.drain()
 	testkit.Eventually(t, "the drain", func() bool { return value(t, r, "pando_draining") == 1 })
 	after := scrape(t, r)
+	checkMoved(t, before, after)
+	checkPresent(t, after)
+	tunnel.Close()
+}
+
+// checkMoved checks that all metrics differ between two scrapes, except those that
+// other tests move or that must not move.
+func checkMoved(t *testing.T, before, after map[string]float64) {
+	t.Helper()
 	family := regexp.MustCompile(`^pando_[a-z_]+`)
 	moved := map[string]bool{}
 	for name, v := range after {
@@ -267,6 +286,12 @@ func metricsMove(t *testing.T, w *world) {
 			}
 		}
 	}
+}
+
+// checkPresent checks that the metrics of the tailnet are not 0, and that the
+// engine's own are there.
+func checkPresent(t *testing.T, after map[string]float64) {
+	t.Helper()
 	for _, f := range []string{"pando_tailnet_up", "pando_tailnet_control_connected", "pando_tailnet_peers", "pando_tailnet_routes", `pando_tailnet_routers{path="direct"}`} {
 		if after[f] == 0 {
 			t.Errorf("%s is 0", f)
@@ -281,7 +306,6 @@ func metricsMove(t *testing.T, w *world) {
 	if engine == 0 {
 		t.Error("the engine's own metrics are missing")
 	}
-	tunnel.Close()
 }
 
 // mended makes the router lose its side of the session, until the replica finds
