@@ -7,11 +7,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/demo"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -22,7 +22,7 @@ func TestTour(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	listen := freePort(t)
-	out := new(output)
+	out := new(testkit.Buffer)
 	ended := make(chan error, 1)
 	go func() { ended <- demo.Run(ctx, demo.Options{Listen: listen, Out: out, Stay: true}) }()
 	for !strings.Contains(out.String(), "The fleet keeps running.") {
@@ -68,24 +68,6 @@ func TestTour(t *testing.T) {
 		c.Close()
 		t.Error("the fleet's port is still open after Run has returned")
 	}
-}
-
-// output is what the demo has printed so far.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // TestTakenPort checks that the demo does not share a port with another program.
