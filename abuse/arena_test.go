@@ -231,13 +231,13 @@ func (a *site) dialFrom(ctx context.Context, from string) (*net.TCPConn, error) 
 
 // hold keeps n connections of an attacker open until ctx ends. open does to each
 // what the attack does; then hold waits until the replica ends it, and opens it
-// again a few seconds later.
+// again 20 seconds later.
 func (a *site) hold(ctx context.Context, n int, from string, open func(c *net.TCPConn) error) {
 	var wg sync.WaitGroup
 	n = max(n/a.Scale, 1)
 	for i := range n {
 		wg.Go(func() {
-			pause(ctx, time.Duration(i)*a.Begin/time.Duration(n))
+			pause(ctx, time.Duration(i)*a.Begin/time.Duration(n)) // the pace of the attack
 			for ctx.Err() == nil {
 				c, err := a.dialFrom(ctx, from)
 				if err == nil {
@@ -249,7 +249,7 @@ func (a *site) hold(ctx context.Context, n int, from string, open func(c *net.TC
 					c.SetLinger(0)
 					c.Close()
 				}
-				pause(ctx, 20*time.Second)
+				pause(ctx, 20*time.Second) // the pace of the attack: refusing it must not be all that happens
 			}
 		})
 	}
@@ -259,7 +259,7 @@ func (a *site) hold(ctx context.Context, n int, from string, open func(c *net.TC
 // awaitEnd waits until c is reset, or ctx ends. It reads nothing.
 func awaitEnd(ctx context.Context, c *net.TCPConn) {
 	for ctx.Err() == nil && !hungUp(c) {
-		pause(ctx, 5*time.Second)
+		pause(ctx, 5*time.Second) // to wait for the event would take a thread for each connection
 	}
 }
 

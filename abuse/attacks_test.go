@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,7 @@ func stoppedBodies(ctx context.Context, a *site) {
 // reads nothing.
 func stoppedReaders(ctx context.Context, a *site) {
 	a.hold(ctx, 1000, "127.0.1.3", func(c *net.TCPConn) error {
-		setReceiveBuffer(c, 4<<10)
+		c.SetReadBuffer(4 << 10)
 		return connect(c, a.Endless)
 	})
 }
@@ -74,16 +75,13 @@ func deafTargets(ctx context.Context, a *site) {
 // idleTunnels opens tunnels over which nothing moves.
 func idleTunnels(ctx context.Context, a *site) {
 	each := min(16384, openFiles()-100) / 4
-	done := make(chan struct{})
+	var clients sync.WaitGroup
 	for i := range 4 {
-		go func() {
+		clients.Go(func() {
 			a.hold(ctx, each, fmt.Sprintf("127.0.2.%d", i+1), func(c *net.TCPConn) error { return connect(c, a.Idle) })
-			done <- struct{}{}
-		}()
+		})
 	}
-	for range 4 {
-		<-done
-	}
+	clients.Wait()
 }
 
 // connect opens a tunnel to target.
@@ -107,8 +105,6 @@ func openFiles() int {
 	}
 	return int(min(l.Cur, 1<<20))
 }
-
-func setReceiveBuffer(c *net.TCPConn, n int) { c.SetReadBuffer(n) }
 
 // hungUp reports whether c has ended. It reads nothing.
 func hungUp(c *net.TCPConn) bool {

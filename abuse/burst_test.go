@@ -43,7 +43,7 @@ func givesBack(t *testing.T, mode tailnet.Mode) {
 		c.Close()
 	}
 	closed := time.Now()
-	testkit.Eventually(t, "memory to go back", func() bool { return a.rss() < idle+most || time.Since(closed) > 29*time.Second })
+	testkit.EventuallyOr(30*time.Second, func() bool { return a.rss() <= idle+most }, func() {}) // judged below
 	after := a.rss()
 	t.Logf("MEASURED %s mode: RSS %d MiB when idle, %d MiB with %d tunnels, %d MiB %v after they were closed",
 		mode, idle>>20, height>>20, many, after>>20, time.Since(closed).Round(time.Second))
@@ -67,7 +67,7 @@ func (a *arena) burst(many int) []*net.TCPConn {
 				return c, nil
 			}
 			c.Close()
-			pause(a.t.Context(), 100*time.Millisecond)
+			pause(a.t.Context(), 100*time.Millisecond) // what is held is measured four times a second
 		}
 	}
 	var wg sync.WaitGroup

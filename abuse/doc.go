@@ -1,7 +1,7 @@
 // Package abuse attacks a replica that runs under the memory limit of a
 // container, and measures what another client notices. The replica is a process
-// of its own in a memory cgroup of its own; the tailnet, the attackers and the
-// innocent client are in the process of the test. make abuse runs it, as root.
+// of its own in a memory cgroup of its own, and so is each attacker, without the
+// cgroup; the tailnet and the innocent client are in the process of the test. make abuse runs it, as root.
 //
 // An attack is a function in attacks_test.go; the list there names them all.
 package abuse
