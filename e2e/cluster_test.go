@@ -225,7 +225,7 @@ func eventually(t *testing.T, what string, within time.Duration, f func() error)
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %v for %s: %v", within, what, err)
 		}
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // f runs kubectl, which has no event for it
 	}
 }
 

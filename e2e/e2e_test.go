@@ -274,7 +274,7 @@ func controlAway(t *testing.T) {
 		kubectl(t, "-n", siteNS, "exec", "headscale", "--", "/lab", "rm", "/state/down")
 	}
 	unharmed(t, under(t, proxy, 50, 10, func() {
-		away(func() { time.Sleep(time.Minute) })
+		away(func() { time.Sleep(time.Minute) }) // the length of the outage
 		everybodyBack(t)
 	}))
 	var unready string

@@ -97,7 +97,7 @@ func TestLogUntilUp(t *testing.T) {
 			{120 * time.Second, false, 5}, // at 135 s and 195 s
 		} {
 			l.reloginOn.Store(step.relogin)
-			time.Sleep(step.after)
+			time.Sleep(step.after) // of synctest's clock
 			synctest.Wait()
 			if got := strings.Count(out.String(), `msg="not on the tailnet yet" err="invalid key"`); got != step.lines {
 				t.Errorf("the log has %d lines, want %d:\n%s", got, step.lines, &out)

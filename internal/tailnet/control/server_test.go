@@ -48,7 +48,7 @@ func TestServerReturns(t *testing.T) {
 		}()
 		check := func(when string, connected bool, returned time.Time) {
 			t.Helper()
-			time.Sleep(watchEvery)
+			time.Sleep(watchEvery) // of synctest's clock
 			synctest.Wait()
 			if got := s.Connected(); got != connected {
 				t.Errorf("%s: Connected() = %v, want %v", when, got, connected)
@@ -66,7 +66,7 @@ func TestServerReturns(t *testing.T) {
 		tracker.GotStreamedMapResponse()
 		first := time.Now()
 		check("after the outage", true, first)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // of synctest's clock
 		check("an hour later", true, first)
 		tracker.SetOutOfPollNetMap()
 		check("in another outage", false, first)
