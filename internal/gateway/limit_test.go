@@ -107,13 +107,7 @@ func transparentLimits(t *testing.T, w *world) {
 		f.serve(c, pipe)
 		c.Limits = config.Limits{Connections: 3}
 	})
-	secure := w.securePage(t, f.sni)
-	secure.ask(testnet.APIName, "/")
-	secure.answer(t, 200)
-	busy := plainPage(t, f.web)
-	busy.ask(host, "/hold")
-	<-o.held
-	tunnel := dialPort(t, f.forward)
+	secure, busy, tunnel := f.open(t, w)
 	moves := func(what string, want map[string]float64) {
 		t.Helper()
 		testkit.Eventually(t, what, func() bool {

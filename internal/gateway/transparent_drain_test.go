@@ -62,13 +62,7 @@ func transparentDrainWorkEnds(t *testing.T, w *world) {
 		f.serve(c, pipe)
 		c.Drain = config.Drain{Settle: config.Duration(100 * time.Millisecond), Timeout: config.Duration(time.Minute)}
 	})
-	secure := w.securePage(t, f.sni)
-	secure.ask(testnet.APIName, "/before")
-	secure.answer(t, 200)
-	tunnel := dialPort(t, f.forward)
-	busy := plainPage(t, f.web)
-	busy.ask(host, "/hold")
-	<-o.held
+	secure, busy, tunnel := f.open(t, w)
 	silent := dialPort(t, f.sni)
 	idle := plainPage(t, f.web)
 	idle.ask(host, "/echo")
@@ -133,15 +127,9 @@ func transparentDrainTimeEnds(t *testing.T, w *world) {
 		f.serve(c, pipe)
 		c.Drain = config.Drain{Timeout: config.Duration(200 * time.Millisecond)}
 	})
-	secure := w.securePage(t, f.sni)
-	secure.ask(testnet.APIName, "/")
-	secure.answer(t, 200)
-	tunnel := dialPort(t, f.forward)
+	secure, busy, tunnel := f.open(t, w)
 	tunnel.Write([]byte("x"))
 	testkit.Eventually(t, "both tunnels", func() bool { return value(t, r, "pando_tunnels") == 2 })
-	busy := plainPage(t, f.web)
-	busy.ask(o.host, "/hold")
-	<-o.held
 	r.drain()
 	for front, c := range map[string]net.Conn{"sni": secure.conn, "forward": tunnel, "web": busy.conn} {
 		if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {

@@ -163,6 +163,19 @@ func (f fronts) serve(c *config.Config, target string) {
 	c.DNS.Zones = []config.ServedZone{{Suffix: testnet.Zone}}
 }
 
+// open opens a connection to each port: secure has had an answer, busy waits for the
+// origin until its hold is closed, and nothing has moved over tunnel.
+func (f fronts) open(t *testing.T, w *world) (secure, busy page, tunnel *net.TCPConn) {
+	t.Helper()
+	secure = w.securePage(t, f.sni)
+	secure.ask(testnet.APIName, "/")
+	secure.answer(t, 200)
+	busy = plainPage(t, f.web)
+	busy.ask(w.origin.host, "/hold")
+	<-w.origin.held
+	return secure, busy, dialPort(t, f.forward)
+}
+
 // parseTarget reads host:port.
 func parseTarget(s string) config.Target {
 	target, err := values.ParseTarget(s)
