@@ -26,8 +26,7 @@ func TestBeforeTheJoin(t *testing.T) {
 	cfg.StartTimeout = config.Duration(10 * time.Millisecond)
 	d := device.New(device.Options{Config: cfg, UseDNS: true})
 	ctx := t.Context()
-	addr := netip.MustParseAddr("10.12.3.4")
-	target := netip.AddrPortFrom(addr, 443)
+	target := netip.MustParseAddrPort("10.12.3.4:443")
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 
@@ -64,7 +63,16 @@ func TestBeforeTheJoin(t *testing.T) {
 	}
 	_, err = d.QueryMagicDNS(ctx, nil)
 	notUp("QueryMagicDNS", err)
+	checkEmpty(t, d)
+	if err := d.Close(ctx); err != nil {
+		t.Errorf("Close() = %v, want nil", err)
+	}
+}
 
+// checkEmpty checks that a device which has not joined reports nothing but its state.
+func checkEmpty(t *testing.T, d *device.Device) {
+	t.Helper()
+	addr := testnet.APIAddr
 	if dns, ok := d.DNS(); ok {
 		t.Errorf("DNS() = %+v, true; want false", dns)
 	}
@@ -74,7 +82,7 @@ func TestBeforeTheJoin(t *testing.T) {
 	if c, ok := d.Carrier(addr); ok {
 		t.Errorf("Carrier() = %v, true; want false", c)
 	}
-	if got := d.AwaitRoutes(ctx, []netip.Addr{addr, addr}); len(got) != 2 || got[0] || got[1] {
+	if got := d.AwaitRoutes(t.Context(), []netip.Addr{addr, addr}); len(got) != 2 || got[0] || got[1] {
 		t.Errorf("AwaitRoutes() = %v, want false for both", got)
 	}
 	for name, got := range map[string]bool{
@@ -104,9 +112,6 @@ func TestBeforeTheJoin(t *testing.T) {
 	}
 	if text, err := d.EngineMetrics(); err != nil || text != "" {
 		t.Errorf("EngineMetrics() = %q, %v; want nothing", text, err)
-	}
-	if err := d.Close(ctx); err != nil {
-		t.Errorf("Close() = %v, want nil", err)
 	}
 }
 
