@@ -109,7 +109,7 @@ func problemPlace(data []byte, lines [][]byte, reported int) (place yaml.Node, o
 
 // mostParsed is how many bytes are parsed at most to find the place of a problem. A
 // file that is one long line would take hours.
-const mostParsed = 4 << 20
+const mostParsed = 1 << 20
 
 // lineReader reads lines, one in each call, so that a parser reads no more of them
 // than it needs.
