@@ -185,7 +185,7 @@ func judgeAlias(p *policy.Policy, q policy.Query, rec *flow.Record, t *Trace) re
 // lookUp is the stage resolve.
 func (r *Road) lookUp(ctx context.Context, h host.Host, rec *flow.Record, t *Trace, judge resolve.Judge) (resolve.Answer, error) {
 	start := time.Now()
-	answer, err := r.Resolver.LookupJudged(ctx, h, judge)
+	answer, err := r.Resolver.LookupJudged(ctx, rec.Client.Addr(), h, judge)
 	rec.Source = answer.Source
 	if !h.Addr.IsValid() {
 		rec.Resolve = time.Since(start)

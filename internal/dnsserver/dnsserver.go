@@ -33,12 +33,16 @@ type Server struct {
 	// Addrs returns the addresses of the fleet. It must not block. It is required
 	// if a zone has Fleet.
 	Addrs func() ([]netip.Addr, error)
-	// Lookup returns the addresses of a name and how long they are valid. The name
-	// is in one of Zones, in lower case and without trailing dot. The error is a
+	// Lookup returns the addresses of a name for client and how long they are valid.
+	// The name is in one of Zones, in lower case and without trailing dot. The error is a
 	// *flow.Error. Its class is NotFound if the name does not exist. It wraps
 	// flow.ErrNoAddress if the name exists without an address. Its class is Denied if
 	// the name is an alias of one that the policy denies to every client. Required.
-	Lookup func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error)
+	Lookup func(ctx context.Context, client netip.Addr, name string) ([]netip.Addr, time.Duration, error)
+	// Begin admits a lookup for client in a zone, by its suffix, or returns why it does
+	// not: a *flow.Error of class Overloaded. The query is then answered as one whose
+	// lookup fails. end is called once, when the lookup has ended. Nil admits all.
+	Begin func(client netip.Addr, zone string) (end func(), err error)
 	// Denied reports whether the policy denies the name to every client: the name
 	// then does not exist, and is not looked up. Nil means that no name is denied.
 	Denied func(name string) bool
@@ -47,9 +51,6 @@ type Server struct {
 	// Answered is called for each answer, with its code as DNS spells it, such as
 	// NXDOMAIN. It may be nil.
 	Answered func(rcode string)
-	// Dropped is called for each query that gets no answer because too many
-	// queries are in progress. It may be nil.
-	Dropped func()
 	// Panicked is called with the panic of an answer. The query then gets no answer.
 	// It may be nil.
 	Panicked func(error)
@@ -59,8 +60,6 @@ type Server struct {
 	Enter func(client netip.Addr) error
 	Leave func(client netip.Addr)
 	Log   *slog.Logger // required
-
-	slots chan struct{}
 }
 
 // DefaultTTL is short, so that a change of the fleet or of the policy takes effect
@@ -70,7 +69,6 @@ const DefaultTTL = 5 * time.Second
 const (
 	headerSize = 12 // bytes of a message's header
 
-	maxQueries    = 1024            // in progress at a time; more are dropped, and resolvers ask again
 	answerTimeout = 4 * time.Second // for one answer: resolvers ask again after 5 s
 	// fleetTimeout bounds the lookup that tells whether a name exists. CoreDNS waits
 	// 2 s for an answer. An answer with the fleet's address in time is better than
@@ -81,7 +79,6 @@ const (
 // Serve answers queries on all sockets until ctx ends, or until a socket fails. It
 // closes the sockets. The error is that of the socket.
 func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners []net.Listener) error {
-	s.slots = make(chan struct{}, maxQueries)
 	ctx = flow.WithPanics(ctx, s.panicked)
 	var servers []*dns.Server
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(ctx, w, q) })
@@ -152,19 +149,10 @@ func (s *Server) invalid(m []byte, _ error) {
 }
 
 func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		if s.Dropped != nil {
-			s.Dropped()
-		}
-		return
-	}
 	defer flow.CatchTo(s.panicked)
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	m := s.Answer(ctx, q)
+	m := s.Answer(ctx, clientOf(w.RemoteAddr()), q)
 	size := dns.MaxMsgSize
 	if w.LocalAddr().Network() == "udp" {
 		size = dns.MinMsgSize
@@ -183,8 +171,8 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 	}
 }
 
-// Answer returns the answer to one query.
-func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
+// Answer returns the answer to one query of client.
+func (s *Server) Answer(ctx context.Context, client netip.Addr, q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg).SetReply(q)
 	if o := q.IsEdns0(); o != nil {
 		m.SetEdns0(1232, o.Do())
@@ -213,7 +201,7 @@ func (s *Server) Answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 	if s.Denied != nil && s.Denied(name) {
 		return s.denied(m, zone)
 	}
-	return s.answerName(ctx, m, name, zone)
+	return s.answerName(ctx, m, client, name, zone)
 }
 
 // denied completes m, the answer for a name that the policy denies to everybody.
@@ -222,13 +210,13 @@ func (s *Server) denied(m *dns.Msg, zone Zone) *dns.Msg {
 }
 
 // answerName completes m, the answer for a name of zone that the policy allows.
-func (s *Server) answerName(ctx context.Context, m *dns.Msg, name string, zone Zone) *dns.Msg {
+func (s *Server) answerName(ctx context.Context, m *dns.Msg, client netip.Addr, name string, zone Zone) *dns.Msg {
 	if zone.Fleet {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, fleetTimeout)
 		defer cancel()
 	}
-	addrs, ttl, err := s.Lookup(ctx, name)
+	addrs, ttl, err := s.lookUp(ctx, client, name, zone)
 	class := flow.ClassOf(err)
 	switch {
 	case class == flow.Denied:
@@ -237,6 +225,8 @@ func (s *Server) answerName(ctx context.Context, m *dns.Msg, name string, zone Z
 		return s.negative(fail(m, dns.RcodeNameError, 0, ""), zone)
 	case class == flow.NotFound:
 		return s.negative(m, zone)
+	case class == flow.Overloaded && !zone.Fleet:
+		return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeOther, flow.HintOf(err))
 	case err != nil && !zone.Fleet:
 		return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeNoReachableAuthority, flow.HintOf(err))
 	case zone.Fleet: // also if the lookup failed: the fleet reports the cause better than DNS can
@@ -251,6 +241,18 @@ func (s *Server) answerName(ctx context.Context, m *dns.Msg, name string, zone Z
 		return s.negative(m, zone) // the name exists, without this type
 	}
 	return m
+}
+
+// lookUp looks name up, if Begin admits it.
+func (s *Server) lookUp(ctx context.Context, client netip.Addr, name string, zone Zone) ([]netip.Addr, time.Duration, error) {
+	if s.Begin != nil {
+		end, err := s.Begin(client, zone.Suffix)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer end()
+	}
+	return s.Lookup(ctx, client, name)
 }
 
 // addAddrs adds the addresses of the type that m's question asks for.

@@ -24,7 +24,7 @@ func server() *Server {
 	return &Server{
 		Zones: []Zone{{Suffix: "corp.example", Fleet: true}, {Suffix: "real.corp.example"}},
 		Addrs: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("10.96.0.7")}, nil },
-		Lookup: func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+		Lookup: func(ctx context.Context, _ netip.Addr, name string) ([]netip.Addr, time.Duration, error) {
 			first, _, _ := strings.Cut(name, ".")
 			switch first {
 			case "api", "denied":
@@ -75,7 +75,7 @@ func TestAnswer(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			q := new(dns.Msg).SetQuestion(c.ask, c.qtype)
 			q.SetEdns0(1232, false)
-			m := server().Answer(t.Context(), q)
+			m := server().Answer(t.Context(), netip.Addr{}, q)
 			var got []string
 			for _, rr := range m.Answer {
 				if h := rr.Header(); h.Name != c.ask || h.Ttl != c.ttl {
@@ -109,20 +109,20 @@ func TestAnswer(t *testing.T) {
 	} {
 		q := new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)
 		c.change(q)
-		if m := server().Answer(t.Context(), q); m.Rcode != c.rcode || len(m.Answer) > 0 {
+		if m := server().Answer(t.Context(), netip.Addr{}, q); m.Rcode != c.rcode || len(m.Answer) > 0 {
 			t.Errorf("%s: got code %s with %d records, want %s with none", c.name, dns.RcodeToString[m.Rcode], len(m.Answer), dns.RcodeToString[c.rcode])
 		}
 	}
 	s := server()
 	s.Addrs = func() ([]netip.Addr, error) { return nil, errors.New("not known") }
-	if m := s.Answer(t.Context(), new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)); m.Rcode != dns.RcodeServerFailure {
+	if m := s.Answer(t.Context(), netip.Addr{}, new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA)); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("Answer while the fleet's address is unknown = %v, want SERVFAIL", m)
 	}
 }
 
 func TestServe(t *testing.T) {
 	s := server()
-	s.Lookup = func(context.Context, string) (list []netip.Addr, _ time.Duration, _ error) { // more than UDP takes
+	s.Lookup = func(context.Context, netip.Addr, string) (list []netip.Addr, _ time.Duration, _ error) { // more than UDP takes
 		for i := range 200 {
 			list = append(list, netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))
 		}
@@ -210,39 +210,51 @@ func TestCountsAnswers(t *testing.T) {
 	}
 }
 
-// TestTooManyQueries checks that a query over the limit is dropped and counted.
-func TestTooManyQueries(t *testing.T) {
+// TestRefusedLookups checks that Begin admits each lookup by client and zone, over
+// UDP and TCP, that its end is called, and what a refused query gets.
+func TestRefusedLookups(t *testing.T) {
 	s := server()
-	dropped := make(chan bool, 1)
-	s.Dropped = func() { dropped <- true }
-	waiting := make(chan bool)
-	answer := make(chan bool)
-	s.Lookup = func(context.Context, string) ([]netip.Addr, time.Duration, error) {
-		waiting <- true
-		<-answer
-		return []netip.Addr{netip.MustParseAddr("10.12.3.4")}, time.Minute, nil
+	var mu sync.Mutex
+	var begun []string
+	ended := 0
+	s.Begin = func(client netip.Addr, zone string) (func(), error) {
+		mu.Lock()
+		defer mu.Unlock()
+		begun = append(begun, client.String()+" "+zone)
+		if len(begun) > 2 {
+			return nil, &flow.Error{Class: flow.Overloaded, Hint: "try again"}
+		}
+		return func() {
+			mu.Lock()
+			defer mu.Unlock()
+			ended++
+		}, nil
 	}
 	addr, _ := serve(t, s)
-	c, err := net.Dial("udp", addr)
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		network, ask string
+		rcode        int
+		want         string // the address, or the reason
+	}{
+		{"udp", "api.real.corp.example.", dns.RcodeSuccess, "10.12.3.4"},
+		{"tcp", "api.corp.example.", dns.RcodeSuccess, "10.96.0.7"},
+		{"udp", "api.corp.example.", dns.RcodeSuccess, "10.96.0.7"}, // the fleet says what is wrong
+		{"udp", "api.real.corp.example.", dns.RcodeServerFailure, "try again"},
+		{"udp", "denied.corp.example.", dns.RcodeNameError, ""}, // needs no lookup
+	} {
+		q := new(dns.Msg).SetQuestion(c.ask, dns.TypeA)
+		q.SetEdns0(1232, false)
+		m, _, err := (&dns.Client{Net: c.network, Timeout: 20 * time.Second}).ExchangeContext(t.Context(), q, addr)
+		if err != nil || m.Rcode != c.rcode || !strings.Contains(m.String(), c.want) {
+			t.Errorf("%s over %s: %v, %v, want code %s and %q", c.ask, c.network, m, err, dns.RcodeToString[c.rcode], c.want)
+		}
 	}
-	defer c.Close()
-	q, err := new(dns.Msg).SetQuestion("api.real.corp.example.", dns.TypeA).Pack()
-	if err != nil {
-		t.Fatal(err)
+	mu.Lock()
+	defer mu.Unlock()
+	want := []string{"127.0.0.1 real.corp.example", "127.0.0.1 corp.example", "127.0.0.1 corp.example", "127.0.0.1 real.corp.example"}
+	if !slices.Equal(begun, want) || ended != 2 {
+		t.Errorf("begun %q, %d of them ended, want %q, and 2", begun, ended, want)
 	}
-	for range maxQueries {
-		c.Write(q)
-		<-waiting
-	}
-	c.Write(q)
-	select {
-	case <-dropped:
-	case <-time.After(20 * time.Second):
-		t.Error("no query was dropped within 20s, want one")
-	}
-	close(answer)
 }
 
 // FuzzAnswer checks that each query gets an answer that can be sent, and that
@@ -258,7 +270,7 @@ func FuzzAnswer(f *testing.F) {
 		if q.Unpack(b) != nil {
 			return
 		}
-		m := s.Answer(t.Context(), q)
+		m := s.Answer(t.Context(), netip.Addr{}, q)
 		if m.Id != q.Id || !m.Response {
 			t.Fatalf("got %v, want an answer to %v", m, q)
 		}
@@ -295,11 +307,10 @@ func FuzzServe(f *testing.F) {
 		}
 	}
 	s := server()
-	s.slots = make(chan struct{}, maxQueries)
 	known := s.Lookup
-	s.Lookup = func(ctx context.Context, name string) (list []netip.Addr, ttl time.Duration, err error) {
+	s.Lookup = func(ctx context.Context, client netip.Addr, name string) (list []netip.Addr, ttl time.Duration, err error) {
 		if !strings.HasPrefix(name, "api.") {
-			return known(ctx, name)
+			return known(ctx, client, name)
 		}
 		for i := range 200 { // more than UDP takes
 			list = append(list, netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))

@@ -37,7 +37,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		failures.Over()
-		client := clientOf(c)
+		client := clientOf(c.RemoteAddr())
 		if l.server.Enter == nil {
 			return &conn{Conn: c, leave: func() {}}, nil
 		}
@@ -49,8 +49,9 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-func clientOf(c net.Conn) netip.Addr {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+// clientOf returns the address of a client over UDP or TCP.
+func clientOf(a net.Addr) netip.Addr {
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
 		return a.AddrPort().Addr().Unmap()
 	}
 	return netip.Addr{}

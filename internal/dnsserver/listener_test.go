@@ -20,7 +20,7 @@ func TestFleetBeforeCoreDNSGivesUp(t *testing.T) {
 		for name, want := range map[string]int{"silent.corp.example.": dns.RcodeSuccess, "silent.real.corp.example.": dns.RcodeServerFailure} {
 			start := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), answerTimeout)
-			m := server().Answer(ctx, new(dns.Msg).SetQuestion(name, dns.TypeA))
+			m := server().Answer(ctx, netip.Addr{}, new(dns.Msg).SetQuestion(name, dns.TypeA))
 			cancel()
 			if took := time.Since(start); m.Rcode != want || want == dns.RcodeSuccess && (took >= 2*time.Second || len(m.Answer) != 1) {
 				t.Errorf("Answer for %s = %v after %v, want code %s, and the fleet's address within 2s", name, m, took, dns.RcodeToString[want])

@@ -33,7 +33,7 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 		Lookup:   lookupServed(g.device, g.road, ttl),
 		Denied:   func(name string) bool { return g.road.Policy().NobodyMay(name) },
 		Answered: g.metrics.Answered,
-		Dropped:  func() { g.metrics.Refused(limit.Queries) },
+		Begin:    limit.NewQueries(g.metrics.Refused).Enter,
 		Panicked: g.finished.panics.Caught,
 		Log:      g.log,
 	}
@@ -47,12 +47,12 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 // lookupServed returns a function that resolves a name of a served zone. It
 // returns the addresses and how long they may be kept: ttl for those from the host
 // table.
-func lookupServed(d *device.Device, r *datapath.Road, ttl time.Duration) func(context.Context, string) ([]netip.Addr, time.Duration, error) {
-	return func(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+func lookupServed(d *device.Device, r *datapath.Road, ttl time.Duration) func(context.Context, netip.Addr, string) ([]netip.Addr, time.Duration, error) {
+	return func(ctx context.Context, client netip.Addr, name string) ([]netip.Addr, time.Duration, error) {
 		if err := d.Ready(ctx); err != nil {
 			return nil, 0, err
 		}
-		a, err := r.Resolver.LookupJudged(ctx, host.Host{Name: name}, func(alias string) error {
+		a, err := r.Resolver.LookupJudged(ctx, client, host.Host{Name: name}, func(alias string) error {
 			if r.Policy().NobodyMayAlias(alias) {
 				return &flow.Error{Class: flow.Denied, Op: "policy", Target: alias}
 			}

@@ -157,6 +157,7 @@ func (g *Gateway) newRoad() *datapath.Road {
 			MinTTL:      time.Duration(cfg.Resolve.MinTTL),
 			MaxTTL:      time.Duration(cfg.Resolve.MaxTTL),
 			Looked:      g.metrics.Looked,
+			Enter:       limit.NewLookups(g.metrics.Refused, gate.Memory).Enter,
 		}),
 		Dialer: &dial.Dialer{
 			Tailnet:  g.device.DialTailnet,

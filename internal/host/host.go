@@ -56,6 +56,12 @@ func Parse(s string) (Host, error) {
 	return Host{Name: name}, nil
 }
 
+// Under reports whether name is suffix, or below it. Both are in lower case and
+// without trailing dot. Nothing is below an empty suffix.
+func Under(name, suffix string) bool {
+	return suffix != "" && (name == suffix || strings.HasSuffix(name, "."+suffix))
+}
+
 // IsAddress reports whether Parse reads s as an address, or rejects it because
 // it looks like one.
 func IsAddress(s string) bool {

@@ -27,9 +27,12 @@ const (
 	Connections Kind = "connections"
 	PerClient   Kind = "per_client"
 	Dials       Kind = "dials"
-	Queries     Kind = "dns_queries" // queries of cluster DNS in progress; package dnsserver counts them
-	FirstByte   Kind = "first_byte"  // clients that send no byte in time; package mux counts them
-	Share       Kind = "share"       // connections of a client that has its share of them
+	Lookups     Kind = "lookups"           // lookups of names in progress
+	LookupShare Kind = "lookups_share"     // lookups of a client that has its share of them
+	Queries     Kind = "dns_queries"       // queries of cluster DNS that wait for a lookup
+	QueryShare  Kind = "dns_queries_share" // those of a client that has its share of them
+	FirstByte   Kind = "first_byte"        // clients that send no byte in time; package mux counts them
+	Share       Kind = "share"             // connections of a client that has its share of them
 	Memory      Kind = "memory"
 	MemoryShare Kind = "memory_share" // memory for a client that holds its share of it
 	Stalled     Kind = "stalled"      // connections without progress that were ended for their memory
@@ -37,7 +40,7 @@ const (
 
 // All lists every kind of limit.
 func All() []Kind {
-	return []Kind{Connections, PerClient, Dials, Queries, FirstByte, Share, Memory, MemoryShare, Stalled}
+	return []Kind{Connections, PerClient, Dials, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Memory, MemoryShare, Stalled}
 }
 
 // Gate counts connections and dials and refuses those over a limit. The zero
@@ -173,6 +176,10 @@ var hints = map[Kind]string{
 	Share:       "this client has its share of limits.connections: reuse connections, close idle ones, or run more replicas",
 	Memory:      "the replica has no memory left for more: try again, run more replicas, or raise their memory limit",
 	MemoryShare: "this client holds its share of the replica's memory: reuse connections, read what they carry, or run more replicas",
+	Lookups:     "as many names of this zone are being looked up as the replica allows: check whether the zone's resolvers answer",
+	LookupShare: "this client has its share of the lookups in progress for this zone: try again, and check whether the zone's resolvers answer",
+	Queries:     "as many queries for this zone wait for a lookup as the replica allows: check whether the zone's resolvers answer",
+	QueryShare:  "this client has its share of the queries that wait for a lookup: try again, and check whether the zone's resolvers answer",
 	Dials:       "as many connections to targets are being opened as limits.dials allows: check whether the targets answer",
 }
 

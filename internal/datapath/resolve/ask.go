@@ -24,9 +24,8 @@ type outcome struct {
 // lookup asks the sources of name without the cache. It does not follow an alias
 // that leads to another source: Answer.next names it. If it fails, the Answer names
 // the source that failed. all has the outcomes of all steps, in order.
-func (r *Resolver) lookup(ctx context.Context, name string) (answer Answer, ttl time.Duration, all []outcome, err error) {
-	v := r.view()
-	end, all := r.run(ctx, &v, v.plan(name))
+func (r *Resolver) lookup(ctx context.Context, v *view, name string) (answer Answer, ttl time.Duration, all []outcome, err error) {
+	end, all := r.run(ctx, v, v.plan(name))
 	answer.Source = end.source
 	if end.ended && end.name != name {
 		answer.Name = end.name
@@ -78,22 +77,33 @@ func (r *Resolver) ask(ctx context.Context, v *view, s step) dnsclient.Result {
 	if s.known != nil {
 		return *s.known
 	}
-	leave, err := r.limiter.enter(ctx, s.source)
-	if err != nil {
-		return dnsclient.Result{Err: err}
+	if r.opts.Enter != nil {
+		leave, err := r.opts.Enter(v.client, s.source)
+		if err != nil {
+			return dnsclient.Result{Err: err}
+		}
+		defer leave()
 	}
-	defer leave()
+	res := dnsclient.Lookup(ctx, s.name, s.guess, r.asker(v, s))
+	if !v.whole {
+		res.Keep()
+	}
+	return res
+}
+
+// asker returns what sends the questions of a step.
+func (r *Resolver) asker(v *view, s step) dnsclient.AskFunc {
 	if s.via == magicDNS {
-		return dnsclient.Lookup(ctx, s.name, r.askMagic)
+		return r.askMagic
 	}
 	dial := r.dialer(s.via)
-	return dnsclient.Lookup(ctx, s.name, func(ctx context.Context, q *dns.Msg) (*dns.Msg, []dnsclient.Query, error) {
+	return func(ctx context.Context, q *dns.Msg) (*dns.Msg, []dnsclient.Query, error) {
 		reply, queries, err := r.client.Ask(ctx, dial, s.servers, q)
 		if err == nil {
 			v.discardForeign(reply, s.source)
 		}
 		return reply, queries, err
-	})
+	}
 }
 
 // askMagic asks MagicDNS. There are no queries, because MagicDNS is in this process.

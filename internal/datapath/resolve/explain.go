@@ -30,7 +30,8 @@ func (r *Resolver) Explain(ctx context.Context, h host.Host, judge Judge) (Answe
 	defer cancel()
 	var all []outcome
 	answer, err := follow(ctx, h.Name, r.opts.Timeout, judge, func(ctx context.Context, name string) (Answer, error) {
-		a, ttl, outcomes, err := r.lookup(ctx, name)
+		v := r.view()
+		a, ttl, outcomes, err := r.lookup(ctx, &v, name)
 		a.TTL = ttl
 		all = append(all, outcomes...)
 		return a, err

@@ -95,8 +95,8 @@ func (r *Resolver) publicName(name string, a *Answer) string {
 	case a.Name != "":
 		name = a.Name
 	}
-	files := r.files.load()
-	if files.ofCluster(name) {
+	files := r.files.Load()
+	if files.OfCluster(name) {
 		return ""
 	}
 	return name

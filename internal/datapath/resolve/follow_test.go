@@ -72,7 +72,7 @@ func TestAliasIsJudgedBeforeItIsAsked(t *testing.T) {
 			}
 			deny, _ := denying(tc.denied)
 			for range 2 { // the second answer is cached
-				a, err := r.LookupJudged(t.Context(), h, deny)
+				a, err := r.LookupJudged(t.Context(), netip.Addr{}, h, deny)
 				if !errors.Is(err, errJudged) || len(a.Addrs) > 0 {
 					t.Errorf("LookupJudged(%s) = %+v, %v, want the judge's error", tc.host, a, err)
 				}
@@ -81,11 +81,11 @@ func TestAliasIsJudgedBeforeItIsAsked(t *testing.T) {
 				t.Errorf("sent %v, want no query for the denied name", q)
 			}
 			allow, judged := denying("")
-			a, err := r.LookupJudged(t.Context(), h, allow)
+			a, err := r.LookupJudged(t.Context(), netip.Addr{}, h, allow)
 			if err != nil || len(a.Addrs) == 0 || !slices.Equal(*judged, tc.judged) || !slices.Equal(a.Aliases, tc.judged) {
 				t.Errorf("of another client: %+v, %v after judging %q, want %q", a, err, *judged, tc.judged)
 			}
-			if _, err := r.LookupJudged(t.Context(), h, deny); !errors.Is(err, errJudged) {
+			if _, err := r.LookupJudged(t.Context(), netip.Addr{}, h, deny); !errors.Is(err, errJudged) {
 				t.Errorf("after another client: %v, want the judge's error", err)
 			}
 			if _, _, err := r.Explain(t.Context(), h, deny); !errors.Is(err, errJudged) {
@@ -108,7 +108,7 @@ func TestCompletedAliasIsJudged(t *testing.T) {
 		Tailnet: up(TailnetDNS{Search: []string{"other.example"}}),
 	}, map[string]*server{"10.9.9.1": zone, "10.9.9.2": newServer(t, records("db.other.example. 60 IN A 10.0.0.1")), base: newServer(t, records())})
 	deny, judged := denying("db.other.example")
-	a, err := r.LookupJudged(t.Context(), host.Host{Name: "www.corp.example"}, deny)
+	a, err := r.LookupJudged(t.Context(), netip.Addr{}, host.Host{Name: "www.corp.example"}, deny)
 	if !errors.Is(err, errJudged) || !slices.Equal(*judged, []string{"db", "db.other.example"}) {
 		t.Errorf("LookupJudged = %+v, %v after judging %q, want db, then the denial of db.other.example", a, err, *judged)
 	}
@@ -121,7 +121,7 @@ func TestFamiliesWithDifferentAliases(t *testing.T) {
 	})
 	for _, name := range []string{"a.corp.example", "aaaa.corp.example"} {
 		deny, _ := denying(name)
-		if a, err := r.LookupJudged(t.Context(), host.Host{Name: "www.corp.example"}, deny); !errors.Is(err, errJudged) {
+		if a, err := r.LookupJudged(t.Context(), netip.Addr{}, host.Host{Name: "www.corp.example"}, deny); !errors.Is(err, errJudged) {
 			t.Errorf("denying %s: %+v, %v, want the judge's error", name, a, err)
 		}
 	}

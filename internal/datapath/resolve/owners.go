@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/netip"
 	"strings"
+
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // owners says which source owns which names: the tailnet's DNS configuration, the
@@ -54,7 +56,7 @@ func (o *owners) zone(name string) (suffix string, z Zone, ok bool) {
 // magic reports whether MagicDNS owns name. suffix is that of the zone that
 // contains name, or "".
 func (o *owners) magic(name, suffix string) bool {
-	if !o.Magic || !under(name, o.MagicSuffix) {
+	if !o.Magic || !host.Under(name, o.MagicSuffix) {
 		return false
 	}
 	_, configured := o.zones[suffix]
@@ -66,7 +68,7 @@ func (o *owners) notMagic(name string) string {
 	switch {
 	case o.MagicSuffix == "" || !o.Magic:
 		return "MagicDNS is off"
-	case !under(name, o.MagicSuffix):
+	case !host.Under(name, o.MagicSuffix):
 		return "the name is not below " + o.MagicSuffix
 	}
 	return "a zone is more specific"
@@ -89,7 +91,20 @@ func (o *owners) owner(name string) string {
 	return ""
 }
 
-// under reports whether name is suffix, or below it.
-func under(name, suffix string) bool {
-	return suffix != "" && (name == suffix || strings.HasSuffix(name, "."+suffix))
+// lookupHosts finds name in a host table, exactly or by its closest wildcard.
+func lookupHosts(table map[string][]netip.Addr, name string) []netip.Addr {
+	if a := table[name]; len(a) > 0 {
+		return a
+	}
+	rest := name
+	for {
+		var ok bool
+		_, rest, ok = strings.Cut(rest, ".")
+		if !ok {
+			return nil
+		}
+		if a := table["*."+rest]; len(a) > 0 {
+			return a
+		}
+	}
 }

@@ -8,20 +8,26 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/podfiles"
+	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
-// view is everything that a plan depends on, at one moment.
+// view is everything that a lookup depends on, at one moment.
 type view struct {
 	owners
 	up        bool // false while the tailnet is not up
-	files     podFiles
+	files     podfiles.Files
 	served    []string // see Options.Served
 	askGlobal bool     // see Options.DialGlobal
+
+	client netip.Addr // whose lookup it is; see Options.Enter
+	whole  bool       // all addresses are kept: see LookupPod
 }
 
 func (r *Resolver) view() view {
 	v := view{
-		files:     r.files.load(),
+		files:     r.files.Load(),
 		served:    r.opts.Served,
 		askGlobal: r.opts.DialGlobal != nil,
 	}
@@ -37,6 +43,7 @@ type step struct {
 	known   *dnsclient.Result // its answer, if no server is asked
 	servers []string          // the servers that are asked, if known is nil
 	via     network           // how servers are reached
+	guess   bool              // the name probably does not exist
 	ends    ending
 	last    string // why no later source is asked if this step ends the plan
 }
@@ -65,6 +72,7 @@ const (
 	onAnswer          ending = iota // only an answer
 	onAnswerOrFailure               // the source owns the name, but another form of the name may exist
 	onAnswerOrTimeout               // the pod's resolvers may refuse one form of the name and know the next
+	unlessPartial                   // as onAnswerOrTimeout, or if the answer shows that the name is a whole one
 	onAnything                      // the source owns the name
 )
 
@@ -73,10 +81,12 @@ func (e ending) endedBy(res *dnsclient.Result) bool {
 	switch {
 	case e == onAnything:
 		return true
+	case flow.ClassOf(res.Err) == flow.Overloaded: // another source must not answer instead
+		return true
 	case res.Err != nil:
-		return e == onAnswerOrFailure || e == onAnswerOrTimeout && timedOut(res.Err)
+		return e == onAnswerOrFailure || e >= onAnswerOrTimeout && timedOut(res.Err)
 	}
-	return res.Found()
+	return res.Found() || e == unlessPartial && strings.Contains(res.Zone, ".")
 }
 
 // Lifetimes of answers that no server gives a TTL for.
@@ -116,7 +126,7 @@ func (v *view) plan(name string) []step {
 // are not used.
 func (v *view) planPod(name string) []step {
 	p := plan{view: v}
-	if !p.table(SourceFile, name, v.files.hosts[name]) {
+	if !p.table(SourceFile, name, v.files.Hosts[name]) {
 		p.pod(name)
 	}
 	return p.steps
@@ -150,7 +160,7 @@ func (p *plan) table(source, name string, addrs []netip.Addr) (complete bool) {
 // tables adds the host table, and the pod's /etc/hosts.
 func (p *plan) tables(name string) (complete bool) {
 	return p.table(SourceHosts, name, lookupHosts(p.hosts, name)) ||
-		p.table(SourceFile, name, p.files.hosts[name])
+		p.table(SourceFile, name, p.files.Hosts[name])
 }
 
 // completed adds the sources of a name that one of the tailnet's search domains
@@ -207,7 +217,7 @@ func (p *plan) owned(name string, ends ending, last string) (complete bool) {
 // servedHere adds the failure for a name that cluster DNS forwards to this
 // process and that no source owns.
 func (p *plan) servedHere(name string) (complete bool) {
-	if !slices.ContainsFunc(p.served, func(suffix string) bool { return under(name, suffix) }) {
+	if !slices.ContainsFunc(p.served, func(suffix string) bool { return host.Under(name, suffix) }) {
 		return false
 	}
 	return p.add(step{
@@ -240,7 +250,7 @@ func (p *plan) global(name string, ends ending, last string) (complete bool) {
 	switch {
 	case len(usable) == 0 || !p.askGlobal:
 		s.skip = "not asked: the tailnet has no usable global resolver"
-	case p.files.ofCluster(name):
+	case p.files.OfCluster(name):
 		s.skip = "not asked: the name belongs to the cluster"
 	}
 	return p.add(s)
@@ -248,23 +258,24 @@ func (p *plan) global(name string, ends ending, last string) (complete bool) {
 
 // pod adds the pod's own resolvers. A name with a dot is asked as it is first,
 // and then with the pod's search domains, whatever ndots says: the replica's
-// clients give whole names. A search domain may lead into a zone; its own
-// resolvers are asked then.
+// clients give whole names. It is not completed if the first answer shows that it
+// is a whole name: a zone of two labels or more contains it. A search domain may
+// lead into a zone; its own resolvers are asked then.
 func (p *plan) pod(name string) {
-	if p.files.confErr != nil {
+	if p.files.ConfErr != nil {
 		p.add(step{
 			source: SourceBase,
 			name:   name,
-			known:  &dnsclient.Result{Err: p.files.confErr},
+			known:  &dnsclient.Result{Err: p.files.ConfErr},
 			ends:   onAnything,
 		})
 		return
 	}
 	var servers []string
-	for _, s := range p.files.conf.Servers {
-		servers = append(servers, net.JoinHostPort(s, p.files.conf.Port))
+	for _, s := range p.files.Conf.Servers {
+		servers = append(servers, net.JoinHostPort(s, p.files.Conf.Port))
 	}
-	for _, c := range p.files.forms(name) {
+	for _, c := range p.files.Forms(name) {
 		if c != name && p.tables(c) { // the tables have no entry for name itself
 			return
 		}
@@ -276,40 +287,17 @@ func (p *plan) pod(name string) {
 		if used(p.steps[before:]) {
 			continue
 		}
-		p.add(step{
+		s := step{
 			source:  SourceBase,
 			name:    c,
 			servers: servers,
 			via:     podNetwork,
+			guess:   c != name,
 			ends:    onAnswerOrTimeout,
-		})
+		}
+		if c == name {
+			s.ends = unlessPartial
+		}
+		p.add(s)
 	}
-}
-
-// forms returns name as it is and completed by each of the pod's search domains,
-// in the order in which the pod's resolvers are asked.
-func (f *podFiles) forms(name string) []string {
-	var completed []string
-	for _, domain := range f.conf.Search {
-		completed = append(completed, name+"."+domain)
-	}
-	if isPartial(name) {
-		return append(completed, name)
-	}
-	return append([]string{name}, completed...)
-}
-
-// isPartial reports whether name is to be completed before it is asked as it is:
-// a single label, or a Service's name that ends in "svc".
-func isPartial(name string) bool {
-	return !strings.Contains(name, ".") || under(name, "svc")
-}
-
-// ofCluster reports whether name belongs to the cluster: it is partial, or below
-// one of the pod's search domains.
-func (f *podFiles) ofCluster(name string) bool {
-	if isPartial(name) {
-		return true
-	}
-	return f.conf != nil && slices.ContainsFunc(f.conf.Search, func(domain string) bool { return under(name, domain) })
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/podfiles"
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // TestPlan checks which sources are asked, in which order and through which
@@ -22,7 +24,7 @@ func TestPlan(t *testing.T) {
 		}
 		return m
 	}
-	pod := podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"ns.svc.cluster.local", "cluster.local"}}}
+	pod := podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"ns.svc.cluster.local", "cluster.local"}}}
 	zones := func(suffixes ...string) map[string]Zone {
 		m := map[string]Zone{}
 		for _, s := range suffixes {
@@ -37,14 +39,14 @@ func TestPlan(t *testing.T) {
 		want       []string // the steps that are run: "source name ending"
 	}{
 		{"host_table", "db.example", view{owners: owners{hosts: table("db.example")}, up: true}, []string{"hosts db.example known"}},
-		{"hosts_file_while_not_up", "db.example", view{files: podFiles{hosts: table("db.example")}}, []string{"hosts_file db.example known"}},
+		{"hosts_file_while_not_up", "db.example", view{files: podfiles.Files{Hosts: table("db.example")}}, []string{"hosts_file db.example known"}},
 		{"not_up", "db.example", view{files: pod}, []string{" db.example known error"}},
 		{"pod_alone", "db.example", view{files: pod, up: true},
 			[]string{"base db.example by pod", "base db.example.ns.svc.cluster.local by pod", "base db.example.cluster.local by pod"}},
 		{"pod_short_name", "db", view{files: pod, up: true}, []string{"base db.ns.svc.cluster.local by pod", "base db.cluster.local by pod", "base db by pod"}},
 		{"pod_service", "db.ns.svc", view{files: pod, up: true},
 			[]string{"base db.ns.svc.ns.svc.cluster.local by pod", "base db.ns.svc.cluster.local by pod", "base db.ns.svc by pod"}},
-		{"no_resolv_conf", "db.example", view{files: podFiles{confErr: errors.New("gone")}, up: true}, []string{"base db.example known error"}},
+		{"no_resolv_conf", "db.example", view{files: podfiles.Files{ConfErr: errors.New("gone")}, up: true}, []string{"base db.example known error"}},
 		{"record", "db.example", view{owners: owners{TailnetDNS: TailnetDNS{Records: table("db.example")}, zones: zones("example")}, up: true}, []string{"record db.example known"}},
 		{"magic", "db.ts.example", view{owners: owners{TailnetDNS: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, zones: zones("example")}, up: true}, []string{"magicdns db.ts.example by magic"}},
 		{"magic_off", "db.ts.example", view{owners: owners{TailnetDNS: TailnetDNS{MagicSuffix: "ts.example"}, zones: zones("example")}, up: true}, []string{"zone example db.ts.example by tunnel"}},
@@ -56,19 +58,19 @@ func TestPlan(t *testing.T) {
 		{"served_zone_with_an_owner", "a.example", view{owners: owners{zones: zones("example")}, served: []string{"example"}, files: pod, up: true}, []string{"zone example a.example by tunnel"}},
 		{"served_zone_without_owner", "a.example", view{owners: owners{TailnetDNS: global}, served: []string{"example"}, askGlobal: true, files: pod, up: true}, []string{"served a.example known error"}},
 		{"global", "www.example", view{owners: owners{TailnetDNS: global}, askGlobal: true, files: pod, up: true}, []string{"global www.example by global"}},
-		{"global_that_cannot_be_dialled", "www.example.cluster.local", view{owners: owners{TailnetDNS: global}, files: podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example.cluster.local by pod"}},
-		{"global_over_https_alone", "www.example", view{owners: owners{TailnetDNS: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, files: podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example by pod"}},
-		{"global_but_of_the_cluster", "web.cluster.local", view{owners: owners{TailnetDNS: global}, askGlobal: true, files: podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"cluster.local"}}}, up: true},
+		{"global_that_cannot_be_dialled", "www.example.cluster.local", view{owners: owners{TailnetDNS: global}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example.cluster.local by pod"}},
+		{"global_over_https_alone", "www.example", view{owners: owners{TailnetDNS: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example by pod"}},
+		{"global_but_of_the_cluster", "web.cluster.local", view{owners: owners{TailnetDNS: global}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"cluster.local"}}}, up: true},
 			[]string{"base web.cluster.local by pod", "base web.cluster.local.cluster.local by pod"}},
-		{"completed", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"first.example", "second.example"}}, zones: zones("second.example")}, files: podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
+		{"completed", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"first.example", "second.example"}}, zones: zones("second.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
 			[]string{"zone second.example db.second.example by tunnel, next if missing", "base db by pod"}},
 		{"completed_in_the_host_table", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"first.example", "second.example"}}, zones: zones("first.example"), hosts: table("db.second.example")}, files: pod, up: true},
 			[]string{"zone first.example db.first.example by tunnel, next if missing", "hosts db.second.example known"}},
-		{"completed_by_global", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"corp.example"}, Resolvers: []string{"192.0.2.53"}}}, askGlobal: true, files: podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
+		{"completed_by_global", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"corp.example"}, Resolvers: []string{"192.0.2.53"}}}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
 			[]string{"global db.corp.example by global, next if missing or failed", "base db by pod"}},
-		{"completed_by_the_pod_into_a_zone", "db", view{owners: owners{zones: zones("corp.example")}, files: podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
+		{"completed_by_the_pod_into_a_zone", "db", view{owners: owners{zones: zones("corp.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
 			[]string{"zone corp.example db.corp.example by tunnel, next if missing", "base db by pod"}},
-		{"completed_by_the_pod_into_the_host_table", "db", view{owners: owners{hosts: table("db.corp.example")}, files: podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
+		{"completed_by_the_pod_into_the_host_table", "db", view{owners: owners{hosts: table("db.corp.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
 			[]string{"hosts db.corp.example known"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -108,7 +110,7 @@ func sketch(s step) string {
 
 // TestPlanSaysWhyNot checks the reasons for which sources are not asked.
 func TestPlanSaysWhyNot(t *testing.T) {
-	conf := podFiles{conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"cluster.local"}}}
+	conf := podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"cluster.local"}}}
 	for _, tc := range []struct {
 		name, host, source, want string
 		view                     view
@@ -140,12 +142,16 @@ func TestEnding(t *testing.T) {
 		"missing": {NX: true},
 		"failure": {Err: errors.New("refused")},
 		"timeout": {Err: timeout{}},
+		"whole":   {NX: true, Zone: "corp.example"},
+		"partial": {NX: true, Zone: "example"},
+		"refused": {Err: &flow.Error{Class: flow.Overloaded}},
 	}
 	for e, ends := range map[ending][]string{
-		onAnswer:          {"alias", "answer"},
-		onAnswerOrFailure: {"alias", "answer", "failure", "timeout"},
-		onAnswerOrTimeout: {"alias", "answer", "timeout"},
-		onAnything:        {"alias", "answer", "failure", "missing", "timeout"},
+		onAnswer:          {"alias", "answer", "refused"},
+		onAnswerOrFailure: {"alias", "answer", "failure", "timeout", "refused"},
+		onAnswerOrTimeout: {"alias", "answer", "timeout", "refused"},
+		unlessPartial:     {"alias", "answer", "timeout", "refused", "whole"},
+		onAnything:        {"alias", "answer", "failure", "missing", "timeout", "refused", "whole", "partial"},
 	} {
 		for what, res := range outcomes {
 			want := slices.Contains(ends, what)

@@ -22,10 +22,26 @@
 // ask.go runs the plan. explain.go puts the plan and its outcomes into words.
 //
 // Answers are cached for their TTL, and longer while the resolvers do not answer
-// (RFC 8767). Failures are cached for a short time (RFC 2308). For each name, one
-// lookup runs at a time. An alias (CNAME) that leads to another source is cached as
+// (RFC 8767). Failures are cached for a short time (RFC 2308), apart from the
+// answers. For each name, one lookup runs at a time. An alias (CNAME) that leads to another source is cached as
 // a name of its own, so that each caller's judge decides about it. The package
 // does not judge addresses and does not dial them.
+//
+// What a name costs is bounded, because others choose the names and what they lead
+// to. Of its addresses, dnsclient.MaxAddrs are kept; a chain has maxAliases names
+// of other sources at most, and each reply leads to 8 names at most. The cache has
+// a bound of bytes. A lookup sends these queries:
+//
+//   - 2 to the source that owns the name, for A and AAAA
+//   - 2 to the pod's resolvers for a whole name, if there is an answer, or if the
+//     name does not exist in a zone of two labels or more
+//   - otherwise 1 more for each search domain of the pod, and 2 for the one that
+//     completes the name
+//   - as many for each name of another source that an alias leads to
+//
+// A query is sent once, and once more over TCP if there is no answer within
+// dnsclient.TCPAfter, or if the answer is truncated. If a server fails, the next
+// one is asked, as long as Options.Timeout allows.
 package resolve
 
 import (
@@ -37,10 +53,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/podfiles"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
 )
@@ -117,11 +133,16 @@ type Options struct {
 	// without its suffix, and empty if no source was asked. cached says whether
 	// the outcome came from the cache.
 	Looked func(source string, class flow.Class, cached bool)
-	// CacheSize is the number of names kept. Zero means 10,000.
-	CacheSize int
-	// PerSource bounds the lookups of one zone, or of one other source, in
-	// progress at a time. Others wait. Zero means 256.
-	PerSource int
+	// CacheBytes bounds the memory of the cache, in bytes. Three quarters are for
+	// answers, and one quarter is for names that do not exist and for failures. Zero
+	// means DefaultCacheBytes.
+	CacheBytes int
+	// Enter is called before a source is asked. It admits the lookup, or returns why
+	// it does not: a *flow.Error of class Overloaded. client is the one whose lookup it
+	// is, and the zero address for the replica's own. leave is called once, when the
+	// source has answered. Callers that share a lookup, or find the answer in the
+	// cache, do not enter. Nil admits all.
+	Enter func(client netip.Addr, source string) (leave func(), err error)
 }
 
 // DialFunc opens a connection to one address.
@@ -154,10 +175,9 @@ type Resolver struct {
 	hosts   atomic.Pointer[map[string][]netip.Addr]
 	zones   atomic.Pointer[map[string]Zone]
 	changes changes
-	cache   *lru.Cache[string, entry]
+	answers answers
 	flight  singleflight.Group
-	limiter limiter
-	files   fileReader
+	files   podfiles.Reader
 	client  dnsclient.Client
 
 	dialBase DialFunc // how the pod's own resolvers are reached; tests replace it
@@ -168,6 +188,8 @@ const (
 	DefaultTimeout = 5 * time.Second
 	DefaultMinTTL  = time.Second
 	DefaultMaxTTL  = 5 * time.Minute
+
+	DefaultCacheBytes = 8 << 20 // some 10,000 names with a few addresses each
 )
 
 // New returns a resolver. It starts no goroutine.
@@ -187,21 +209,13 @@ func New(opts Options) *Resolver {
 	if opts.MaxTTL == 0 {
 		opts.MaxTTL = DefaultMaxTTL
 	}
-	if opts.CacheSize == 0 {
-		opts.CacheSize = 10_000
-	}
-	if opts.PerSource == 0 {
-		opts.PerSource = 256
-	}
-	cache, err := lru.New[string, entry](opts.CacheSize)
-	if err != nil {
-		panic("resolve: " + err.Error()) // only for a size below 1
+	if opts.CacheBytes == 0 {
+		opts.CacheBytes = DefaultCacheBytes
 	}
 	r := &Resolver{
 		opts:     opts,
-		cache:    cache,
-		limiter:  limiter{perSource: opts.PerSource},
-		files:    fileReader{hosts: opts.HostsFile, conf: opts.ResolvConf},
+		answers:  newAnswers(opts.CacheBytes),
+		files:    podfiles.Reader{Hosts: opts.HostsFile, Conf: opts.ResolvConf},
 		dialBase: dialHost,
 	}
 	r.hosts.Store(&opts.Hosts)
@@ -221,20 +235,22 @@ func (r *Resolver) SetZones(zones map[string]Zone) {
 	r.Follow()
 }
 
-// Lookup resolves h. The error is a *flow.Error of class NotFound,
-// ResolveFailed, Timeout, NotReady or Canceled.
+// Lookup resolves h for the replica itself. The error is a *flow.Error of class
+// NotFound, ResolveFailed, Timeout, Overloaded, NotReady or Canceled.
 func (r *Resolver) Lookup(ctx context.Context, h host.Host) (Answer, error) {
-	return r.LookupJudged(ctx, h, nil)
+	return r.LookupJudged(ctx, netip.Addr{}, h, nil)
 }
 
-// LookupJudged resolves h as Lookup does. It asks judge about each name to which
+// LookupJudged resolves h for client as Lookup does. It asks judge about each name to which
 // an alias leads: before a source is asked for it, and before an address is used.
 // The error may be that of judge; the Answer then has the aliases so far.
-func (r *Resolver) LookupJudged(ctx context.Context, h host.Host, judge Judge) (Answer, error) {
+func (r *Resolver) LookupJudged(ctx context.Context, client netip.Addr, h host.Host, judge Judge) (Answer, error) {
 	if h.Addr.IsValid() {
 		return literal(h.Addr), nil
 	}
-	a, err := follow(ctx, h.Name, r.opts.Timeout, judge, r.lookUpCached)
+	a, err := follow(ctx, h.Name, r.opts.Timeout, judge, func(ctx context.Context, name string) (Answer, error) {
+		return r.lookUpCached(ctx, client, name)
+	})
 	if err == nil {
 		a.PublicName = r.publicName(h.Name, &a)
 	}
@@ -253,11 +269,12 @@ func literal(a netip.Addr) Answer {
 // asks only the pod's /etc/hosts and the pod's own resolvers, and does not use
 // the cache. The host table of the configuration does not count, not even for a
 // name that a search domain has completed: it is about the names that clients ask
-// for. The errors are those of Lookup.
+// for. It returns all addresses, because the fleet may be large. The errors are
+// those of Lookup.
 func (r *Resolver) LookupPod(ctx context.Context, name string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	v := view{files: r.files.load()}
+	v := view{files: r.files.Load(), whole: true}
 	end, _ := r.run(ctx, &v, v.planPod(name))
 	switch {
 	case end.Err != nil:
@@ -281,6 +298,9 @@ func unanswered(name string, end outcome) error {
 		return fail(flow.NotReady, name, "the replica has not joined its tailnet yet: try again", nil)
 	case errors.Is(end.Err, errUnknownZone):
 		return fail(flow.ResolveFailed, name, "cluster DNS forwards this zone to the fleet, which has no resolver for it: add a split-DNS route to the tailnet, or set resolve.zones", end.Err)
+	}
+	if flow.ClassOf(end.Err) == flow.Overloaded { // of Options.Enter
+		return fail(flow.Overloaded, name, flow.HintOf(end.Err), end.Err)
 	}
 	class := flow.ResolveFailed
 	if timedOut(end.Err) {

@@ -3,7 +3,6 @@ package resolve
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -44,57 +43,6 @@ func TestLiteralAsksNobody(t *testing.T) {
 	a, err := r.Lookup(t.Context(), host.Host{Addr: netip.MustParseAddr("10.0.0.1")})
 	if err != nil || a.Source != SourceLiteral || !slices.Equal(a.Addrs, addrs("10.0.0.1")) {
 		t.Errorf("Lookup of an address = %+v, %v, want 10.0.0.1 from literal", a, err)
-	}
-}
-
-func TestSourcesAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const perSource = 2
-		const most = 2 * perSource // A and AAAA of each name
-		r := newResolver(t, Options{
-			PerSource:  perSource,
-			Tailnet:    up(TailnetDNS{Magic: true, MagicSuffix: "corp.example", Routes: map[string][]string{"slow.example": {"10.9.9.1"}}}),
-			QueryMagic: magic(records(apiA)),
-		}, nil)
-		release := make(chan struct{})
-		var now atomic.Int32
-		r.opts.DialTailnet = func(context.Context, string, netip.AddrPort) (net.Conn, error) {
-			if n := now.Add(1); n > most {
-				t.Errorf("%d queries of one source are in progress, want %d at most", n, most)
-			}
-			defer now.Add(-1)
-			<-release
-			return nil, net.ErrClosed
-		}
-		var wg sync.WaitGroup
-		for i := range 20 {
-			wg.Go(func() { r.Lookup(t.Context(), host.Host{Name: strconv.Itoa(i) + ".slow.example"}) })
-		}
-		synctest.Wait() // all 20 are asked, or wait for a place
-		if n := now.Load(); n != most {
-			t.Errorf("%d queries of one source are in progress, want %d", n, most)
-		}
-		start := time.Now()
-		lookup(t, r, "api.corp.example", SourceMagicDNS, "10.0.0.1")
-		if took := time.Since(start); took > 0 {
-			t.Errorf("a lookup of another source took %v, want no wait", took)
-		}
-		close(release)
-		wg.Wait()
-	})
-}
-
-func TestCacheIsBounded(t *testing.T) {
-	r, asked := bubble(t, Options{CacheSize: 10}, func(_ string, q *dns.Msg) *dns.Msg {
-		return records(q.Question[0].Name+" 60 IN A 10.0.0.1")("", q)
-	})
-	for range 2 {
-		for i := range 30 {
-			lookup(t, r, strconv.Itoa(i)+".corp.example", SourceMagicDNS, "10.0.0.1")
-		}
-	}
-	if n := r.cache.Len(); n != 10 || asked() != 60 {
-		t.Errorf("%d names are cached after %d queries, want 10, and two queries for each name", n, asked())
 	}
 }
 

@@ -7,6 +7,7 @@ package dnsclient
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +28,9 @@ const (
 	ServerTimeout = 2 * time.Second
 	// udpSize is the largest reply over UDP that we accept (DNS flag day 2020).
 	udpSize = 1232
+	// maxRecords bounds the records of a reply that are parsed. A reply of 64 KiB can
+	// have 4,000, which take a MiB.
+	maxRecords = 256
 )
 
 // DialFunc opens a connection ("udp" or "tcp") to one address.
@@ -192,8 +196,8 @@ func exchangeOver(ctx context.Context, dial DialFunc, network string, server net
 	if d, ok := ctx.Deadline(); ok {
 		c.SetDeadline(d)
 	}
-	client := dns.Client{Net: network, Timeout: ServerTimeout}
-	reply, _, err := client.ExchangeWithConnContext(ctx, q.Copy(), &dns.Conn{Conn: c, UDPSize: udpSize})
+	conn := &dns.Conn{Conn: c, UDPSize: udpSize}
+	reply, err := sendAndReceive(conn, network, q)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", network, err)
 	}
@@ -201,6 +205,46 @@ func exchangeOver(ctx context.Context, dial DialFunc, network string, server net
 		return nil, fmt.Errorf("%s: the reply is for another question", network)
 	}
 	return reply, nil
+}
+
+// sendAndReceive sends q and returns the reply with its ID. Over UDP, other replies
+// are ignored: they may be late answers to earlier queries.
+func sendAndReceive(c *dns.Conn, network string, q *dns.Msg) (*dns.Msg, error) {
+	wire, err := q.Pack()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(wire); err != nil {
+		return nil, err
+	}
+	for {
+		wire, err := c.ReadMsgHeader(nil)
+		if err != nil {
+			return nil, err
+		}
+		reply := new(dns.Msg)
+		if err := reply.Unpack(shorten(wire)); err != nil {
+			return nil, err
+		}
+		switch {
+		case reply.Id == q.Id:
+			return reply, nil
+		case network != "udp":
+			return nil, dns.ErrId
+		}
+	}
+}
+
+// shorten makes wire, a message of at least a header, one of at most maxRecords
+// answers. If it has more, the message loses its other sections, too: they come
+// after the answers (RFC 1035 section 4.1.1).
+func shorten(wire []byte) []byte {
+	counts := wire[4:12] // of questions, answers, authority and additional records
+	if binary.BigEndian.Uint16(counts[2:]) > maxRecords {
+		binary.BigEndian.PutUint16(counts[2:], maxRecords)
+		binary.BigEndian.PutUint32(counts[4:], 0)
+	}
+	return wire
 }
 
 func isReplyTo(reply *dns.Msg, question dns.Question) bool {

@@ -24,6 +24,9 @@ const (
 	// has no SOA record.
 	NegativeTTL = 10 * time.Second
 
+	// MaxAddrs is how many addresses of a name Result.Keep keeps.
+	MaxAddrs = 32
+
 	// maxChain bounds the CNAMEs in one reply.
 	maxChain = 8
 )
@@ -34,8 +37,12 @@ type Result struct {
 	Alias string // the end of the CNAME chain, if it has no address here
 	// Chain is the names to which CNAMEs of the replies lead, each once, lower case
 	// and without the trailing dot.
-	Chain   []string
-	NX      bool // the name does not exist; otherwise it may exist without addresses
+	Chain []string
+	NX    bool // the name does not exist; otherwise it may exist without addresses
+	// Zone is the zone that said NX about the name itself, and not about an alias:
+	// that of the SOA record. It is empty if there was none.
+	Zone    string
+	Left    int // addresses that Keep has left out
 	TTL     time.Duration
 	Err     error   // the source failed; the fields above mean nothing
 	Queries []Query // that were sent for it
@@ -44,11 +51,29 @@ type Result struct {
 // Found reports whether r has an address or an alias.
 func (r *Result) Found() bool { return len(r.Addrs) > 0 || r.Alias != "" }
 
+// Keep keeps MaxAddrs addresses and counts the others in Left. The owner of a name
+// chooses how many it has, and a connection tries only a few. Both families keep
+// half of MaxAddrs, or all that they have if that is less. Within a family the first
+// ones are kept: servers that balance load give them in another order each time.
+func (r *Result) Keep() {
+	v6 := 0
+	for v6 < len(r.Addrs) && r.Addrs[v6].Is6() { // they come first
+		v6++
+	}
+	v4 := len(r.Addrs) - v6
+	keep6 := min(v6, max(MaxAddrs/2, MaxAddrs-v4))
+	keep4 := min(v4, MaxAddrs-keep6)
+	r.Left = v6 + v4 - keep6 - keep4
+	r.Addrs = append(slices.Clone(r.Addrs[:keep6]), r.Addrs[v6:v6+keep4]...)
+}
+
 // String says what the source answered.
 func (r *Result) String() string {
 	switch {
 	case r.Err != nil:
 		return "failed: " + r.Err.Error()
+	case r.Left > 0:
+		return fmt.Sprintf("%s, and %d more that are not used, for %v", strings.Trim(fmt.Sprint(r.Addrs), "[]"), r.Left, r.TTL)
 	case len(r.Addrs) > 0:
 		return fmt.Sprintf("%s, for %v", strings.Trim(fmt.Sprint(r.Addrs), "[]"), r.TTL)
 	case r.Alias != "":
@@ -67,37 +92,53 @@ type AskFunc func(ctx context.Context, q *dns.Msg) (*dns.Msg, []Query, error)
 
 // Lookup asks for the A and AAAA records of name and joins the answers. It forgives
 // the failure of one family if the other has addresses, and its silence after
-// OtherFamily.
-func Lookup(ctx context.Context, name string, ask AskFunc) Result {
+// OtherFamily. guess says that the name probably does not exist: then it first asks
+// for A alone, and for AAAA only if the name exists (RFC 8020) or if there is no
+// answer after OtherFamily.
+func Lookup(ctx context.Context, name string, guess bool, ask AskFunc) Result {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the question that is not waited for any more
-	var answers [2]chan Result
-	for i, qtype := range []uint16{dns.TypeAAAA, dns.TypeA} {
-		answers[i] = make(chan Result, 1)
-		q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-		q.SetEdns0(udpSize, false)
-		go func() {
-			var res Result
-			defer func() { answers[i] <- res }()
-			defer flow.CatchIn(ctx, &res.Err)
-			reply, queries, err := ask(ctx, q)
-			res.Err = err
-			if err == nil {
-				res = read(reply, q.Question[0])
+	answers4 := start(ctx, name, dns.TypeA, ask)
+	if guess {
+		select {
+		case v4 := <-answers4:
+			if v4.Err == nil && v4.NX {
+				return v4
 			}
-			res.Queries = queries
-		}()
+			answers4 <- v4
+		case <-time.After(OtherFamily):
+		}
 	}
+	answers6 := start(ctx, name, dns.TypeAAAA, ask)
 	var v6, v4 Result
 	select {
-	case v6 = <-answers[0]:
-		v4 = awaitOther(v6, answers[1])
-	case v4 = <-answers[1]:
-		v6 = awaitOther(v4, answers[0])
+	case v6 = <-answers6:
+		v4 = awaitOther(v6, answers4)
+	case v4 = <-answers4:
+		v6 = awaitOther(v4, answers6)
 	}
 	res := joinFamilies(v6, v4)
 	res.Queries = append(v6.Queries, v4.Queries...)
 	return res
+}
+
+// start asks for one type. The channel has room for the one answer.
+func start(ctx context.Context, name string, qtype uint16, ask AskFunc) chan Result {
+	answers := make(chan Result, 1)
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
+	q.SetEdns0(udpSize, false)
+	go func() {
+		var res Result
+		defer func() { answers <- res }()
+		defer flow.CatchIn(ctx, &res.Err)
+		reply, queries, err := ask(ctx, q)
+		res.Err = err
+		if err == nil {
+			res = read(reply, q.Question[0])
+		}
+		res.Queries = queries
+	}()
+	return answers
 }
 
 // awaitOther waits for the answer of the second family. If the first has
@@ -141,6 +182,9 @@ func joinFamilies(v6, v4 Result) Result {
 	}
 	if out.Alias == "" {
 		out.Alias = v6.Alias
+	}
+	if out.NX {
+		out.Zone = v4.Zone
 	}
 	for _, name := range v6.Chain {
 		if !slices.Contains(out.Chain, name) { // a server may give each family a chain of its own
@@ -205,6 +249,9 @@ func read(m *dns.Msg, q dns.Question) Result {
 		for _, rr := range m.Ns {
 			if soa, ok := rr.(*dns.SOA); ok {
 				out.TTL = time.Duration(min(soa.Minttl, soa.Hdr.Ttl)) * time.Second // RFC 2308 section 5
+				if out.NX && len(out.Chain) == 0 && dns.IsSubDomain(soa.Hdr.Name, name) {
+					out.Zone = strings.ToLower(strings.TrimSuffix(soa.Hdr.Name, "."))
+				}
 			}
 		}
 	}

@@ -1,6 +1,8 @@
 package dnsclient
 
 import (
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -59,4 +61,48 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestKeep checks which addresses of a large name are kept.
+func TestKeep(t *testing.T) {
+	for _, tc := range []struct{ v6, v4, want6, want4 int }{
+		{0, 0, 0, 0}, {1, 1, 1, 1}, {16, 16, 16, 16}, {17, 16, 16, 16}, {4000, 4000, 16, 16},
+		{4000, 0, 32, 0}, {0, 4000, 0, 32}, {4000, 3, 29, 3}, {3, 4000, 3, 29},
+	} {
+		var r Result
+		for i := range tc.v6 {
+			r.Addrs = append(r.Addrs, netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}))
+		}
+		for i := range tc.v4 {
+			r.Addrs = append(r.Addrs, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+		}
+		all := r.Addrs
+		r.Keep()
+		want := append(slices.Clone(all[:tc.want6]), all[tc.v6:tc.v6+tc.want4]...)
+		if !slices.Equal(r.Addrs, want) || r.Left != len(all)-len(want) {
+			t.Errorf("of %d IPv6 and %d IPv4 addresses, kept %v and left %d, want the first %d and %d", tc.v6, tc.v4, r.Addrs, r.Left, tc.want6, tc.want4)
+		}
+	}
+}
+
+// TestShorten checks that a reply with thousands of records is parsed in part, and a
+// smaller one whole.
+func TestShorten(t *testing.T) {
+	q := new(dns.Msg).SetQuestion("many.corp.example.", dns.TypeA)
+	for _, n := range []int{0, 1, maxRecords, maxRecords + 1, 4000} {
+		m := new(dns.Msg).SetReply(q)
+		m.Compress = true
+		for i := range n {
+			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{10, 0, byte(i >> 8), byte(i)}})
+		}
+		m.SetEdns0(1232, false)
+		wire, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := new(dns.Msg)
+		if err := got.Unpack(shorten(wire)); err != nil || len(got.Answer) != min(n, maxRecords) || (got.IsEdns0() == nil) != (n > maxRecords) {
+			t.Errorf("%d records: %d, EDNS %v, %v, want at most %d, and EDNS if that is all", n, len(got.Answer), got.IsEdns0(), err, maxRecords)
+		}
+	}
 }
