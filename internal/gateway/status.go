@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pandoproxy/pando/internal/admin"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
@@ -16,13 +17,17 @@ import (
 	"github.com/pandoproxy/pando/internal/status"
 )
 
+// gatherEvery is the shortest time between two gatherings of the metrics. A test
+// changes it.
+var gatherEvery = time.Second
+
 // serveAdmin serves the admin port until the function that it returns is
 // called.
 func (g *Gateway) serveAdmin() (stop func()) {
 	s := &admin.Server{
 		Checks:    g.checks,
 		OnTailnet: g.device.Up,
-		Metrics:   g.metrics.Handler(g.device.EngineMetrics),
+		Metrics:   g.metrics.Handler(g.device.EngineMetrics, gatherEvery),
 		Status:    g.status,
 		Explain:   g.explainer(),
 		Profiles:  g.cfg.Listen.Pprof,

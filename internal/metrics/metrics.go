@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -205,8 +206,9 @@ func (m *Metrics) Observe(r *flow.Record) {
 
 // Handler serves the metrics in the format that the scraper asks for. engine
 // returns further metrics, in the text format of Prometheus; the handler adds
-// them. If engine fails, the answer is an error.
-func (m *Metrics) Handler(engine func() (string, error)) http.Handler {
+// them. If engine fails, the answer is an error. Values are gathered at most once in a
+// period, and scrapes within it get the same; zero gathers them for each scrape.
+func (m *Metrics) Handler(engine func() (string, error), period time.Duration) http.Handler {
 	gatherEngine := func() ([]*dto.MetricFamily, error) {
 		text, err := engine()
 		if err != nil {
@@ -216,7 +218,10 @@ func (m *Metrics) Handler(engine func() (string, error)) http.Handler {
 		families, err := parser.TextToMetricFamilies(strings.NewReader(text))
 		return slices.Collect(maps.Values(families)), err
 	}
-	all := prometheus.Gatherers{m.registry, prometheus.GathererFunc(gatherEngine)}
+	all := &shared{
+		Gatherer: prometheus.Gatherers{m.registry, prometheus.GathererFunc(gatherEngine)},
+		period:   period,
+	}
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{Registry: m.registry})
 }
 

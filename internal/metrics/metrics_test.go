@@ -127,7 +127,7 @@ func scrape(t *testing.T, m *Metrics) string {
 	w := httptest.NewRecorder()
 	m.Handler(func() (string, error) {
 		return "# TYPE tailscaled_test_total counter\ntailscaled_test_total{path=\"derp\"} 7\n", nil
-	}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	}, 0).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	b, err := io.ReadAll(w.Result().Body)
 	if err != nil {
 		t.Fatal(err)
