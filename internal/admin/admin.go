@@ -1,6 +1,7 @@
-// Package admin serves the admin port, for probes, scrapers and people: /livez,
-// /readyz, /healthz, /metrics, /status, /explain and, if it is switched on,
-// /debug/pprof/. It gathers nothing by itself: its fields provide the answers.
+// Package admin serves the admin port. Everybody gets /livez, /readyz, /healthz and
+// /metrics. Only processes of the replica's own network namespace get /status,
+// /explain and, if it is switched on, /debug/pprof/. The package gathers nothing by
+// itself: its fields provide the answers.
 package admin
 
 import (
@@ -16,7 +17,8 @@ import (
 
 // Server serves the admin port. All functions and handlers are required.
 type Server struct {
-	// Checks returns the present conditions of readiness.
+	// Checks returns the present conditions of readiness. Their texts must not hold
+	// a secret: everybody can read them.
 	Checks func() []status.Check
 	// OnTailnet reports whether the device has joined its tailnet. This is what
 	// the stock container calls healthy.
@@ -26,7 +28,7 @@ type Server struct {
 	// Status returns the state of the replica, with the oldest flows, at most
 	// that many.
 	Status func(flows int) status.Replica
-	// Explain answers POST /explain. It decides itself whom it answers.
+	// Explain answers POST /explain.
 	Explain http.Handler
 	// Profiles switches on /debug/pprof/.
 	Profiles bool
@@ -42,15 +44,15 @@ func (s *Server) Serve(ln net.Listener) error {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.Handle("GET /metrics", s.Metrics)
-	mux.HandleFunc("GET /status", s.status)
-	mux.Handle("POST /explain", s.Explain)
+	mux.Handle("GET /status", local(http.HandlerFunc(s.status)))
+	mux.Handle("POST /explain", local(s.Explain))
 	mux.Handle("GET /{$}", http.RedirectHandler("/status", http.StatusFound))
 	if s.Profiles {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.Handle("GET /debug/pprof/", local(http.HandlerFunc(pprof.Index)))
 		// Not /debug/pprof/cmdline: a flag may hold a secret.
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		mux.Handle("GET /debug/pprof/profile", local(http.HandlerFunc(pprof.Profile)))
+		mux.Handle("GET /debug/pprof/symbol", local(http.HandlerFunc(pprof.Symbol)))
+		mux.Handle("GET /debug/pprof/trace", local(http.HandlerFunc(pprof.Trace)))
 	}
 	hs := &http.Server{
 		Handler:           s.guarded(mux),

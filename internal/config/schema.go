@@ -52,8 +52,8 @@ type Listen struct {
 	Proxy string `json:"proxy"`
 	// More addresses, each as host:port, on which the replica listens as it does on proxy.
 	Also []string `json:"also"`
-	// Address of the admin port, which serves /livez, /readyz, /metrics and /status. Empty
-	// means no admin port.
+	// Address of the admin port, which serves /livez, /readyz, /metrics and, for processes of
+	// the same pod, /status. Empty means no admin port.
 	Admin string `json:"admin"`
 	// More addresses, each as host:port, on which the replica answers as it does on admin. If
 	// admin is empty, it does not listen on them.
@@ -65,7 +65,7 @@ type Listen struct {
 	// pod's resolver knows, such as pando-replicas.pando.svc. A request for one of them would
 	// come back to the fleet, so it is refused on every port. The chart sets it.
 	Replicas []FleetHost `json:"replicas"`
-	// Serve Go's profiles at /debug/pprof/ on the admin port.
+	// Serve Go's profiles at /debug/pprof/ on the admin port, for processes of the same pod.
 	Pprof bool `json:"pprof"`
 	// Share the proxy port with other replicas on the same host (SO_REUSEPORT). If false, a
 	// port in use is an error.

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
-	"net/netip"
 
-	"github.com/pandoproxy/pando/internal/socket"
 	"github.com/pandoproxy/pando/internal/status"
 )
 
@@ -15,16 +13,10 @@ import (
 const maxRequest = 1 << 20
 
 // ServeHTTP answers a status.ExplainRequest in JSON with a status.Explanation.
-// It accepts requests only from this host's loopback, which is where kubectl
-// exec and kubectl port-forward come from: a request may stand for any client,
-// and its answer says what that client may reach. It insists on JSON so that no
-// page in a browser can send a request.
+// The admin port passes only requests of processes in the replica's own network
+// namespace: a request may stand for any client, and its answer says what that client
+// may reach. ServeHTTP insists on JSON so that no page in a browser can send a request.
 func (e *Explainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !socket.IsLocal(from.Addr().Unmap()) {
-		http.Error(w, "explain answers only on the replica's own loopback: use kubectl exec or kubectl port-forward", http.StatusForbidden)
-		return
-	}
 	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
 		http.Error(w, "the request must be JSON: send Content-Type: application/json", http.StatusUnsupportedMediaType)
 		return
