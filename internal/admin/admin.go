@@ -1,7 +1,8 @@
 // Package admin serves the admin port. Everybody gets /livez, /readyz, /healthz and
 // /metrics. Only processes of the replica's own network namespace get /status,
 // /explain and, if it is switched on, /debug/pprof/. The package gathers nothing by
-// itself: its fields provide the answers.
+// itself: its fields provide the answers. It bounds connections, heads and times, so
+// that no client keeps the probes out or uses up the replica's memory.
 package admin
 
 import (
@@ -15,7 +16,8 @@ import (
 	"github.com/pandoproxy/pando/internal/status"
 )
 
-// Server serves the admin port. All functions and handlers are required.
+// Server serves the admin port. All functions and handlers are required. Its bounds
+// hold for all listeners together.
 type Server struct {
 	// Checks returns the present conditions of readiness. Their texts must not hold
 	// a secret: everybody can read them.
@@ -34,7 +36,18 @@ type Server struct {
 	Profiles bool
 	// Panicked is called with the panic of a handler. Nil means nothing to call.
 	Panicked func(error)
+
+	places places
 }
+
+// Bounds of one connection. Probes and scrapers need far less.
+const (
+	headBytes = 4 << 10 // of a request; net/http reads 4 KiB more before it refuses
+	headTime  = 5 * time.Second
+	readTime  = 10 * time.Second // head and body
+	writeTime = 10 * time.Second // the handler's work included; local allows more
+	idleTime  = 10 * time.Second
+)
 
 // Serve answers on ln until ln is closed, and then closes all connections. Its
 // error is never nil; it is net.ErrClosed after ln was closed.
@@ -56,9 +69,12 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	hs := &http.Server{
 		Handler:           s.guarded(mux),
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       90 * time.Second,
-		WriteTimeout:      2 * time.Minute,
+		MaxHeaderBytes:    headBytes,
+		ReadHeaderTimeout: headTime,
+		ReadTimeout:       readTime,
+		WriteTimeout:      writeTime,
+		IdleTimeout:       idleTime,
+		ConnState:         s.places.follow,
 	}
 	defer hs.Close()
 	return hs.Serve(ln)
