@@ -75,6 +75,7 @@ func (p *page) device(d status.Device) {
 		p.row("Addresses", status.Join(d.Addrs))
 		p.row("State", d.State)
 		p.row("Control server", control)
+		p.row("Login", d.LoginURL)
 		p.row("Key expires", at(d.KeyExpiry))
 		p.row("Home relay", d.HomeRelay)
 		for _, h := range d.Health {

@@ -56,6 +56,7 @@ func exampleStatus() status.Replica {
 			Addrs:          []netip.Addr{addr},
 			State:          "Running",
 			Up:             true,
+			LoginURL:       "https://login.example.com/a/1",
 			KeyExpiry:      &at,
 			HomeRelay:      "fra",
 			Health:         []string{"not well"},

@@ -41,6 +41,7 @@ func TestStatus(t *testing.T) {
 		{"status", []string{
 			"device       pando-0.aspen.ts.net  100.64.0.7",
 			"state        Running               control server not connected",
+			"login        https://login.example.com/a/1",
 			"key expires  2026-11-23T12:00:00Z",
 			"health       not well",
 			"check        tunnels",

@@ -127,6 +127,9 @@ func printDevice(t table, st *status.Replica) {
 	if d.KeyExpiry != nil {
 		t.row("key expires", d.KeyExpiry.Format(time.RFC3339), "in "+time.Until(*d.KeyExpiry).Round(time.Hour).String())
 	}
+	if d.LoginURL != "" {
+		t.row("login", d.LoginURL)
+	}
 	for _, h := range d.Health {
 		t.row("health", h)
 	}

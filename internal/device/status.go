@@ -67,6 +67,7 @@ func (s Snapshot) Report() (status.Device, []status.Peer) {
 		Addrs:            t.Addrs,
 		State:            t.State,
 		Up:               t.Up,
+		LoginURL:         t.LoginURL,
 		ControlConnected: t.Control,
 		HomeRelay:        t.Home,
 		Health:           t.Health,

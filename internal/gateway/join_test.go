@@ -250,3 +250,41 @@ func TestAdvertisedRoute(t *testing.T) {
 		t.Errorf("through the route: %q, %v", b, err)
 	}
 }
+
+// TestLoginURL checks that a replica which waits for a person shows the URL of its
+// login to local processes and in the log, and nowhere else.
+func TestLoginURL(t *testing.T) {
+	w := newTailnet(t)
+	w.net.RequirePerson()
+	r := w.launch(t, t.Context(), func(c *config.Config) {
+		withAdmin(c)
+		c.Tailnet.AuthKey = ""
+		c.Tailnet.StartTimeout = config.Duration(time.Millisecond)
+	}, nil)
+	t.Cleanup(func() {
+		r.kill()
+		if err := r.wait(); err != nil {
+			t.Errorf("gateway: %v", err)
+		}
+	})
+	page := w.net.URL() + "/auth/"
+	testkit.Eventually(t, "the status to show the URL", func() bool {
+		_, body := r.admin(t, "/status")
+		return strings.Contains(body, `"loginURL": "`+page)
+	})
+	r.flows.says(t, page)
+	for _, path := range []string{"/livez", "/readyz", "/readyz?verbose", "/healthz", "/metrics"} {
+		if _, body := r.admin(t, path); strings.Contains(body, "/auth/") {
+			t.Errorf("GET %s shows the URL of the login:\n%s", path, body)
+		}
+	}
+	if code, body := r.admin(t, "/readyz"); code != 503 || !strings.Contains(body, "the URL that the log and pando status show") {
+		t.Errorf("GET /readyz: %d %s, want 503 and where the URL is", code, body)
+	}
+	c := r.raw(t)
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", testnet.APIName)
+	answer, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || strings.Contains(string(answer), "/auth/") {
+		t.Errorf("a client gets %s, %v; want 503 without the URL", answer, err)
+	}
+}

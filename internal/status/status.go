@@ -88,15 +88,18 @@ func (c *Check) UnmarshalJSON(data []byte) error {
 
 // Device is the replica's device on the tailnet.
 type Device struct {
-	ID               string       `json:"id"`   // the control server's stable ID of the device
-	Name             string       `json:"name"` // full MagicDNS name, without the final dot
-	Addrs            []netip.Addr `json:"addrs"`
-	State            string       `json:"state"` // the engine's own word, such as "Running" or "NeedsLogin"
-	Up               bool         `json:"up"`    // the device has joined and has a network map
-	ControlConnected bool         `json:"controlConnected"`
-	KeyExpiry        *time.Time   `json:"keyExpiry,omitempty"` // nil means that the key does not expire
-	HomeRelay        string       `json:"homeRelay"`           // code of the DERP region; empty when none is reached
-	HomeHeard        *time.Time   `json:"homeHeard,omitempty"` // when the home relay last sent anything; nil means never
+	ID    string       `json:"id"`   // the control server's stable ID of the device
+	Name  string       `json:"name"` // full MagicDNS name, without the final dot
+	Addrs []netip.Addr `json:"addrs"`
+	State string       `json:"state"` // the engine's own word, such as "Running" or "NeedsLogin"
+	Up    bool         `json:"up"`    // the device has joined and has a network map
+	// LoginURL is where a person can log the device in. Who opens it chooses the
+	// device's tailnet. It is empty when no person has to log in.
+	LoginURL         string     `json:"loginURL,omitempty"`
+	ControlConnected bool       `json:"controlConnected"`
+	KeyExpiry        *time.Time `json:"keyExpiry,omitempty"` // nil means that the key does not expire
+	HomeRelay        string     `json:"homeRelay"`           // code of the DERP region; empty when none is reached
+	HomeHeard        *time.Time `json:"homeHeard,omitempty"` // when the home relay last sent anything; nil means never
 	// ClockAhead is how many seconds the control server's clock was ahead of
 	// this machine's when the server last sent its time. It is negative when the
 	// server's clock was behind, and nil when the server never sent its time.

@@ -19,6 +19,7 @@ type Status struct {
 	Addrs     []netip.Addr
 	State     string    // the engine's name of its state: NeedsLogin, Starting, Running, …
 	Up        bool      // on the tailnet
+	LoginURL  string    // where a person can log the device in, for operators alone; empty means that this is not needed
 	Control   bool      // connected to the control server; traffic does not need it
 	KeyExpiry time.Time // when the device must log in again; zero means never
 	Home      string    // code of the DERP region where peers find us, such as "fra"; empty means none
@@ -73,6 +74,7 @@ func (n *Node) readStatus() Status {
 		Addrs:      n.Addrs(),
 		State:      st.BackendState,
 		Up:         n.Up(),
+		LoginURL:   n.login.URL(),
 		Control:    health.GetInPollNetMap(),
 		ClockAhead: n.control.ClockAhead(),
 		Health:     st.Health,

@@ -294,6 +294,13 @@ func (n *Net) device(hostname string) (*tailcfg.Node, error) {
 	return nil, fmt.Errorf("testnet: there is no device called %q", hostname)
 }
 
+// RequirePerson makes a person log each new device in, on a page of the control
+// server, whether it has an auth key or not. Call it before devices join.
+func (n *Net) RequirePerson() {
+	n.ctl.RequireAuthKey = ""
+	n.ctl.RequireAuth = true
+}
+
 // SetDNSRoutes sets the tailnet's split DNS: each suffix with the addresses of its
 // resolvers. Nodes get it with their next network map: call SetDNSRoutes before they
 // join, or ApproveRoutes afterwards.

@@ -168,18 +168,32 @@ func (l *Login) LogUntilUp(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		if !l.reloginOn.Load() {
-			l.Log.Warn("not on the tailnet yet", "err", l.WaitsFor())
+			what := []any{"err", l.WaitsFor()}
+			if u := l.URL(); u != "" {
+				what = append(what, "url", u)
+			}
+			l.Log.Warn("not on the tailnet yet", what...)
 		}
 	}
 }
 
-// WaitsFor returns the reason why the node is not up, as far as it is known.
+// URL returns the page on which a person can log the device in, or "" if that is not
+// needed. Who opens it chooses the device's tailnet: show it to operators alone.
+func (l *Login) URL() string {
+	if u := l.url.Load(); u != nil {
+		return *u
+	}
+	return ""
+}
+
+// WaitsFor returns the reason why the node is not up, as far as it is known. The text
+// does not hold the URL of a login: every pod can read it.
 func (l *Login) WaitsFor() string {
 	if why := l.err.Load(); why != nil {
 		return *why
 	}
-	if u := l.url.Load(); u != nil {
-		return "login required: set tailnet.authKey, or open " + *u
+	if l.URL() != "" {
+		return "login required: set tailnet.authKey, or open the URL that the log and pando status show"
 	}
 	state := l.Health.CurrentState().Warnings[tsconst.HealthWarnableLoginState]
 	if why := state.Args[health.ArgError]; why != "" {

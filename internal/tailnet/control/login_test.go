@@ -131,7 +131,10 @@ func TestWaitsFor(t *testing.T) {
 	check("the last login attempt failed: key expired")
 	url := "https://login.example.com/a/1"
 	l.url.Store(&url)
-	check("login required: set tailnet.authKey, or open " + url)
+	check("login required: set tailnet.authKey, or open the URL that the log and pando status show")
+	if got := l.URL(); got != url {
+		t.Errorf("URL() = %q, want %q", got, url)
+	}
 	why := "invalid key"
 	l.err.Store(&why)
 	check(why)
