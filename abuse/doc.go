@@ -3,5 +3,6 @@
 // of its own in a memory cgroup of its own, and so is each attacker, without the
 // cgroup; the tailnet and the innocent client are in the process of the test. make abuse runs it, as root.
 //
-// An attack is a function in attacks_test.go; the list there names them all.
+// An attack is a function in attacks_test.go; the list there names them all. The
+// admin port has a test of its own, in admin_test.go.
 package abuse
