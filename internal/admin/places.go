@@ -77,7 +77,7 @@ func (p *places) evict(matches func(place) bool) {
 	socket.Abort(o.conn)
 }
 
-// hasManyEnding reports whether so many connections of client are ending that it
+// hasManyEnding reports whether too many connections of client are ending, so that it
 // gets no new one. net/http may work for a connection after it is closed: for half a
 // second after a head that is too large. That work must not use up memory.
 func (p *places) hasManyEnding(client netip.Addr) bool {

@@ -100,11 +100,7 @@ func printStatus(w io.Writer, st *status.Replica) {
 		t.row("zone", z.Suffix, resolvers)
 	}
 	for _, r := range st.Resolvers {
-		state := "answers"
-		if r.Fails() {
-			state = "FAILS: " + r.Err
-		}
-		t.row("resolver", r.Server, state)
+		t.row("resolver", r.Server, r.State())
 	}
 	for _, l := range st.Limits {
 		most := "no limit"

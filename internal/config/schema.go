@@ -95,6 +95,10 @@ type Tailnet struct {
 	ClientSecretFile string `json:"clientSecretFile"`
 	// Tags of the device, each as tag:name.
 	Tags []string `json:"tags"`
+	// MagicDNS suffix of the tailnet that the device must be in, such as tail1234.ts.net. In
+	// another tailnet the replica is not ready and refuses all requests. Empty means any
+	// tailnet.
+	Expect string `json:"expect"`
 	// Register as an ephemeral device: log out on exit. The control server deletes the device
 	// once it is offline.
 	Ephemeral bool `json:"ephemeral"`

@@ -88,6 +88,9 @@ func (v *validator) tailnet(t *Tailnet) {
 	if h := t.Hostname; h != "" && !names.IsLabel(strings.ToLower(h)) {
 		v.add("tailnet.hostname", "invalid host name %q: use letters, digits and dashes, at most 63", h)
 	}
+	if t.Expect != "" {
+		v.tailnetName(t.Expect)
+	}
 	v.authKey(t)
 	v.oauth(t)
 	if t.KubeSecret != "" && !secretNameForm.MatchString(t.KubeSecret) {
@@ -292,6 +295,13 @@ func (v *validator) probe(p *Probe) {
 func (v *validator) name(path, name string) {
 	if err := names.Check(name); err != nil {
 		v.addError(path, err)
+	}
+}
+
+// tailnetName checks the MagicDNS suffix of a tailnet.
+func (v *validator) tailnetName(name string) {
+	if err := names.Check(name); err != nil || strings.HasPrefix(name, "*.") {
+		v.add("tailnet.expect", "invalid MagicDNS suffix %q: write one such as tail1234.ts.net; pando status shows it in the device's name", name)
 	}
 }
 

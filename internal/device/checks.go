@@ -12,6 +12,7 @@ import (
 func (s Snapshot) Checks() []status.Check {
 	return []status.Check{
 		s.checkTailnet(),
+		s.checkExpected(),
 		s.checkTunnels(),
 		s.checkRoutes(),
 	}

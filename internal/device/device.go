@@ -74,7 +74,8 @@ func New(opts Options) *Device {
 
 // Run joins the tailnet, warms the WireGuard sessions, and then follows the
 // tailnet's DNS configuration, keeps the device's entry in its Secret up to date and
-// warns before its key expires, until ctx ends. It returns nil when ctx has ended,
+// warns before its key expires, until ctx ends. In another tailnet than the expected
+// one it goes no further until that changes. It returns nil when ctx has ended,
 // and otherwise why the device could not join.
 func (d *Device) Run(ctx context.Context) error {
 	if err := d.start(ctx); err != nil || ctx.Err() != nil {
@@ -88,6 +89,7 @@ func (d *Device) Run(ctx context.Context) error {
 	defer untilEnd.Wait()
 	untilEnd.Go(func() { d.followDNS(ctx) })
 	untilEnd.Go(func() { d.upkeep(ctx) })
+	untilEnd.Go(func() { d.watchExpected(ctx) })
 	d.awaitRouters(ctx)
 	return nil
 }
@@ -104,6 +106,9 @@ func (d *Device) start(ctx context.Context) error {
 	err := d.join(boot)
 	if err == nil {
 		err = d.node.Load().Wait(boot)
+	}
+	if err == nil {
+		err = d.awaitExpected(boot)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -133,8 +138,8 @@ func (d *Device) Close(ctx context.Context) error {
 	return errors.Join(nodeErr, secretErr)
 }
 
-// err returns nil while the device is on its tailnet, and otherwise
-// tailnet.ErrNotUp with what it is waiting for.
+// err returns nil while the device is on its tailnet. Otherwise it returns
+// tailnet.ErrNotUp with what it is waiting for, or tailnet.ErrWrongTailnet.
 func (d *Device) err() error {
 	if n := d.node.Load(); n != nil {
 		return n.Err()
@@ -142,11 +147,9 @@ func (d *Device) err() error {
 	return fmt.Errorf("%w: %s", tailnet.ErrNotUp, readingState)
 }
 
-// Up reports whether the device is on its tailnet.
-func (d *Device) Up() bool {
-	n := d.node.Load()
-	return n != nil && n.Up()
-}
+// Up reports whether the device is on its tailnet, which is not another one than
+// the expected one.
+func (d *Device) Up() bool { return d.err() == nil }
 
 // Warm reports whether the device has been on its tailnet with warm WireGuard
 // sessions. Until then Ready lets no request pass. Warm stays true when the device
@@ -181,16 +184,16 @@ func (d *Device) Wait(ctx context.Context) error {
 }
 
 // Ready lets a request wait for the tailnet, at most tailnet.startTimeout. The
-// error is a *flow.Error of class NotReady.
+// error is a *flow.Error of class NotReady. In the wrong tailnet it comes at once.
 func (d *Device) Ready(ctx context.Context) error {
-	var err error
-	if !d.Warm() {
+	err := d.err()
+	if !errors.Is(err, tailnet.ErrWrongTailnet) && !d.Warm() {
 		wait, cancel := context.WithTimeout(ctx, time.Duration(d.config.StartTimeout))
 		defer cancel()
 		err = d.Wait(wait)
-	}
-	if err == nil {
-		err = d.err()
+		if err == nil {
+			err = d.err()
+		}
 	}
 	if err == nil {
 		return nil
@@ -198,7 +201,7 @@ func (d *Device) Ready(ctx context.Context) error {
 	return &flow.Error{
 		Class: flow.NotReady,
 		Op:    "tailnet",
-		Hint:  "the replica is not on its tailnet; try again, and check the replica's log if it stays so",
+		Hint:  hintFor(err, "the replica is not on its tailnet; try again, and check the replica's log if it stays so"),
 		Err:   err,
 	}
 }

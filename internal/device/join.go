@@ -39,6 +39,7 @@ func (d *Device) engineOptions() tailnet.Options {
 		Hostname:        c.Hostname,
 		ControlURL:      c.ControlURL,
 		Tags:            c.Tags,
+		Expect:          c.Expect,
 		Ephemeral:       c.Ephemeral,
 		IgnoreRoutes:    !c.AcceptRoutes,
 		AdvertiseRoutes: c.AdvertiseRoutes,

@@ -138,13 +138,13 @@ func (d *Device) DialTailnet(ctx context.Context, addr netip.AddrPort) (net.Conn
 			Err:    err,
 			Hint:   "the route existed a moment ago and is gone; try again, and check the subnet router if it stays so",
 		}
-	case errors.Is(err, tailnet.ErrNotUp):
+	case errors.Is(err, tailnet.ErrNotUp), errors.Is(err, tailnet.ErrWrongTailnet):
 		err = &flow.Error{
 			Class:  flow.NotReady,
 			Op:     "dial",
 			Target: addr.String(),
 			Err:    err,
-			Hint:   "the replica is no longer on its tailnet; try again",
+			Hint:   hintFor(err, "the replica is no longer on its tailnet; try again"),
 		}
 	}
 	return c, err

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -27,9 +28,12 @@ func (d *Device) Status() tailnet.Status {
 type Snapshot struct {
 	// Status is that of Device.Status, but with an Up of this moment.
 	Status tailnet.Status
-	// Err is nil while the device is on its tailnet, and otherwise
+	// Err is nil while the device is on a tailnet, and otherwise
 	// tailnet.ErrNotUp with what the device is waiting for.
 	Err error
+	// Wrong is nil unless the device is on another tailnet than the expected one. It
+	// is tailnet.ErrWrongTailnet then, with the names of both.
+	Wrong error
 	// Warm is what Device.Warm reports.
 	Warm bool
 	// Routed reports whether Run has stopped waiting for the routes that should
@@ -49,10 +53,14 @@ func (d *Device) Snapshot() Snapshot {
 	s := Snapshot{Routed: d.hasRouted()} // first: the wait for routes may end meanwhile
 	s.Warm = d.Warm()
 	s.Err = d.err()
+	if errors.Is(s.Err, tailnet.ErrWrongTailnet) {
+		s.Wrong = s.Err
+		s.Err = nil
+	}
 	s.Status = d.Status()
 	s.sessionsMended = d.sessionsMended()
 	s.Status.Up = s.Err == nil
-	if s.Status.Up && d.usesRoutedDNS() {
+	if s.Status.Up && s.Wrong == nil && d.usesRoutedDNS() {
 		s.Unrouted = d.findUnrouted()
 	}
 	return s
@@ -140,7 +148,7 @@ func (d *Device) sessionsMended() int64 {
 func (d *Device) Metrics() metrics.Tailnet {
 	t := d.Status()
 	m := metrics.Tailnet{
-		Up:             t.Up,
+		Up:             d.Up(),
 		Control:        t.Control,
 		KeyExpiry:      t.KeyExpiry,
 		SessionsMended: d.sessionsMended(),

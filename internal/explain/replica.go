@@ -39,7 +39,8 @@ func (x *explanation) checkReplica(ctx context.Context) {
 	x.checkClock(st.Tailnet)
 	for _, c := range st.Checks {
 		switch {
-		case c.Err != nil && c.Name != status.OnTailnet: // checkLogin reports that one
+		case c.Name == status.OnTailnet && c.Err != nil, c.Name == status.ExpectedTailnet: // checkLogin reports them
+		case c.Err != nil:
 			x.fail(c.Name, 0, readinessError(c))
 		case c.Err == nil && c.Note != "":
 			x.add(c.Name, status.Warn, 0, c.Note)
@@ -78,6 +79,15 @@ func (x *explanation) checkLogin(st status.Replica) {
 			Op:    "tailnet",
 			Err:   err,
 			Hint:  "check that the control server (tailnet.controlURL) is reachable from here; if it is, check the auth key: it may be expired, used up, or not allowed to use these tags",
+		})
+		return
+	}
+	if i := slices.IndexFunc(st.Checks, func(c status.Check) bool { return c.Name == status.ExpectedTailnet && c.Err != nil }); i >= 0 {
+		x.fail("login", 0, &flow.Error{
+			Class: flow.NotReady,
+			Op:    "tailnet",
+			Err:   st.Checks[i].Err,
+			Hint:  "check who logged the device in, and its auth key; remove its state (tailnet.kubeSecret or tailnet.stateDir) and restart the replica",
 		})
 		return
 	}

@@ -75,6 +75,7 @@ func TestConditions(t *testing.T) {
 	}
 	want := map[string]string{
 		"tailnet":                            "the tailnet is not up: reading the device's state",
+		"expected-tailnet":                   "",
 		"tunnels":                            "not warm yet",
 		"not-draining":                       "",
 		"configuration":                      "",

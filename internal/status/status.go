@@ -41,6 +41,8 @@ type Replica struct {
 const (
 	OnTailnet   = "tailnet"      // the device has joined its tailnet
 	NotDraining = "not-draining" // the replica is not shutting down
+	// ExpectedTailnet: the device is not in another tailnet than the expected one
+	ExpectedTailnet = "expected-tailnet"
 )
 
 // Check is one condition of readiness.
@@ -140,6 +142,14 @@ type Resolver struct {
 // Fails reports whether the last query to the resolver failed.
 func (r Resolver) Fails() bool {
 	return r.Failed != nil && (r.Answered == nil || r.Failed.After(*r.Answered))
+}
+
+// State says how the last query to the resolver ended.
+func (r Resolver) State() string {
+	if r.Fails() {
+		return "FAILS: " + r.Err
+	}
+	return "answers"
 }
 
 // Limit is an upper bound and its present value.

@@ -14,11 +14,14 @@ import (
 // dialFunc opens a TCP connection from src, one of the node's own addresses.
 type dialFunc func(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error)
 
-// source returns the node's own address of dst's family. It returns ErrNotUp or
-// ErrNoRoute when the tailnet cannot carry dst.
+// source returns the node's own address of dst's family. It returns ErrNotUp,
+// ErrWrongTailnet or ErrNoRoute when the tailnet cannot carry dst.
 func (n *Node) source(dst netip.Addr) (netip.Addr, error) {
 	if !n.Up() {
 		return netip.Addr{}, ErrNotUp
+	}
+	if err := n.checkTailnet(); err != nil {
+		return netip.Addr{}, err
 	}
 	if !n.Routes(dst) {
 		return netip.Addr{}, ErrNoRoute
@@ -32,7 +35,7 @@ func (n *Node) source(dst netip.Addr) (netip.Addr, error) {
 }
 
 // DialTCP opens a TCP connection to dst through the tailnet. Its error is a
-// *net.OpError that wraps ErrNotUp, ErrNoRoute, or, in both modes, the errno of
+// *net.OpError that wraps ErrNotUp, ErrWrongTailnet, ErrNoRoute, or, in both modes, the errno of
 // the failure. An end of ctx by its deadline counts as ETIMEDOUT. The caller
 // closes the connection. In userspace mode Node.Close ends it too.
 func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {

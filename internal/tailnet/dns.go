@@ -27,10 +27,10 @@ type DNS struct {
 }
 
 // DNS returns the current DNS configuration. The result is false before the node
-// is up.
+// is up, and in the wrong tailnet.
 func (n *Node) DNS() (DNS, bool) {
 	nm := n.lb.NetMapNoPeers()
-	if nm == nil {
+	if nm == nil || n.checkTailnet() != nil {
 		return DNS{}, false
 	}
 	d := DNS{
@@ -68,6 +68,9 @@ func (n *Node) DNS() (DNS, bool) {
 // under DNS.MagicSuffix. It reads the network map and does no I/O. For other names
 // it would send queries, so the caller must not pass them.
 func (n *Node) QueryMagicDNS(ctx context.Context, query []byte) ([]byte, error) {
+	if err := n.checkTailnet(); err != nil {
+		return nil, err
+	}
 	m, ok := n.sys.DNSManager.GetOK()
 	if !ok {
 		return nil, errors.New("tailnet: no DNS manager")

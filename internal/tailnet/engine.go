@@ -168,6 +168,9 @@ func (n *Node) serve() {
 	}
 	n.ns.GetTCPHandlerForFlow = n.inboundTCP
 	n.ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
+		if n.checkTailnet() != nil {
+			return nil, true
+		}
 		if n.opts.ServeUDP == nil {
 			return nil, isHostsOwn(dst.Addr())
 		}

@@ -20,6 +20,9 @@ import (
 // like a local process. toHost keeps them apart. Intercept with a nil
 // handler refuses the flow.
 func (n *Node) inboundTCP(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool) {
+	if n.checkTailnet() != nil {
+		return nil, true
+	}
 	if n.opts.ServeTCP != nil {
 		handler, intercept = n.opts.ServeTCP(src, dst)
 		if intercept {

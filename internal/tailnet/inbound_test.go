@@ -1,6 +1,7 @@
 package tailnet_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testkit"
+	"github.com/pandoproxy/pando/internal/testnet"
 )
 
 // TestPeerIsNoLocalClient checks that a peer which connects to a node without
@@ -74,4 +76,39 @@ func TestPeerIsNoLocalClient(t *testing.T) {
 			t.Error("a port without a listener sent a byte")
 		}
 	})
+}
+
+// TestWrongTailnetCarriesNothing checks that a node in another tailnet than the
+// expected one reaches no target, has no route and no name, and that peers reach
+// nothing through it.
+func TestWrongTailnetCarriesNothing(t *testing.T) {
+	w := newWorld(t, tailnet.Userspace) // both modes use the same check
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	n := w.start(t, "stray", tailnet.Options{AuthKey: testnet.AuthKey, Expect: "tail1234.ts.net"})
+	if err := n.Wait(testkit.Within(t, joinTime)); err != nil {
+		t.Fatal(err)
+	}
+	api := netip.AddrPortFrom(testnet.APIAddr, 80)
+	ctx := testkit.Within(t, connTime)
+	_, tcp := n.DialTCP(ctx, api)
+	_, udp := n.DialUDP(ctx, api)
+	_, query := n.QueryMagicDNS(ctx, nil)
+	for what, err := range map[string]error{"Err": n.Err(), "DialTCP": tcp, "DialUDP": udp, "QueryMagicDNS": query} {
+		if !errors.Is(err, tailnet.ErrWrongTailnet) {
+			t.Errorf("%s() = %v, want ErrWrongTailnet", what, err)
+		}
+	}
+	if dns, ok := n.DNS(); ok || n.Routes(api.Addr()) {
+		t.Errorf("DNS() = %+v, %v and Routes(%v) = %v; want nothing", dns, ok, api.Addr(), n.Routes(api.Addr()))
+	}
+	peer := w.join(t, "peer", tailnet.Options{ShieldsUp: true})
+	c, err := peer.DialTCP(ctx, netip.AddrPortFrom(n.Addrs()[0], uint16(ln.Addr().(*net.TCPAddr).Port)))
+	if err == nil {
+		c.Close()
+		t.Error("a peer reached a port of the host through the node")
+	}
 }

@@ -22,10 +22,11 @@ const (
 	routeWaitBack = 30 * time.Second
 )
 
-// Routes reports whether a peer of the tailnet carries addr.
+// Routes reports whether a peer of the tailnet carries addr. None does in the wrong
+// tailnet.
 func (n *Node) Routes(addr netip.Addr) bool {
 	_, ok := n.peers.Carrier(addr)
-	return ok
+	return ok && n.checkTailnet() == nil
 }
 
 // AwaitRoute is AwaitRoutes for one address.

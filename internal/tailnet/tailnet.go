@@ -78,6 +78,11 @@ type Options struct {
 	// the device once it is offline.
 	Ephemeral bool
 
+	// Expect is the MagicDNS suffix of the tailnet that the node must be in, such as
+	// tail1234.ts.net. In another tailnet it carries nothing, see ErrWrongTailnet. Empty
+	// means any tailnet.
+	Expect string
+
 	// IgnoreRoutes leaves out the subnet routes of peers: only the peers'
 	// own addresses can be reached.
 	IgnoreRoutes bool
@@ -228,11 +233,11 @@ func (n *Node) Wait(ctx context.Context) error {
 // control server is away.
 func (n *Node) Up() bool { return n.peers.Running() }
 
-// Err returns nil while the node is up, and otherwise ErrNotUp with what the
-// login waits for.
+// Err returns nil while the node is up and in the right tailnet. Otherwise it returns
+// ErrNotUp with what the login waits for, or ErrWrongTailnet.
 func (n *Node) Err() error {
 	if n.Up() {
-		return nil
+		return n.checkTailnet()
 	}
 	return fmt.Errorf("%w: %s", ErrNotUp, n.login.WaitsFor())
 }

@@ -339,6 +339,22 @@ func (n *Net) SendDNSRoutes(hostname string, routes map[string][]string, global 
 	return nil
 }
 
+// SendName sends the device called hostname another full name, which is that of
+// another tailnet if its suffix is. The device gets no other changes of the network
+// map from then on.
+func (n *Net) SendName(hostname, name string) error {
+	node, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	node = node.Clone()
+	node.Name = name + "."
+	if !n.ctl.AddRawMapResponse(node.Key, &tailcfg.MapResponse{Node: node}) {
+		return fmt.Errorf("testnet: %s is not connected", hostname)
+	}
+	return nil
+}
+
 // SendClock sends the device called hostname now as the control server's time. The
 // device gets no other changes of the network map from then on.
 func (n *Net) SendClock(hostname string, now time.Time) error {
