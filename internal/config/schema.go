@@ -265,9 +265,9 @@ type Rule struct {
 
 // Auth is the section auth.
 type Auth struct {
-	// File of user:password lines. A client must give one of these pairs (HTTP Basic or
-	// SOCKS5). Empty means that no password is required. A change of the file's content
-	// applies without a restart.
+	// File of user:password lines. The password is plain, or a bcrypt hash as `htpasswd -nB`
+	// prints it. A client must give one of these pairs (HTTP Basic or SOCKS5). Empty means
+	// that no password is required. A change of the file's content applies without a restart.
 	UsersFile string `json:"usersFile"`
 }
 

@@ -12,7 +12,7 @@ func (g *Gateway) explainer() *explain.Explainer {
 	return &explain.Explainer{
 		Road:         g.road,
 		Admits:       g.admits,
-		Password:     g.users.authenticator(),
+		Password:     verifier(g.users),
 		Resolver:     g.road.Resolver,
 		Carrier:      g.device.Carrier,
 		AcceptRoutes: g.cfg.Tailnet.AcceptRoutes,

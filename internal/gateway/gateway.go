@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
@@ -76,7 +78,7 @@ type Gateway struct {
 
 	metrics  *metrics.Metrics
 	finished *finishedFlows
-	users    users
+	users    *auth.Guard // nil when clients need no password
 	fleet    *own.Fleet
 	prober   *probe.Prober
 	watcher  *watch.Watcher
@@ -97,7 +99,8 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 		log:     opts.Log,
 		started: time.Now(),
 	}
-	if err := g.users.read(cfg.Auth); err != nil {
+	users, err := loadUsers(cfg.Auth)
+	if err != nil {
 		return nil, err
 	}
 	g.reloads.applied = cfg
@@ -106,12 +109,15 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	// them: only Run starts what does.
 	g.watcher = g.newWatcher()
 	g.metrics = metrics.New(opts.Version, g.metricsState())
+	if users != nil {
+		g.users = auth.NewGuard(users, func() { g.metrics.Refused(limit.Guesses) })
+	}
 	g.finished = newFinishedFlows(g.metrics, g.log, cfg.Log)
 	g.device = g.newDevice()
 	g.road = g.newRoad()
 	g.fleet = own.NewFleet(cfg.DNS.Fleet, cfg.Listen.Replicas, g.road.Resolver.LookupPod, g.log)
 	g.prober = g.newProber()
-	g.proxies = newProxies(cfg, g.road, g.metrics, g.users.authenticator())
+	g.proxies = newProxies(cfg, g.road, g.metrics, authenticator(g.users))
 	g.mux = g.newMux()
 
 	// The ports come last, so that there is nothing else to close after an error.
@@ -176,7 +182,7 @@ func (g *Gateway) newRoad() *datapath.Road {
 
 // newProxies returns the proxy of the proxy port, and then one for each web
 // port.
-func newProxies(cfg config.Config, road *datapath.Road, m *metrics.Metrics, authenticate func(user, password string) bool) []*httpproxy.Proxy {
+func newProxies(cfg config.Config, road *datapath.Road, m *metrics.Metrics, authenticate func(client netip.Addr, user, password string) error) []*httpproxy.Proxy {
 	first := newProxy(cfg, road, m)
 	first.Authenticate = authenticate
 	list := []*httpproxy.Proxy{first}
@@ -211,7 +217,7 @@ func newProxy(cfg config.Config, road *datapath.Road, m *metrics.Metrics) *httpp
 func (g *Gateway) newMux() *mux.Mux {
 	return &mux.Mux{
 		HTTP:   g.proxies[0],
-		SOCKS5: &socks5.Server{Road: g.road, Authenticate: g.users.authenticator()},
+		SOCKS5: &socks5.Server{Road: g.road, Authenticate: authenticator(g.users)},
 		Enter:  g.road.Limit.Enter,
 		Leave:  g.road.Limit.Leave,
 		Silent: func() { g.metrics.Refused(limit.FirstByte) },

@@ -2,10 +2,10 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
@@ -87,7 +87,7 @@ func (g *Gateway) readConfig() (config.Config, *auth.Users, error) {
 // apply puts into force what can change without a restart.
 func (g *Gateway) apply(cfg config.Config, users *auth.Users) {
 	if users != nil {
-		g.users.Store(users)
+		g.users.Set(users)
 	}
 	g.road.Resolver.SetHosts(hosts(cfg.Resolve))
 	g.road.Resolver.SetZones(zones(cfg.Resolve))
@@ -125,24 +125,22 @@ func (r *reloads) restartNeeded() bool {
 	return len(r.restart) > 0
 }
 
-// users are the names and passwords that clients must give. It holds nil when
-// clients need no password.
-type users struct{ atomic.Pointer[auth.Users] }
-
-// read reads the users for the first time.
-func (u *users) read(c config.Auth) error {
-	list, err := loadUsers(c)
-	u.Store(list)
-	return err
-}
-
-// authenticator returns the function that checks a password; nil when clients
-// need none.
-func (u *users) authenticator() func(user, password string) bool {
-	if u.Load() == nil {
+// authenticator returns the function that checks a client's password; nil when
+// clients need none.
+func authenticator(users *auth.Guard) func(client netip.Addr, user, password string) error {
+	if users == nil {
 		return nil
 	}
-	return func(user, password string) bool { return u.Load().Verify(user, password) }
+	return users.Check
+}
+
+// verifier returns the function that checks a password for pando explain; nil when
+// clients need none.
+func verifier(users *auth.Guard) func(user, password string) bool {
+	if users == nil {
+		return nil
+	}
+	return users.Verify
 }
 
 // loadUsers reads auth.usersFile; nil when there is none.

@@ -79,7 +79,7 @@ func New(version string, s State) *Metrics {
 			"source", "class", "cached"),
 		answers: counters("pando_dns_answers_total", "Answers of the DNS server at listen.dns, by response code.", "rcode"),
 		refusals: counters("pando_limit_refusals_total",
-			"Connections, dials and DNS queries that were refused because of a limit.",
+			"Connections, dials, DNS queries and passwords that were refused because of a limit.",
 			"limit"),
 		origins: counters("pando_origin_connections_total",
 			"Connections to origins of plain HTTP at the end of a request, by what became of them. kept: it waits for another request. broken: the exchange did not end well. Each other outcome is a reason for which a working connection was closed.",

@@ -79,7 +79,7 @@ var descriptions = map[string]string{
 	"policy.rules[].ports":     "Target ports: a port such as 443, or a range such as 8000-8099.",
 	"policy.rules[].action":    "allow or deny.",
 	"auth":                     "Whether clients must give a password.",
-	"auth.usersFile":           "File of user:password lines. A client must give one of these pairs (HTTP Basic or SOCKS5). Empty means that no password is required. A change of the file's content applies without a restart.",
+	"auth.usersFile":           "File of user:password lines. The password is plain, or a bcrypt hash as htpasswd -nB prints it. A client must give one of these pairs (HTTP Basic or SOCKS5). Empty means that no password is required. A change of the file's content applies without a restart.",
 	"limits":                   "How much clients can use at the same time.",
 	"limits.connections":       "Most client connections at the same time, including tunnels. Further connections get HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means no limit.",
 	"limits.perClient":         "Most connections from one client address. 0 means no limit.",

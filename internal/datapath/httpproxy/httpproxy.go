@@ -19,6 +19,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,9 +66,10 @@ type Proxy struct {
 	// and no other proxy has it: a request that comes with it is a loop. Empty
 	// means "pando".
 	Name string
-	// Authenticate checks a username and password. It must take the same time
-	// for all of them. Nil means that clients need none.
-	Authenticate func(user, password string) bool
+	// Authenticate checks a client's username and password. Its error is a
+	// *flow.Error. It must take the same time for all wrong ones. Nil means that
+	// clients need none.
+	Authenticate func(client netip.Addr, user, password string) error
 
 	// HeaderTimeout bounds the time from the first byte of a request to the end
 	// of its head. Zero means the default.

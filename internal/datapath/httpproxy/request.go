@@ -27,7 +27,7 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 	rec.Port = port
 	if s.p.Authenticate != nil {
 		user, password, ok := wire.BasicAuth(req.Header.Get("Proxy-Authorization"))
-		if !ok || !s.p.Authenticate(user, password) {
+		if !ok {
 			return &flow.Error{
 				Class:  flow.Unauthenticated,
 				Op:     "http",
@@ -35,6 +35,9 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 				Hint:   "Pando requires a username and password",
 				Err:    errors.New("no valid credentials"),
 			}
+		}
+		if err := s.p.Authenticate(rec.Client.Addr(), user, password); err != nil {
+			return err
 		}
 		rec.User = user
 	}

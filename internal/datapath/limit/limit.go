@@ -36,11 +36,12 @@ const (
 	Memory      Kind = "memory"
 	MemoryShare Kind = "memory_share" // memory for a client that holds its share of it
 	Stalled     Kind = "stalled"      // connections without progress that were ended for their memory
+	Guesses     Kind = "guesses"      // passwords of clients that guess; package auth counts them
 )
 
 // All lists every kind of limit.
 func All() []Kind {
-	return []Kind{Connections, PerClient, Dials, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Memory, MemoryShare, Stalled}
+	return []Kind{Connections, PerClient, Dials, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Memory, MemoryShare, Stalled, Guesses}
 }
 
 // Gate counts connections and dials and refuses those over a limit. The zero

@@ -54,9 +54,19 @@ func (r replyCode) Error() string {
 	return "reply " + strconv.Itoa(int(r))
 }
 
+// answered is an error that the client knows: the status of RFC 1929 has said so. The
+// connection must end with it (section 2).
+type answered struct{ error }
+
+// Unwrap returns the error.
+func (a answered) Unwrap() error { return a.error }
+
 // replyFor returns the reply for err: the replyCode in its chain if there is one,
 // otherwise that of its class.
 func replyFor(err error) replyCode {
+	if _, ok := errors.AsType[answered](err); ok {
+		return noReply
+	}
 	if r, ok := errors.AsType[replyCode](err); ok {
 		return r
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -31,9 +32,10 @@ var past = time.Unix(1, 0)
 // Server speaks SOCKS5 to clients. Its fields must not change once it is in use.
 type Server struct {
 	Road Road
-	// Authenticate checks a username and password. It must take the same time
-	// for all of them. Nil means that clients need none.
-	Authenticate func(user, password string) bool
+	// Authenticate checks a client's username and password. Its error is a
+	// *flow.Error. It must take the same time for all wrong ones. Nil means that
+	// clients need none.
+	Authenticate func(client netip.Addr, user, password string) error
 	// Timeout bounds the greeting, the authentication and the request
 	// together. Zero means DefaultTimeout.
 	Timeout time.Duration
@@ -115,7 +117,7 @@ func (s *Server) handshakeInTime(ctx context.Context, in *reader, rec *flow.Reco
 
 // handshake goes through greeting, authentication and request, and fills in
 // rec. A reply is still due for its errors, except those of class Canceled and
-// Unauthenticated.
+// Unauthenticated, and those that are answered.
 func (s *Server) handshake(in *reader, rec *flow.Record) error {
 	method, err := s.chooseMethod(in)
 	if err != nil {
@@ -177,20 +179,19 @@ func (s *Server) authenticate(in *reader, rec *flow.Record) error {
 	if err != nil {
 		return err
 	}
-	valid := s.Authenticate == nil || s.Authenticate(cred.user, cred.password)
 	status := byte(0)
-	if !valid {
+	var wrong error
+	if s.Authenticate != nil {
+		wrong = s.Authenticate(rec.Client.Addr(), cred.user, cred.password)
+	}
+	if wrong != nil {
 		status = 1
 	}
 	if _, err := in.conn.Write([]byte{passwordVersion, status}); err != nil {
 		return connError(err)
 	}
-	if !valid {
-		return &flow.Error{
-			Class: flow.Unauthenticated,
-			Op:    "socks5",
-			Err:   errors.New("wrong username or password"),
-		}
+	if wrong != nil {
+		return answered{wrong}
 	}
 	if s.Authenticate != nil {
 		rec.User = cred.user

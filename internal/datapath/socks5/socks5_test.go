@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -62,10 +63,18 @@ func TestServe(t *testing.T) {
 		name     = connectName("api.corp.example", 443)
 		fill     = append([]byte{5, 255}, bytes.Repeat([]byte{2}, 255)...)
 	)
-	users := func(user, pass string) bool { return user == "ann" && pass == "secret" || user == long && pass == long }
+	users := func(_ netip.Addr, user, pass string) error {
+		switch {
+		case user == "ann" && pass == "secret" || user == long && pass == long:
+			return nil
+		case user == "eve":
+			return &flow.Error{Class: flow.Overloaded}
+		}
+		return &flow.Error{Class: flow.Unauthenticated}
+	}
 	for _, c := range []struct {
 		name  string
-		users func(user, pass string) bool
+		users func(client netip.Addr, user, pass string) error
 		err   error // what the road's Connect returns
 		send  []byte
 		want  []byte // all that comes back
@@ -84,6 +93,8 @@ func TestServe(t *testing.T) {
 			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{User: "ann", Host: "api.corp.example", Port: 443}},
 		{name: "password_wrong", users: users, send: join(userpass, password("ann", "guess"), name),
 			want: []byte{5, 2, 1, 1}, class: flow.Unauthenticated},
+		{name: "too_many_guesses", users: users, send: join(userpass, password("eve", "guess"), name),
+			want: []byte{5, 2, 1, 1}, class: flow.Overloaded},
 		{name: "password_not_offered", users: users, send: join(none, name), want: []byte{5, 0xff}, class: flow.Unauthenticated},
 		{name: "password_version", users: users, send: join(userpass, []byte{5}), want: join([]byte{5, 2}, answer(generalFailure)), class: flow.BadRequest},
 		{name: "longest_handshake_fits", users: users, send: join(fill, password(long, long), connectName(long, 443), []byte(long)),
