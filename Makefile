@@ -123,6 +123,14 @@ differential: ## send unusual HTTP through Pando, squid, haproxy and tinyproxy, 
 	$(GO) test -count=1 -v -run TestPeers ./internal/datapath/httpproxy/differential -update
 	$(GO) test -count=1 ./internal/datapath/httpproxy/differential
 
+.PHONY: nmap
+nmap: ## have nmap look for an open proxy, as root on Debian
+	@if ! command -v nmap >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo 'make nmap: installing with apt-get: nmap (the test runs its scripts against a gateway, in a namespace without a way out)'; \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends nmap || true; \
+	fi
+	$(PLAIN_GO) test -count=1 -v -run '^TestNmap$$' ./internal/gateway
+
 .PHONY: vuln
 vuln: ## look for known vulnerabilities in what is linked
 	@out=$$($(PLAIN_GO) tool govulncheck ./... 2>&1); code=$$?; echo "$$out"; \

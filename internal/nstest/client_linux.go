@@ -40,8 +40,12 @@ func DialFromClient(addr string) (*net.UnixConn, error) {
 // address go to the client unless a route says otherwise. Its answers reach any
 // of our addresses, as behind a node that masquerades. It may be called several
 // times, also for the same address.
-func ServeLies(addr netip.AddrPort) error {
-	if out, err := order("lie " + addr.String()); err != nil || out != "" {
+func ServeLies(addr netip.AddrPort) error { return ServeDNS(addr, netip.MustParseAddr(Lie)) }
+
+// ServeDNS is ServeLies with another address than Lie for every name. A server that
+// is already there keeps its answer.
+func ServeDNS(addr netip.AddrPort, answer netip.Addr) error {
+	if out, err := order("lie " + addr.String() + " " + answer.String()); err != nil || out != "" {
 		return fmt.Errorf("lies at %s: %w", addr, cmp.Or(err, errors.New(out)))
 	}
 	return addRoute("veth-here", netip.PrefixFrom(addr.Addr(), 32).String(), ClientAddr)
@@ -142,8 +146,9 @@ func serveClient(c *net.UnixConn, l *liar) {
 		return
 	}
 	line = strings.TrimSpace(line)
-	if addr, ok := strings.CutPrefix(line, "lie "); ok {
-		if err := l.serve(addr); err != nil {
+	if rest, ok := strings.CutPrefix(line, "lie "); ok {
+		addr, answer, _ := strings.Cut(rest, " ")
+		if err := l.serve(addr, net.ParseIP(answer)); err != nil {
 			fmt.Fprintln(c, err)
 		}
 		return
@@ -167,7 +172,7 @@ func serveClient(c *net.UnixConn, l *liar) {
 	c.CloseWrite()
 }
 
-// liar is a DNS server that answers every name with Lie.
+// liar is DNS servers. Each answers every name with the same address.
 type liar struct {
 	mu     sync.Mutex
 	serves map[string]bool // by address
@@ -176,7 +181,7 @@ type liar struct {
 
 // serve starts the server at addr, unless it runs already. It ends with the
 // process.
-func (l *liar) serve(addr string) error {
+func (l *liar) serve(addr string, answer net.IP) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.serves[addr] {
@@ -201,8 +206,9 @@ func (l *liar) serve(addr string) error {
 	if err != nil {
 		return err
 	}
-	go (&dns.Server{Listener: ln, Handler: l}).ActivateAndServe()
-	go (&dns.Server{PacketConn: pc, Handler: l}).ActivateAndServe()
+	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { l.answer(w, q, answer) })
+	go (&dns.Server{Listener: ln, Handler: h}).ActivateAndServe()
+	go (&dns.Server{PacketConn: pc, Handler: h}).ActivateAndServe()
 	if l.serves == nil {
 		l.serves = map[string]bool{}
 	}
@@ -210,8 +216,8 @@ func (l *liar) serve(addr string) error {
 	return nil
 }
 
-// ServeDNS is a dns.Handler.
-func (l *liar) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+// answer answers q, and notes it.
+func (l *liar) answer(w dns.ResponseWriter, q *dns.Msg, a net.IP) {
 	l.mu.Lock()
 	l.asked = append(l.asked, fmt.Sprintf("%s from %s over %s", strings.ReplaceAll(q.Question[0].String(), "\t", " "), w.RemoteAddr(), w.RemoteAddr().Network()))
 	l.mu.Unlock()
@@ -223,7 +229,7 @@ func (l *liar) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 			Class:  dns.ClassINET,
 			Ttl:    60,
 		}
-		m.Answer = []dns.RR{&dns.A{Hdr: h, A: net.ParseIP(Lie)}}
+		m.Answer = []dns.RR{&dns.A{Hdr: h, A: a}}
 	}
 	w.WriteMsg(m)
 }

@@ -32,5 +32,8 @@ func DialFromClient(string) (*net.UnixConn, error) { return nil, errors.ErrUnsup
 // ServeLies fails: network namespaces need Linux.
 func ServeLies(netip.AddrPort) error { return errors.ErrUnsupported }
 
+// ServeDNS fails: network namespaces need Linux.
+func ServeDNS(netip.AddrPort, netip.Addr) error { return errors.ErrUnsupported }
+
 // Lies fails: network namespaces need Linux.
 func Lies() ([]string, error) { return nil, errors.ErrUnsupported }
