@@ -147,14 +147,20 @@ func (s *answers) String() string {
 // innocent sends 20 requests a second for that long, each over a connection of
 // its own.
 func (a *arena) innocent(ctx context.Context, long time.Duration) *answers {
+	return a.repeat(ctx, long, func() string { return testnet.APIName })
+}
+
+// repeat sends 20 requests a second for that long, to the names that next returns.
+func (a *arena) repeat(ctx context.Context, long time.Duration, next func() string) *answers {
 	s := &answers{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	end := time.Now().Add(long)
 	for time.Now().Before(end) && a.alive() {
+		name := next()
 		wg.Go(func() {
 			begin := time.Now()
-			err := a.request(ctx)
+			err := a.request(ctx, name)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -169,19 +175,19 @@ func (a *arena) innocent(ctx context.Context, long time.Duration) *answers {
 	return s
 }
 
-// request sends one request to the private API by its name.
-func (a *arena) request(ctx context.Context) error {
+// request sends one request to the private API by a name of it.
+func (a *arena) request(ctx context.Context, name string) error {
 	c, err := a.dialFrom(ctx, innocentAddr)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	return get(c)
+	return get(c, name)
 }
 
-func get(c net.Conn) error {
-	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", testnet.APIName, testnet.APIName)
+func get(c net.Conn, name string) error {
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", name, name)
 	b, err := io.ReadAll(c)
 	if err == nil && !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
 		err = fmt.Errorf("want %d: %.300q", http.StatusOK, b)

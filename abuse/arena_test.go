@@ -47,6 +47,7 @@ type site struct {
 	Endless netip.AddrPort // sends without an end
 	Deaf    netip.AddrPort // reads nothing
 	Idle    netip.AddrPort // does nothing
+	Names   string         // address of the DNS server of their zones: see zones_test.go
 	Scale   int            // attacks are divided by it
 	Begin   time.Duration  // within which an attack has begun
 }
@@ -96,6 +97,7 @@ func newArena(t *testing.T, mode tailnet.Mode, limit int64, connections int) *ar
 		defer c.Close()
 		io.Copy(io.Discard, c)
 	})
+	a.Names = a.serveZones()
 	a.start(mode)
 	return a
 }
@@ -112,8 +114,9 @@ func (a *arena) start(mode tailnet.Mode) {
 tailnet: {mode: %s, controlURL: %q, authKey: %s, hostname: gateway}
 log: {sample: 1000000}
 limits: {connections: %d, perClient: %d}
+resolve: {zones: [{suffix: %s, servers: [%q], direct: true}, {suffix: %s, servers: [%q], direct: true}]}
 drain: {settle: 0s, timeout: 1s}
-`, a.Proxy, a.admin, mode, a.net.URL(), testnet.AuthKey, a.connections, a.connections/4)
+`, a.Proxy, a.admin, mode, a.net.URL(), testnet.AuthKey, a.connections, a.connections/4, largeZone, a.Names, slowZone, a.Names)
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		a.t.Fatal(err)
 	}

@@ -16,12 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attacks are all attacks, with a name each. An attack runs in a process of its
-// own until its context ends; attackers have addresses from 127.0.1.0 on, each attack its own.
-var attacks = []struct {
+// attack is what attackers do until its context ends.
+type attack struct {
 	name string
 	run  func(context.Context, *site)
-}{
+}
+
+// attacks are all attacks that need no DNS of their own, with a name each. An attack runs in a process of its
+// own until its context ends; attackers have addresses from 127.0.1.0 on, each attack its own.
+var attacks = []attack{
 	{"unfinished heads (4,000 x 60 KiB)", unfinishedHeads},
 	{"bodies that stop (1,000)", stoppedBodies},
 	{"readers that stop (1,000)", stoppedReaders},

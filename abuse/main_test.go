@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -75,7 +76,7 @@ func attacker(name string) error {
 			return err
 		}
 	}
-	for _, attack := range attacks {
+	for _, attack := range slices.Concat(attacks, zoneAttacks) {
 		if attack.name == name {
 			attack.run(context.Background(), &a)
 		}
