@@ -53,7 +53,9 @@ func NewQueries(refused func(Kind)) *ByZone {
 	}
 }
 
-// Enter counts one more of client in zone. leave ends it and must be called once.
+// Enter counts one more of client in zone. leave ends it and must be called once. The
+// zero address is the replica itself, which needs no memory: it must find its own
+// addresses when memory is short, too.
 // If a bound is reached, or the client's memory, Enter counts nothing and returns a
 // *flow.Error of class Overloaded.
 func (z *ByZone) Enter(client netip.Addr, zone string) (leave func(), err error) {
@@ -63,17 +65,16 @@ func (z *ByZone) Enter(client netip.Addr, zone string) (leave func(), err error)
 		}
 		return nil, overLimit(kind)
 	}
-	if z.memory != nil {
-		if err := z.memory.Take(client, z.cost); err != nil {
-			z.leave(client, zone)
-			return nil, err
-		}
+	if z.memory == nil || !client.IsValid() {
+		return func() { z.leave(client, zone) }, nil
+	}
+	if err := z.memory.Take(client, z.cost); err != nil {
+		z.leave(client, zone)
+		return nil, err
 	}
 	return func() {
 		z.leave(client, zone)
-		if z.memory != nil {
-			z.memory.Give(client, z.cost)
-		}
+		z.memory.Give(client, z.cost)
 	}, nil
 }
 
