@@ -20,34 +20,34 @@ import (
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-// Protocol is what the first byte of a connection stands for.
-type Protocol uint8
+// protocol is what the first byte of a connection stands for.
+type protocol uint8
 
 const (
-	Unknown Protocol = iota
-	HTTP             // a letter, which begins a method, or an empty line before it (RFC 9112 section 2.2)
-	SOCKS5           // the version number 5, RFC 1928 section 3
-	SOCKS4           // the version number 4
-	TLS              // a handshake record, RFC 8446 section 5.1
+	protoUnknown protocol = iota
+	protoHTTP             // a letter, which begins a method, or an empty line before it (RFC 9112 section 2.2)
+	protoSOCKS5           // the version number 5, RFC 1928 section 3
+	protoSOCKS4           // the version number 4
+	protoTLS              // a handshake record, RFC 8446 section 5.1
 )
 
 var protocolNames = [...]string{"unknown", "http", "socks5", "socks4", "tls"}
 
-func (p Protocol) String() string { return protocolNames[p] }
+func (p protocol) String() string { return protocolNames[p] }
 
-// Detect returns the protocol of a client by the first byte that it sends.
-func Detect(first byte) Protocol {
+// detect returns the protocol of a client by the first byte that it sends.
+func detect(first byte) protocol {
 	switch {
 	case first >= 'A' && first <= 'Z', first >= 'a' && first <= 'z', first == '\r', first == '\n':
-		return HTTP
+		return protoHTTP
 	case first == 5:
-		return SOCKS5
+		return protoSOCKS5
 	case first == 4:
-		return SOCKS4
+		return protoSOCKS4
 	case first == 0x16:
-		return TLS
+		return protoTLS
 	}
-	return Unknown
+	return protoUnknown
 }
 
 // Front speaks to one client. Both methods take the connection and close it.
@@ -69,8 +69,8 @@ type Role struct {
 	TargetFirst bool
 }
 
-// DefaultPeekTimeout is used when Mux.PeekTimeout is zero.
-const DefaultPeekTimeout = 10 * time.Second
+// defaultPeekTimeout is used when Mux.PeekTimeout is zero.
+const defaultPeekTimeout = 10 * time.Second
 
 // A refused client is answered in its own protocol, so its first byte must be
 // read. To keep refusing cheaper than serving, at most maxRefusals clients are
@@ -94,7 +94,7 @@ type Mux struct {
 	Leave func(client netip.Addr)
 
 	// PeekTimeout is how long a client may take to send its first byte. Zero
-	// means DefaultPeekTimeout.
+	// means 10 seconds.
 	PeekTimeout time.Duration
 	// Silent is called for each client that sends nothing in that time. Nil means
 	// nothing to call.
@@ -224,9 +224,9 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, role Role) (tunnelle
 		return false
 	case role.Front != nil:
 		return role.Front.Serve(ctx, c)
-	case p == HTTP:
+	case p == protoHTTP:
 		return m.HTTP.Serve(ctx, c)
-	case p == SOCKS5:
+	case p == protoSOCKS5:
 		return m.SOCKS5.Serve(ctx, c)
 	}
 	m.misdirected(c, p)
@@ -234,14 +234,14 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, role Role) (tunnelle
 }
 
 // firstByte waits for c's first byte, and lets Drain end the wait.
-func (m *Mux) firstByte(c *net.TCPConn) (Protocol, error) {
+func (m *Mux) firstByte(c *net.TCPConn) (protocol, error) {
 	if !m.addSilent(c) {
-		return Unknown, net.ErrClosed
+		return protoUnknown, net.ErrClosed
 	}
 	defer m.removeSilent(c)
 	timeout := m.PeekTimeout
 	if timeout == 0 {
-		timeout = DefaultPeekTimeout
+		timeout = defaultPeekTimeout
 	}
 	p, err := m.detect(c, timeout)
 	if errors.Is(err, os.ErrDeadlineExceeded) && m.Silent != nil {
@@ -259,9 +259,9 @@ func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) {
 	}
 	p, err := m.detect(c, refuseTimeout)
 	switch {
-	case err == nil && p == HTTP:
+	case err == nil && p == protoHTTP:
 		m.HTTP.Refuse(c, why)
-	case err == nil && p == SOCKS5:
+	case err == nil && p == protoSOCKS5:
 		m.SOCKS5.Refuse(c, why)
 	default:
 		socket.Abort(c)
@@ -269,26 +269,26 @@ func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) {
 }
 
 // detect waits for c's first byte, for timeout at most.
-func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (Protocol, error) {
+func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (protocol, error) {
 	c.SetReadDeadline(time.Now().Add(timeout))
 	first, err := socket.Peek(c)
 	c.SetReadDeadline(time.Time{})
 	if err != nil {
 		m.Log.Debug("client sent nothing", "client", c.RemoteAddr(), "err", err)
 	}
-	return Detect(first), err
+	return detect(first), err
 }
 
 // misdirected refuses a client whose protocol no front speaks, in that
 // protocol if it has a refusal. The log says what to change. It takes c and
 // closes it.
-func (m *Mux) misdirected(c *net.TCPConn, p Protocol) {
+func (m *Mux) misdirected(c *net.TCPConn, p protocol) {
 	hint := "this port speaks HTTP and SOCKS5; check the client's proxy setting"
 	switch p {
-	case TLS:
+	case protoTLS:
 		c.Write([]byte{21, 3, 1, 0, 2, 2, 10}) // alert: fatal, unexpected_message
 		hint = "the client speaks TLS to the proxy itself; its proxy setting should be http://, not https://"
-	case SOCKS4:
+	case protoSOCKS4:
 		c.Write([]byte{0, 0x5b, 0, 0, 0, 0, 0, 0}) // request rejected
 		hint = "the client speaks SOCKS4; set its proxy to socks5h://"
 	}

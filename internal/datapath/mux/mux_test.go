@@ -26,7 +26,7 @@ import (
 // clientHello is the beginning of TLS 1.2 and 1.3, RFC 8446 section 5.1.
 var clientHello = []byte{0x16, 3, 1, 0, 0xf8, 1, 0, 0, 0xf4, 3, 3}
 
-// FuzzDetect compares Detect with what net/http reads.
+// FuzzDetect compares detect with what net/http reads.
 func FuzzDetect(f *testing.F) {
 	for _, b := range [][]byte{
 		[]byte("GET http://api.corp.example/ HTTP/1.1\r\nHost: api.corp.example\r\n\r\n"),
@@ -40,20 +40,20 @@ func FuzzDetect(f *testing.F) {
 		if len(b) == 0 {
 			return
 		}
-		p := Detect(b[0])
-		want := map[byte]Protocol{5: SOCKS5, 4: SOCKS4, clientHello[0]: TLS}[b[0]]
+		p := detect(b[0])
+		want := map[byte]protocol{5: protoSOCKS5, 4: protoSOCKS4, clientHello[0]: protoTLS}[b[0]]
 		if b[0] == '\r' || b[0] == '\n' {
-			want = HTTP // an empty line before the request, RFC 9112 section 2.2
+			want = protoHTTP // an empty line before the request, RFC 9112 section 2.2
 		}
 		// Methods are tokens (RFC 9110 section 9.1), and those in use begin with a letter.
 		req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
 		if err == nil && unicode.IsLetter(rune(req.Method[0])) {
-			want = HTTP
-		} else if p == HTTP && unicode.IsLetter(rune(b[0])) {
-			want = HTTP // the front says what is wrong with the rest
+			want = protoHTTP
+		} else if p == protoHTTP && unicode.IsLetter(rune(b[0])) {
+			want = protoHTTP // the front says what is wrong with the rest
 		}
 		if p != want || p.String() == "" {
-			t.Errorf("Detect of the first byte of %q = %v, want %v", b, p, want)
+			t.Errorf("detect of the first byte of %q = %v, want %v", b, p, want)
 		}
 	})
 }
@@ -72,7 +72,7 @@ type served struct {
 
 // handed is a connection and the front that got it.
 type handed struct {
-	to Protocol
+	to protocol
 	c  *net.TCPConn
 }
 
@@ -105,8 +105,8 @@ func listen(t *testing.T) *served {
 		release: make(chan struct{}),
 	}
 	s.Mux = &Mux{
-		HTTP:   &front{s, HTTP},
-		SOCKS5: &front{s, SOCKS5},
+		HTTP:   &front{s, protoHTTP},
+		SOCKS5: &front{s, protoSOCKS5},
 		Silent: func() { s.mute.Add(1) },
 		Log:    slog.New(slog.NewTextHandler(&s.log, nil)),
 	}
@@ -130,7 +130,7 @@ func (s *served) serve(t *testing.T) {
 // front is the front of protocol p.
 type front struct {
 	s *served
-	p Protocol
+	p protocol
 }
 
 func (f *front) Serve(_ context.Context, c *net.TCPConn) bool {
@@ -174,13 +174,13 @@ func TestHandsOverWhatCameIn(t *testing.T) {
 	s := start(t, 0)
 	for _, c := range []struct {
 		name string
-		to   Protocol
+		to   protocol
 		send []byte
 	}{
-		{"http", HTTP, []byte("GET http://api.corp.example/ HTTP/1.1\r\n\r\n")},
-		{"http_one_byte", HTTP, []byte("C")},
-		{"socks5", SOCKS5, []byte{5, 1, 0, 5, 1}},
-		{"socks5_one_byte", SOCKS5, []byte{5}},
+		{"http", protoHTTP, []byte("GET http://api.corp.example/ HTTP/1.1\r\n\r\n")},
+		{"http_one_byte", protoHTTP, []byte("C")},
+		{"socks5", protoSOCKS5, []byte{5, 1, 0, 5, 1}},
+		{"socks5_one_byte", protoSOCKS5, []byte{5}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client := s.dial(t, c.send)

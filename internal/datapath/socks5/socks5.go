@@ -23,8 +23,8 @@ type Road interface {
 	Finish(*flow.Record)
 }
 
-// DefaultTimeout is used when Server.Timeout is zero.
-const DefaultTimeout = 30 * time.Second
+// defaultTimeout is used when Server.Timeout is zero.
+const defaultTimeout = 30 * time.Second
 
 // past is a deadline that ends a pending read at once.
 var past = time.Unix(1, 0)
@@ -37,7 +37,7 @@ type Server struct {
 	// clients need none.
 	Authenticate func(client netip.Addr, user, password string) error
 	// Timeout bounds the greeting, the authentication and the request
-	// together. Zero means DefaultTimeout.
+	// together. Zero means 30 seconds.
 	Timeout time.Duration
 }
 
@@ -102,7 +102,7 @@ func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
 func (s *Server) handshakeInTime(ctx context.Context, in *reader, rec *flow.Record) error {
 	timeout := s.Timeout
 	if timeout == 0 {
-		timeout = DefaultTimeout
+		timeout = defaultTimeout
 	}
 	in.conn.SetReadDeadline(time.Now().Add(timeout))
 	stop := context.AfterFunc(ctx, func() { in.conn.SetReadDeadline(past) })
