@@ -80,7 +80,8 @@ func (e embedding) inside(a netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte{b[e.at[0]], b[e.at[1]], b[e.at[2]], b[e.at[3]]})
 }
 
-// spellings returns a, followed by the IPv4 addresses that a carries inside.
+// spellings returns a, followed by the IPv4 addresses that a carries inside. It
+// leaves out the zone: no prefix contains an address with a zone.
 func spellings(a netip.Addr) []netip.Addr {
 	a = a.Unmap().WithZone("")
 	list := []netip.Addr{a}
@@ -142,13 +143,13 @@ func Public(a netip.Addr) bool {
 	return globalUnicast6.Contains(a) && !matchAny(notPublic6, a)
 }
 
-// Public reports whether a is a host address of the public internet that is not in
-// NotPublic, nor in a network of this host.
-func (p *Policy) Public(a netip.Addr) bool {
-	if !Public(a) {
+// public reports whether an address, given by its spellings, is a host address of
+// the public internet that is not in NotPublic, nor in a network of this host.
+func (p *Policy) public(all []netip.Addr) bool {
+	if !Public(all[0]) {
 		return false
 	}
-	for _, s := range spellings(a) {
+	for _, s := range all {
 		if matchAny(p.NotPublic, s) || p.Near != nil && p.Near(s) {
 			return false
 		}

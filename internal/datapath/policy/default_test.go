@@ -71,8 +71,8 @@ func TestNotPublic(t *testing.T) {
 		if v := p.Address(Query{Port: 443}, a, true); v.Deny {
 			t.Errorf("Address(%s) through the tailnet = %+v, want no denial", addr, v)
 		}
-		if got := p.Public(a); got != open {
-			t.Errorf("Public(%s) = %v, want %v", addr, got, open)
+		if got := p.public(spellings(a)); got != open {
+			t.Errorf("public(%s) = %v, want %v", addr, got, open)
 		}
 	}
 }

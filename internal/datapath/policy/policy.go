@@ -254,20 +254,19 @@ func (p *Policy) deniesAll(without bool, matches func(*Rule) bool) bool {
 // tailnet carries it.
 func (p *Policy) Address(q Query, addr netip.Addr, routed bool) Verdict {
 	v := Verdict{Tailnet: routed}
-	addr = addr.Unmap().WithZone("") // no prefix contains an address with a zone
 	all := spellings(addr)
 	if p.forbidden(all, q.Port) {
 		v.Deny = true
 		v.Reason = Forbidden
 		return v
 	}
-	if q.PublicName != "" && p.PrivateAnswers == Deny && !p.Public(addr) && !p.mayBePrivate(q.PublicName) {
+	if q.PublicName != "" && p.PrivateAnswers == Deny && !p.mayBePrivate(q.PublicName) && !p.public(all) {
 		v.Deny = true
 		v.Reason = PrivateAnswer
 		return v
 	}
 	deny := p.byRule(q, all, &v)
-	reachable := routed || p.mayDirect(addr)
+	reachable := routed || p.mayDirect(all)
 	switch {
 	case deny && (reachable || p.Mode != Report):
 		v.Deny = true
@@ -311,12 +310,13 @@ func (p *Policy) mayBePrivate(name string) bool {
 	})
 }
 
-func (p *Policy) mayDirect(addr netip.Addr) bool {
+// mayDirect reports whether Direct allows an address, given by its spellings.
+func (p *Policy) mayDirect(all []netip.Addr) bool {
 	switch p.Direct {
 	case DirectAny:
 		return true
 	case DirectPublic:
-		return p.Public(addr)
+		return p.public(all)
 	}
 	return false
 }
@@ -347,15 +347,7 @@ func (r *Rule) matchesAddress(all []netip.Addr) bool {
 }
 
 func matchPrefix(list []netip.Prefix, a netip.Addr) bool {
-	if len(list) == 0 {
-		return true
-	}
-	for _, p := range list {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+	return len(list) == 0 || matchAny(list, a)
 }
 
 func matchPort(list []PortRange, port uint16) bool {
