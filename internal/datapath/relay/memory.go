@@ -27,10 +27,9 @@ const (
 
 // memory is what a pair holds. Measure alone uses the fields without a lock.
 type memory struct {
-	started time.Time
-	moved   int64     // up and down together, as Measure last saw them
-	since   time.Time // when Measure first saw that
-	quiet   bool      // nothing has moved since a measurement that found little
+	moved int64     // up and down together, as Measure last saw them
+	since time.Time // when Measure first saw that
+	quiet bool      // nothing has moved since a measurement that found little
 
 	mu    sync.Mutex
 	held  int64 // that Account knows of
@@ -86,9 +85,6 @@ func (r *Relay) Measure(now time.Time) (stalled []flow.Holder) {
 // measure measures what p holds, and reports whether it is stalled.
 func (p *pair) measure(now time.Time) (held int64, stalled bool) {
 	m := &p.memory
-	if m.started.IsZero() {
-		m.started = now
-	}
 	moved := p.up.Load() + p.down.Load()
 	moves := moved != m.moved || m.since.IsZero()
 	if moves {
@@ -101,7 +97,7 @@ func (p *pair) measure(now time.Time) (held int64, stalled bool) {
 	if moves || stalled {
 		held += bufferSize
 	}
-	if now.Sub(m.started) < young {
+	if now.Sub(p.born) < young {
 		held = max(held, FirstHeld)
 	} else {
 		m.quiet = !moves && !stalled

@@ -13,7 +13,7 @@ import (
 // TestMeasure checks what a pair counts as: at first, while it is idle, while its
 // client reads nothing, and when it has ended.
 func TestMeasure(t *testing.T) {
-	client, clientSide := testkit.TCPPair(t)
+	_, clientSide := testkit.TCPPair(t)
 	target, targetSide := testkit.TCPPair(t)
 	var held atomic.Int64
 	owner := netip.MustParseAddr("10.0.0.1")
@@ -24,8 +24,8 @@ func TestMeasure(t *testing.T) {
 		held.Add(delta)
 	}}
 	done := make(chan Result, 1)
-	r.Start(flow.Pair{Client: clientSide, Target: targetSide, Owner: owner}, func(res Result) { done <- res })
 	now := time.Now()
+	r.Start(flow.Pair{Client: clientSide, Target: targetSide, Owner: owner}, func(res Result) { done <- res })
 	later := func(d time.Duration) []flow.Holder {
 		now = now.Add(d)
 		return r.Measure(now)
@@ -62,5 +62,4 @@ func TestMeasure(t *testing.T) {
 	if held.Load() != 0 {
 		t.Errorf("a pair that has ended holds %d, want nothing", held.Load())
 	}
-	_ = client
 }
