@@ -37,7 +37,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		failures.Over()
-		client := clientOf(c.RemoteAddr())
+		client := socket.ClientAddr(c).Addr()
 		if l.server.Enter == nil {
 			return &conn{Conn: c, leave: func() {}}, nil
 		}
@@ -69,12 +69,7 @@ func (c *conn) Write(b []byte) (int, error) {
 }
 
 // CloseWrite ends the stream to the client.
-func (c *conn) CloseWrite() error {
-	if hc, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return hc.CloseWrite()
-	}
-	return nil
-}
+func (c *conn) CloseWrite() error { return socket.CloseWrite(c.Conn) }
 
 // Close closes the connection. Its first call also calls Leave.
 func (c *conn) Close() error {

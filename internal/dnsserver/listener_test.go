@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // TestFleetBeforeCoreDNSGivesUp checks that a zone with Fleet is answered before
@@ -105,5 +107,37 @@ func TestLimits(t *testing.T) {
 	c.Close()
 	if len(accepted) != 0 || len(out) != 1 || out[0] != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("%d more clients were admitted, and %v left, want none, and 127.0.0.1 once", len(accepted), out)
+	}
+}
+
+// TestPeersAreClients checks that a tailnet peer over TCP takes a place of its own,
+// and not one that all peers share.
+func TestPeersAreClients(t *testing.T) {
+	s := server()
+	var in []netip.Addr
+	s.Enter = func(a netip.Addr) error {
+		in = append(in, a)
+		return nil
+	}
+	s.Leave = func(netip.Addr) {}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	peer := netip.MustParseAddrPort("100.64.0.7:4000")
+	out, forget, err := socket.DialForwarded(t.Context(), uint16(ln.Addr().(*net.TCPAddr).Port), peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forget()
+	defer out.Close()
+	c, err := (&listener{Listener: ln, ctx: t.Context(), server: s}).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if len(in) != 1 || in[0] != peer.Addr() {
+		t.Errorf("Enter got %v, want %v", in, peer.Addr())
 	}
 }
