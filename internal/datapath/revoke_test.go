@@ -101,8 +101,7 @@ func TestRevoke(t *testing.T) {
 }
 
 // TestRevokeExchange checks that a change of the policy ends a plain-HTTP request in
-// progress, before and after the head of its response, and not the next one of the
-// same client.
+// progress, before and after the head of its response, and only once.
 func TestRevokeExchange(t *testing.T) {
 	for name, head := range map[string]string{"before_the_head": "", "in_the_body": "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"} {
 		t.Run(name, func(t *testing.T) {

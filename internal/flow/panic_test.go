@@ -25,6 +25,19 @@ func TestCatch(t *testing.T) {
 		fails()
 	}()
 	check("CatchTo", got)
+	got = nil
+	ctx := WithPanics(t.Context(), func(err error) { got = err })
+	check("CatchIn", func() (err error) {
+		defer CatchIn(ctx, &err)
+		fails()
+		return nil
+	}())
+	check("the report of CatchIn", got)
+	check("CatchIn without WithPanics", func() (err error) {
+		defer CatchIn(t.Context(), &err)
+		fails()
+		return nil
+	}())
 	if err := func() (err error) {
 		defer Catch(&err)
 		return ErrNoAddress

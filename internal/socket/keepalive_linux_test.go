@@ -12,28 +12,12 @@ import (
 // accepted ones inherit them from their listener.
 func TestBothEnds(t *testing.T) {
 	const d = 8 * time.Second
-	lc := ListenConfig(false, d)
-	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	nd := net.Dialer{
+	out, in := connect(t, ListenConfig(false, d), net.Dialer{
 		Control:         UserTimeout(d),
 		KeepAliveConfig: KeepAlive(d),
-	}
-	out, err := nd.DialContext(t.Context(), "tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	in, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	for end, c := range map[string]net.Conn{"dialled": out, "accepted": in} {
-		rc, err := c.(*net.TCPConn).SyscallConn()
+	})
+	for end, c := range map[string]*net.TCPConn{"dialled": out, "accepted": in} {
+		rc, err := c.SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"errors"
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +37,28 @@ func TestReusePort(t *testing.T) {
 			}
 		})
 	}
+}
+
+// connect returns both ends of a connection that d dials to a listener of lc. They are
+// closed with the test.
+func connect(t *testing.T, lc net.ListenConfig, d net.Dialer) (out, in *net.TCPConn) {
+	t.Helper()
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { accepted.Close() })
+	return c.(*net.TCPConn), accepted.(*net.TCPConn)
 }
 
 // TestListenConfigUDP checks that the settings suit a UDP port too: that of the DNS
