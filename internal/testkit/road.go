@@ -36,9 +36,9 @@ func ServeConns(t testing.TB, serve func(*net.TCPConn)) netip.AddrPort {
 	return ln.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Road is what lies behind an HTTP front end under test: it leads every flow to the
+// Road is what lies behind an HTTP front under test: it leads every flow to the
 // server at its address, whatever the target is. Its tunnels end at once. It keeps
-// what the front end passes to Serving and to Finish.
+// what the front passes to Serving and to Finish.
 type Road struct {
 	Addr netip.AddrPort
 

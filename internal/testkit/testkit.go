@@ -1,6 +1,6 @@
 // Package testkit holds what tests of several packages share: waiting with a
 // bound, a buffer for several goroutines, a TCP connection and a server over
-// loopback, a road for front ends, a ClientHello, and the commands of the
+// loopback, a road for fronts, a ClientHello, and the commands of the
 // documentation.
 package testkit
 
