@@ -24,9 +24,9 @@ func passedOn(r *testkit.Road) (list []*flow.Record) {
 	return list
 }
 
-// patience is longer than a busy machine takes for a case. No case waits for it: the
+// caseTime is longer than a busy machine takes for a case. No case waits for it: the
 // client ends its stream, and so does the origin.
-const patience = 20 * time.Second
+const caseTime = 20 * time.Second
 
 // throughPando sends raw through this proxy to o, and returns what the client reads.
 func throughPando(t *testing.T, o *recorder, raw string) string {
@@ -34,9 +34,9 @@ func throughPando(t *testing.T, o *recorder, raw string) string {
 	r := &testkit.Road{Addr: o.addr}
 	p := &httpproxy.Proxy{
 		Road:          r,
-		HeaderTimeout: patience,
-		IdleTimeout:   patience,
-		BodyTimeout:   patience,
+		HeaderTimeout: caseTime,
+		IdleTimeout:   caseTime,
+		BodyTimeout:   caseTime,
 	}
 	defer p.Close()
 	client, server := testkit.TCPPair(t)
