@@ -57,6 +57,8 @@ func abuse(t *testing.T, mode tailnet.Mode, limit int64) {
 	if *profile != "" {
 		running.Go(func() { a.profile(ctx, *profile) })
 	}
+	var probes *answers
+	running.Go(func() { probes = a.probes(ctx, time.Second/2) })
 	during := a.innocent(ctx, attack)
 	refused := a.readMetrics("pando_limit_refusals_total")
 	maps.Copy(refused, a.readMetrics("pando_memory_"))
@@ -69,12 +71,16 @@ func abuse(t *testing.T, mode tailnet.Mode, limit int64) {
 		{"killed for memory", fmt.Sprint(a.box.kills())},
 		{"innocent client before: p50 / p99 / failures", before.String()},
 		{"innocent client meanwhile", during.String()},
+		{"probes and scrapes meanwhile", probes.String()},
 	})+listMetrics(refused))
 	if !a.alive() || a.box.kills() != 0 {
 		t.Fatalf("the replica ended: alive %v, killed for memory %d times", a.alive(), a.box.kills())
 	}
 	if n := len(before.failures) + len(during.failures); n != 0 {
 		t.Errorf("the innocent client saw %d failures, want none; the first: %v", n, append(before.failures, during.failures...)[0])
+	}
+	if len(probes.failures) != 0 || len(probes.times) == 0 {
+		t.Errorf("%s of the probes and scrapes failed, want none; the first: %v", probes, append(probes.failures, nil)[0])
 	}
 	// An attack that does not connect would prove nothing.
 	if n := refused["pando_connections"]; *only == "" && n < 100 {

@@ -50,17 +50,7 @@ func TestAdminPort(t *testing.T) {
 			})
 		}
 	}
-	var answered answers
-	for ctx.Err() == nil && a.alive() {
-		for _, path := range []string{"/livez", "/readyz", "/metrics"} {
-			begin := time.Now()
-			if err := a.probe(path); err != nil {
-				answered.failures = append(answered.failures, fmt.Errorf("GET %s after %v: %w", path, time.Since(begin), err))
-				continue
-			}
-			answered.times = append(answered.times, time.Since(begin))
-		}
-	}
+	answered := a.probes(ctx, 0)
 	stop()
 	attackers.Wait()
 	most, sockets := peak()
@@ -75,6 +65,24 @@ func TestAdminPort(t *testing.T) {
 	if len(answered.failures) != 0 || len(answered.times) == 0 {
 		t.Errorf("%s of the probes failed, want none; the first: %v", answered.String(), append(answered.failures, nil)[0])
 	}
+}
+
+// probes asks for each path that everybody gets, again and again with a pause between,
+// until ctx ends.
+func (a *arena) probes(ctx context.Context, between time.Duration) *answers {
+	s := &answers{}
+	for ctx.Err() == nil && a.alive() {
+		for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+			begin := time.Now()
+			if err := a.probe(path); err != nil {
+				s.failures = append(s.failures, fmt.Errorf("GET %s after %v: %w", path, time.Since(begin), err))
+				continue
+			}
+			s.times = append(s.times, time.Since(begin))
+		}
+		pause(ctx, between)
+	}
+	return s
 }
 
 // attackAdmin opens a connection to the admin port, sends what the attack sends, and
