@@ -9,30 +9,43 @@ import (
 	"github.com/pandoproxy/pando/internal/status"
 )
 
+// configurationCheck is the check whose note quotes the configuration.
+const configurationCheck = "configuration"
+
 // view is the state of the replica at one moment. Each answer is made from one
 // view, so that it cannot contradict itself.
 type view struct {
 	device        device.Snapshot
 	configuration string // see reloads.state
+	public        string // configuration without secrets
 	checks        []status.Check
 }
 
 // look returns the state of the replica now.
 func (g *Gateway) look() view {
-	v := view{
-		device:        g.device.Snapshot(),
-		configuration: g.reloads.state(),
-	}
+	v := view{device: g.device.Snapshot()}
+	v.configuration, v.public = g.reloads.state()
 	v.checks = slices.Concat(
 		v.device.Checks(),
 		[]status.Check{
 			checkNotDraining(g.draining.Load()),
-			{Name: "configuration", Note: v.configuration},
+			{Name: configurationCheck, Note: v.configuration},
 			memory.Check(g.road.Limit.Memory),
 		},
 		g.prober.Checks(),
 	)
 	return v
+}
+
+// publicChecks returns v.checks with texts that every pod may read.
+func (v view) publicChecks() []status.Check {
+	list := slices.Clone(v.checks)
+	for i := range list {
+		if list[i].Name == configurationCheck {
+			list[i].Note = v.public
+		}
+	}
+	return list
 }
 
 // checks returns the conditions under which the replica should be sent clients,

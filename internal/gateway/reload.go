@@ -104,18 +104,23 @@ func (g *Gateway) apply(cfg config.Config, users *auth.Users) {
 }
 
 // state says in words for a person how the configuration in force differs from
-// what the files say; empty when it does not.
-func (r *reloads) state() string {
+// what the files say; empty when it does not. For the public, it does not say why a
+// change was rejected: that text quotes the file.
+func (r *reloads) state() (words, public string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var words []string
+	var list, publicList []string
 	if r.err != nil {
-		words = append(words, "the last change was rejected, and the previous configuration is in force: "+strings.ReplaceAll(r.err.Error(), "\n", "; "))
+		const rejected = "the last change was rejected, and the previous configuration is in force"
+		list = append(list, rejected+": "+strings.ReplaceAll(r.err.Error(), "\n", "; "))
+		publicList = append(publicList, rejected+": the log and pando status say why")
 	}
 	if len(r.restart) > 0 {
-		words = append(words, "waiting for a restart: "+strings.Join(r.restart, ", "))
+		restart := "waiting for a restart: " + strings.Join(r.restart, ", ")
+		list = append(list, restart)
+		publicList = append(publicList, restart)
 	}
-	return strings.Join(words, "; ")
+	return strings.Join(list, "; "), strings.Join(publicList, "; ")
 }
 
 // restartNeeded reports whether a change waits for a restart.

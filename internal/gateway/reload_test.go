@@ -110,8 +110,11 @@ func reload(t *testing.T, w *world) {
 	if changed <= loaded {
 		t.Errorf("the last good change was at %v, and before it at %v", changed, loaded)
 	}
-	if code, body := r.admin(t, "/readyz?verbose"); code != 200 || !strings.Contains(body, `[+]configuration ok: the last change was rejected, and the previous configuration is in force: `) || !strings.Contains(body, `policy.rules[0].action: invalid value "perhaps"`) {
-		t.Errorf("readyz: %d %s", code, body)
+	if code, body := r.admin(t, "/readyz?verbose"); code != 200 || !strings.Contains(body, "[+]configuration ok: the last change was rejected, and the previous configuration is in force: the log and pando status say why\n") || strings.Contains(body, "perhaps") {
+		t.Errorf("readyz: %d %s, want that the change was rejected, and nothing of the file", code, body)
+	}
+	if _, body := r.admin(t, "/status"); !strings.Contains(body, `policy.rules[0].action: invalid value \"perhaps\"`) {
+		t.Errorf("status: %s, want the mistake", body)
 	}
 
 	// What wants a restart is named; the rest applies.

@@ -25,7 +25,7 @@ var gatherEvery = time.Second
 // called.
 func (g *Gateway) serveAdmin() (stop func()) {
 	s := &admin.Server{
-		Checks:    g.checks,
+		Checks:    func() []status.Check { return g.look().publicChecks() },
 		OnTailnet: g.device.Up,
 		Metrics:   g.metrics.Handler(g.device.EngineMetrics, gatherEvery),
 		Status:    g.status,
