@@ -197,7 +197,7 @@ func exchangeOver(ctx context.Context, dial DialFunc, network string, server net
 		c.SetDeadline(d)
 	}
 	conn := &dns.Conn{Conn: c, UDPSize: udpSize}
-	reply, err := sendAndReceive(conn, network, q)
+	reply, err := sendAndReceive(conn, network, q.Copy()) // the other network uses q, and Pack changes it
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", network, err)
 	}
