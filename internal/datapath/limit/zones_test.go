@@ -47,6 +47,14 @@ func TestZoneLeavesRoom(t *testing.T) {
 	if got := q.zones["slow.example"].total; got != 512 {
 		t.Errorf("a zone alone has %d of 1024 queries, want half", got)
 	}
+	for i := range 600 {
+		q.Enter(clientAt(i), "other.example")
+	}
+	if got := q.zones["other.example"].total; got != 256 {
+		t.Errorf("a zone beside another one has %d of 1024 queries, want a quarter", got)
+	}
+	q = NewQueries(nil)
+	q.Enter(bob, "slow.example")
 	if got, err := enterAll(q, alice, "fast.example"); got != 256 {
 		t.Errorf("beside a slow zone, a client has %d queries, then %v, want 256", got, err)
 	}
