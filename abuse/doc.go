@@ -4,5 +4,6 @@
 // cgroup; the tailnet and the innocent client are in the process of the test. make abuse runs it, as root.
 //
 // An attack is a function in attacks_test.go; the list there names them all. The
-// admin port has a test of its own, in admin_test.go.
+// admin port has a test of its own, in admin_test.go, and so have hostile zones, in
+// zones_test.go.
 package abuse
