@@ -76,7 +76,7 @@ func attacker(name string) error {
 			return err
 		}
 	}
-	for _, attack := range slices.Concat(attacks, zoneAttacks) {
+	for _, attack := range slices.Concat(attacks, zoneAttacks, silentAttacks) {
 		if attack.name == name {
 			attack.run(context.Background(), &a)
 		}

@@ -278,7 +278,8 @@ type Limits struct {
 	Connections int `json:"connections"`
 	// Most connections from one client address. 0 means no limit.
 	PerClient int `json:"perClient"`
-	// Most connections to targets that are being opened at the same time. 0 means no limit.
+	// Most connections to targets that are being opened at the same time. A client gets a
+	// share of them, and a target that does not answer a part. 0 means no limit.
 	Dials int `json:"dials"`
 	// Memory for what is held for clients, in MiB. 0 takes it from the container's memory
 	// limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that

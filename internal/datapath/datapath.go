@@ -99,10 +99,11 @@ func (r *Road) Judge(ctx context.Context, rec *flow.Record) ([]flow.Target, erro
 // Dial connects to one of the targets that Judge returned for rec. The caller
 // closes the connection. The error is a *flow.Error.
 func (r *Road) Dial(ctx context.Context, rec *flow.Record, targets []flow.Target) (net.Conn, error) {
-	if err := r.Limit.Dial(); err != nil {
+	client := rec.Client.Addr()
+	if err := r.Limit.Dial(client); err != nil {
 		return nil, err
 	}
-	defer r.Limit.Dialed()
+	defer r.Limit.Dialed(client)
 	conn, err := r.reach(ctx, rec, targets)
 	if err != nil {
 		return nil, err

@@ -252,7 +252,7 @@ func TestProbe(t *testing.T) {
 	o := &outside{addrs: map[string][]string{"api.corp.example": {"127.0.0.1", "10.0.0.1"}}}
 	r := newRoad(t, o, policy.Policy{})
 	r.Limit.Set(limit.Limits{Dials: 1})
-	if err := r.Limit.Dial(); err != nil { // the only place is taken
+	if err := r.Limit.Dial(record("10.0.0.1").Client.Addr()); err != nil { // the only place is taken
 		t.Fatal(err)
 	}
 	var trace Trace

@@ -170,6 +170,8 @@ func (g *Gateway) newRoad() *datapath.Road {
 			Direct:   direct(time.Duration(cfg.Tunnel.PeerTimeout)),
 			Timeout:  time.Duration(cfg.Dial.Timeout),
 			Attempts: cfg.Dial.Attempts,
+			Most:     func() int { return gate.Limits().Dials },
+			Refused:  func() { g.metrics.Refused(limit.Target) },
 		},
 		Relay:       &relay.Relay{Account: gate.Memory.Add, Panicked: g.finished.panics.Caught},
 		Limit:       gate,

@@ -2,8 +2,12 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/memory"
 	"github.com/pandoproxy/pando/internal/status"
@@ -31,6 +35,7 @@ func (g *Gateway) look() view {
 			checkNotDraining(g.draining.Load()),
 			{Name: configurationCheck, Note: v.configuration},
 			memory.Check(g.road.Limit.Memory),
+			checkDials(g.road.Limit, g.road.Dialer.Silent()),
 		},
 		g.prober.Checks(),
 	)
@@ -64,6 +69,30 @@ func checkNotDraining(draining bool) status.Check {
 		c.Err = errDraining
 	}
 	return c
+}
+
+// checkDials notes whether clients are refused dials, and which targets do not
+// answer. It never fails: to send clients elsewhere would move the load to the next
+// replica.
+func checkDials(gate *limit.Gate, silent []netip.AddrPort) status.Check {
+	var words []string
+	now := gate.Dials()
+	most := gate.Limits().Dials
+	if most > 0 && now >= most/2 {
+		words = append(words, fmt.Sprintf("%d of %d dials are in progress; clients that have their share get no more", now, most))
+	}
+	if n := len(silent); n > 0 {
+		const shown = 3
+		text := "targets that do not answer, and are dialled only once a second:"
+		for _, a := range silent[:min(n, shown)] {
+			text += " " + a.String()
+		}
+		if n > shown {
+			text += fmt.Sprintf(" and %d more", n-shown)
+		}
+		words = append(words, text)
+	}
+	return status.Check{Name: "dials", Note: strings.Join(words, "; ")}
 }
 
 var errDraining = errors.New("the replica is shutting down")

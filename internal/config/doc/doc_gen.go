@@ -83,7 +83,7 @@ var descriptions = map[string]string{
 	"limits":                   "How much clients can use at the same time.",
 	"limits.connections":       "Most client connections at the same time, including tunnels. Further connections get HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means no limit.",
 	"limits.perClient":         "Most connections from one client address. 0 means no limit.",
-	"limits.dials":             "Most connections to targets that are being opened at the same time. 0 means no limit.",
+	"limits.dials":             "Most connections to targets that are being opened at the same time. A client gets a share of them, and a target that does not answer a part. 0 means no limit.",
 	"limits.memory":            "Memory for what is held for clients, in MiB. 0 takes it from the container's memory limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that holds more than its share is refused first, then all new connections are.",
 	"dial":                     "How targets are connected to.",
 	"dial.timeout":             "Time limit for connecting to a target, including all its addresses and attempts.",

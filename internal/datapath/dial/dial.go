@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -53,6 +54,15 @@ type Dialer struct {
 	// answer and is not tried again. Zero means DefaultAttempts. A Dial begins
 	// maxDials connections at most, also if that is fewer attempts.
 	Attempts int
+
+	// Most returns how many dials may be in progress. One target gets a part of them.
+	// Zero means any number. Nil means zero.
+	Most func() int
+	// Refused is called for each address that is not dialled because of what is known
+	// of it, unless Refused is nil.
+	Refused func()
+
+	silence silence
 }
 
 // outcome is how one candidate ended.
@@ -71,12 +81,8 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	if len(targets) == 0 {
 		return nil, flow.Target{}, &flow.Error{Class: flow.Internal, Op: "dial", Err: errors.New("no address to dial")}
 	}
-	budget := d.Timeout
-	if budget == 0 {
-		budget = DefaultTimeout
-	}
 	parent := ctx
-	ctx, cancel := context.WithTimeout(ctx, budget)
+	ctx, cancel := context.WithTimeout(ctx, d.budget())
 	defer cancel()
 	attempts := orDefault(d.Attempts, DefaultAttempts)
 	pause := retryPause
@@ -96,6 +102,18 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 		return nil, target, explain(parent, target, err)
 	}
 	return conn, target, nil
+}
+
+// Silent returns the targets that have left many dials without an answer, and that are
+// dialled only once a second therefore, in order.
+func (d *Dialer) Silent() []netip.AddrPort { return d.silence.list(time.Now()) }
+
+// budget returns the time limit of one Dial.
+func (d *Dialer) budget() time.Duration {
+	if d.Timeout == 0 {
+		return DefaultTimeout
+	}
+	return d.Timeout
 }
 
 // sleep waits for d. It returns false if ctx ends before.
@@ -193,7 +211,39 @@ func reap(results <-chan outcome, pending int) {
 	}
 }
 
+// one dials one target, unless it is known not to answer.
 func (d *Dialer) one(ctx context.Context, t flow.Target) (net.Conn, error) {
+	most := 0
+	if d.Most != nil {
+		most = d.Most()
+	}
+	began := time.Now()
+	if err := d.silence.begin(t.Addr, most, began); err != nil {
+		if d.Refused != nil {
+			d.Refused()
+		}
+		return nil, err
+	}
+	how := unknown // also after a panic
+	defer func() { d.silence.end(t.Addr, began, how, d.budget()/2, time.Now()) }()
+	conn, err := d.open(ctx, t)
+	how = endingOf(err)
+	return conn, err
+}
+
+// endingOf returns what the outcome of a dial says of its target.
+func endingOf(err error) ending {
+	answers := []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
+	switch {
+	case err == nil, slices.ContainsFunc(answers, func(a error) bool { return errors.Is(err, a) }):
+		return answered
+	case isTimeout(err):
+		return timedOut
+	}
+	return unknown
+}
+
+func (d *Dialer) open(ctx context.Context, t flow.Target) (net.Conn, error) {
 	if t.Path == flow.Tailnet {
 		return d.Tailnet(ctx, t.Addr)
 	}
@@ -245,6 +295,9 @@ func classify(parent context.Context, t flow.Target, err error) (flow.Class, str
 	if fe, ok := errors.AsType[*flow.Error](err); ok {
 		return fe.Class, fe.Hint
 	}
+	if se, ok := errors.AsType[*silentError](err); ok {
+		return se.classify()
+	}
 	switch {
 	case errors.Is(parent.Err(), context.Canceled):
 		return flow.Canceled, ""
@@ -260,14 +313,14 @@ func classify(parent context.Context, t flow.Target, err error) (flow.Class, str
 		return flow.Unreachable, "the pod has no address of the target's family, or no source port left for it"
 	case errors.Is(err, syscall.ECONNRESET):
 		return flow.Reset, "the target reset the connection while it was being opened"
-	case errors.Is(err, syscall.ETIMEDOUT), timedOut(err):
+	case isTimeout(err):
 		return flow.Timeout, "the target did not answer: check that the target and its subnet router are up"
 	}
 	return flow.Internal, ""
 }
 
-// timedOut reports whether err is of a deadline.
-func timedOut(err error) bool {
+// isTimeout reports whether err says that no answer came in time.
+func isTimeout(err error) bool {
 	ne, ok := errors.AsType[net.Error](err)
-	return errors.Is(err, context.DeadlineExceeded) || ok && ne.Timeout()
+	return errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, context.DeadlineExceeded) || ok && ne.Timeout()
 }

@@ -101,6 +101,108 @@ func TestConnectionShares(t *testing.T) {
 	}
 }
 
+// TestDialShares checks that clients which dial as much as they can leave dials for
+// the next one, that one alone gets half, and that shares are free again after it.
+func TestDialShares(t *testing.T) {
+	var g Gate
+	refused := refusals(&g)
+	g.Set(Limits{Dials: 1000})
+	alone := 0
+	for g.Dial(clientAt(0)) == nil {
+		alone++
+	}
+	if alone != 500 || refused[DialShare] != 1 {
+		t.Errorf("a client alone has %d of 1000 dials with refusals %v, want half, and one of dials_share", alone, refused)
+	}
+	if err := g.Full(clientAt(0)); flow.ClassOf(err) != flow.Overloaded || refused[DialShare] != 1 {
+		t.Errorf("Full = %v with refusals %v, want class overloaded, and none more", err, refused)
+	}
+	for range 500 {
+		for i := 1; i < 4; i++ {
+			g.Dial(clientAt(i))
+		}
+	}
+	for i := range 30 {
+		if err := g.Dial(alice); err != nil {
+			t.Fatalf("dial %d of an innocent client = %v, want nil", i, err)
+		}
+	}
+	for client, n := range g.dials.clients {
+		for range n {
+			g.Dialed(client)
+		}
+	}
+	if g.Dials() != 0 || len(g.dials.clients) != 0 {
+		t.Errorf("%d dials of %d clients are left, want none", g.Dials(), len(g.dials.clients))
+	}
+}
+
+// FuzzGate compares connections and dials with a model: what is granted never exceeds
+// the limits or a client's share, and nothing is leaked.
+func FuzzGate(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 1, 1, 0, 1, 2, 2, 1, 3, 1})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		const whole = 80
+		var g Gate
+		g.Set(Limits{Connections: whole, Dials: whole})
+		var connections, dials model
+		for len(ops) >= 2 {
+			client := clientAt(int(ops[0] % 5))
+			op := ops[1] % 8
+			ops = ops[2:]
+			switch op {
+			case 0, 1, 2:
+				connections.enter(t, client, whole, g.Enter)
+			case 3:
+				connections.leave(client, g.Leave)
+			case 4, 5, 6:
+				dials.enter(t, client, whole, g.Dial)
+			case 7:
+				dials.leave(client, g.Dialed)
+			}
+			if n, clients := g.Connections(); n != connections.total || clients != len(connections.clients) || g.Dials() != dials.total {
+				t.Fatalf("%d connections of %d clients and %d dials, want %d, %d and %d", n, clients, g.Dials(), connections.total, len(connections.clients), dials.total)
+			}
+		}
+		for i := range 5 {
+			for connections.leave(clientAt(i), g.Leave) || dials.leave(clientAt(i), g.Dialed) {
+			}
+		}
+		if n, clients := g.Connections(); n != 0 || clients != 0 || g.Dials() != 0 || len(g.dials.clients) != 0 {
+			t.Fatalf("%d connections and %d dials are left, want none", n, g.Dials())
+		}
+	})
+}
+
+// model is what FuzzGate knows of connections or dials.
+type model tally[int]
+
+// enter calls take, and checks that what it grants is within the shares.
+func (m *model) enter(t *testing.T, client netip.Addr, whole int, take func(netip.Addr) error) {
+	mine := m.clients[client]
+	if take(client) != nil {
+		if mine == 0 && m.total < whole*3/4 {
+			t.Fatalf("a client with none is refused while %d of %d are in use", m.total, whole)
+		}
+		return
+	}
+	alone := mine == m.total
+	if m.total >= whole || mine >= whole/2 || !alone && mine >= whole/4 {
+		t.Fatalf("one more is granted with %d of %d in use, %d by the client", m.total, whole, mine)
+	}
+	(*tally[int])(m).add(client, 1)
+}
+
+// leave calls give if client has any, which it reports.
+func (m *model) leave(client netip.Addr, give func(netip.Addr)) bool {
+	if m.clients[client] == 0 {
+		return false
+	}
+	give(client)
+	(*tally[int])(m).add(client, -1)
+	return true
+}
+
 // TestGateTakesMemory checks that each connection takes memory and gives it back, and
 // that one without memory takes no place.
 func TestGateTakesMemory(t *testing.T) {

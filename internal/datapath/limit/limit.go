@@ -1,5 +1,5 @@
-// Package limit bounds the connections and the memory of clients, in total and for
-// each client address, and the dials in progress. A connection counts from its accept
+// Package limit bounds the connections, the dials in progress and the memory of
+// clients, in total and for each client address. A connection counts from its accept
 // to the end of its tunnel. What exceeds a limit is refused at once and not queued: a
 // client that waits in a queue does not learn why it waits.
 package limit
@@ -27,6 +27,8 @@ const (
 	Connections Kind = "connections"
 	PerClient   Kind = "per_client"
 	Dials       Kind = "dials"
+	DialShare   Kind = "dials_share"       // dials of a client that has its share of them
+	Target      Kind = "target"            // dials to one target that does not answer; package dial counts them
 	Lookups     Kind = "lookups"           // lookups of names in progress
 	LookupShare Kind = "lookups_share"     // lookups of a client that has its share of them
 	Queries     Kind = "dns_queries"       // queries of cluster DNS that wait for a lookup
@@ -41,7 +43,7 @@ const (
 
 // All lists every kind of limit.
 func All() []Kind {
-	return []Kind{Connections, PerClient, Dials, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Memory, MemoryShare, Stalled, Guesses}
+	return []Kind{Connections, PerClient, Dials, DialShare, Target, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Memory, MemoryShare, Stalled, Guesses}
 }
 
 // Gate counts connections and dials and refuses those over a limit. The zero
@@ -54,10 +56,10 @@ type Gate struct {
 	Memory *Budget
 
 	limits atomic.Pointer[Limits]
-	dials  atomic.Int64
 
-	mu    sync.Mutex
-	conns tally[int] // guarded by mu
+	mu    sync.Mutex // guards the fields below
+	conns tally[int]
+	dials tally[int] // in progress
 }
 
 // Set replaces the limits. Connections and dials that exist stay, also if they
@@ -102,8 +104,8 @@ func (g *Gate) Full(client netip.Addr) error {
 	if kind, full := g.fullFor(client); full {
 		return overLimit(kind)
 	}
-	if reached(g.Dials(), g.Limits().Dials) {
-		return overLimit(Dials)
+	if kind, full := g.dialsFullFor(client); full {
+		return overLimit(kind)
 	}
 	if g.Memory != nil {
 		return g.Memory.full(client, connectionCost)
@@ -120,8 +122,21 @@ func (g *Gate) fullFor(client netip.Addr) (kind Kind, full bool) {
 		return Connections, true
 	case reached(g.conns.clients[client], limits.PerClient):
 		return PerClient, true
-	case limits.Connections > 0 && g.conns.clients[client] >= g.conns.shareOf(limits.Connections, client):
+	case g.conns.hasShare(limits.Connections, client):
 		return Share, true
+	}
+	return "", false
+}
+
+// dialsFullFor reports whether a limit keeps a dial for client from starting, and
+// which. g.mu is held.
+func (g *Gate) dialsFullFor(client netip.Addr) (kind Kind, full bool) {
+	most := g.Limits().Dials
+	switch {
+	case reached(g.dials.total, most):
+		return Dials, true
+	case g.dials.hasShare(most, client):
+		return DialShare, true
 	}
 	return "", false
 }
@@ -144,23 +159,32 @@ func (g *Gate) Connections() (connections, clients int) {
 	return g.conns.total, len(g.conns.clients)
 }
 
-// Dial counts a dial, which must end with Dialed. If the limit is reached, it
-// counts nothing and returns a *flow.Error of class Overloaded.
-func (g *Gate) Dial() error {
-	before := g.dials.Add(1) - 1
-	if reached(int(before), g.Limits().Dials) {
-		g.dials.Add(-1)
-		g.countRefusal(Dials)
-		return overLimit(Dials)
+// Dial counts a dial for client, which must end with Dialed. If a limit is reached,
+// it counts nothing and returns a *flow.Error of class Overloaded.
+func (g *Gate) Dial(client netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if kind, full := g.dialsFullFor(client); full {
+		g.countRefusal(kind)
+		return overLimit(kind)
 	}
+	g.dials.add(client, 1)
 	return nil
 }
 
 // Dialed ends a dial that Dial counted.
-func (g *Gate) Dialed() { g.dials.Add(-1) }
+func (g *Gate) Dialed(client netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dials.add(client, -1)
+}
 
 // Dials returns the number of dials in progress.
-func (g *Gate) Dials() int { return int(g.dials.Load()) }
+func (g *Gate) Dials() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.dials.total
+}
 
 func reached(n, limit int) bool { return limit > 0 && n >= limit }
 
@@ -182,6 +206,7 @@ var hints = map[Kind]string{
 	Queries:     "as many queries for this zone wait for a lookup as the replica allows: check whether the zone's resolvers answer",
 	QueryShare:  "this client has its share of the queries that wait for a lookup: try again, and check whether the zone's resolvers answer",
 	Dials:       "as many connections to targets are being opened as limits.dials allows: check whether the targets answer",
+	DialShare:   "this client has its share of limits.dials: check whether its targets answer, or run more replicas",
 }
 
 // overLimit returns a new error each time, because others add to the hints of

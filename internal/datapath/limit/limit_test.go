@@ -59,16 +59,16 @@ func TestDial(t *testing.T) {
 	var g Gate
 	refused := refusals(&g)
 	for range 3 {
-		if err := g.Dial(); err != nil {
+		if err := g.Dial(alice); err != nil {
 			t.Fatalf("Dial without a limit = %v, want no error", err)
 		}
 	}
 	g.Set(Limits{Dials: 3})
-	if err := g.Dial(); flow.ClassOf(err) != flow.Overloaded || refused[Dials] != 1 {
+	if err := g.Dial(alice); flow.ClassOf(err) != flow.Overloaded || refused[Dials] != 1 {
 		t.Errorf("fourth Dial = %v with refusals %v, want class overloaded, and one of dials", err, refused)
 	}
-	g.Dialed()
-	if err := g.Dial(); err != nil || g.Dials() != 3 {
+	g.Dialed(alice)
+	if err := g.Dial(alice); err != nil || g.Dials() != 3 {
 		t.Errorf("Dial after Dialed = %v with %d in progress, want no error and 3", err, g.Dials())
 	}
 }
@@ -88,8 +88,8 @@ func TestManyAtOnce(t *testing.T) {
 				if n, _ := g.Connections(); n > 8 {
 					t.Errorf("%d connections, want at most 8", n)
 				}
-				if g.Dial() == nil {
-					g.Dialed()
+				if g.Dial(alice) == nil {
+					g.Dialed(alice)
 				}
 				g.Leave(alice)
 			}

@@ -26,3 +26,9 @@ func (t *tally[N]) shareOf(whole N, client netip.Addr) N {
 	others := len(t.clients) > 1 || len(t.clients) == 1 && t.clients[client] == 0
 	return N(share(int64(whole), int64(t.total), others))
 }
+
+// hasShare reports whether client holds as much of whole as it may. Zero means no
+// bound.
+func (t *tally[N]) hasShare(whole N, client netip.Addr) bool {
+	return whole > 0 && t.clients[client] >= t.shareOf(whole, client)
+}
