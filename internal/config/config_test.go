@@ -243,6 +243,8 @@ func sample(k Key) (string, any) {
 		return "rds.example.com", []string{"rds.example.com"}
 	case "http.reuse":
 		return "none", "none"
+	case "limits.rate.bytes":
+		return "65536", 65536
 	case "log.level":
 		return "warn", "warn"
 	case "log.format":

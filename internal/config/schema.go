@@ -285,6 +285,20 @@ type Limits struct {
 	// limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that
 	// holds more than its share is refused first, then all new connections are.
 	Memory int `json:"memory"`
+	// How fast one client can go. There is no such limit by default.
+	Rate Rate `json:"rate"`
+}
+
+// Rate is the section limits.rate.
+type Rate struct {
+	// Most new connections from one client address in a second. More of them wait, for one
+	// second at most. The rest get HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means
+	// no limit.
+	Connections int `json:"connections"`
+	// Most bytes in a second that the tunnels of one client address carry together, in each
+	// direction. It applies to tunnels that begin after it was set, and not to requests of
+	// plain HTTP. 0 means no limit; the least is 65536.
+	Bytes int `json:"bytes"`
 }
 
 // Dial is the section dial.

@@ -39,6 +39,10 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.atLeast("limits.perClient", c.Limits.PerClient, 0)
 	v.atLeast("limits.dials", c.Limits.Dials, 0)
 	v.atLeast("limits.memory", c.Limits.Memory, 0)
+	v.atLeast("limits.rate.connections", c.Limits.Rate.Connections, 0)
+	if n := c.Limits.Rate.Bytes; n != 0 && n < leastBytes {
+		v.add("limits.rate.bytes", "%d is too small; use %d or more, or 0 for no limit", n, leastBytes)
+	}
 	v.positive("dial.timeout", c.Dial.Timeout)
 	v.atLeast("dial.attempts", c.Dial.Attempts, 1)
 	v.positive("http.headerTimeout", c.HTTP.HeaderTimeout)
@@ -57,6 +61,9 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.oneOf("log.format", c.Log.Format, "json", "text")
 	v.atLeast("log.sample", c.Log.Sample, 1)
 }
+
+// leastBytes is the least rate of bytes: a buffer of the relay in a second.
+const leastBytes = 64 << 10
 
 type validator struct{ report *strictyaml.Report }
 

@@ -173,7 +173,7 @@ func (g *Gateway) newRoad() *datapath.Road {
 			Most:     func() int { return gate.Limits().Dials },
 			Refused:  func() { g.metrics.Refused(limit.Target) },
 		},
-		Relay:       &relay.Relay{Account: gate.Memory.Add, Panicked: g.finished.panics.Caught},
+		Relay:       &relay.Relay{Account: gate.Memory.Add, Pace: gate.PaceBytes, Panicked: g.finished.panics.Caught},
 		Limit:       gate,
 		CarrierText: g.device.CarrierText,
 		Finished:    g.finished.add,
@@ -222,6 +222,7 @@ func (g *Gateway) newMux() *mux.Mux {
 		SOCKS5: &socks5.Server{Road: g.road, Authenticate: authenticator(g.users)},
 		Enter:  g.road.Limit.Enter,
 		Leave:  g.road.Limit.Leave,
+		Pace:   g.road.Limit.Pace,
 		Silent: func() { g.metrics.Refused(limit.FirstByte) },
 		Log:    g.log,
 

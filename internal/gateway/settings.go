@@ -60,6 +60,8 @@ func limits(c config.Limits) limit.Limits {
 		Connections: c.Connections,
 		PerClient:   c.PerClient,
 		Dials:       c.Dials,
+		Rate:        c.Rate.Connections,
+		Bytes:       c.Rate.Bytes,
 	}
 }
 

@@ -174,7 +174,7 @@ func (e *silentError) Error() string {
 }
 
 // classify returns the class and the hint. What is known of a silent target is a
-// time-out, and not a lack of the gateway.
+// time-out, and not a lack of the replica.
 func (e *silentError) classify() (flow.Class, string) {
 	if e.timeouts > 0 {
 		return flow.Timeout, fmt.Sprintf("the target did not answer %d connections in a row, for %v: until it answers, and for %v after the last of them, it is tried once a second; check that the target and its subnet router are up",

@@ -1,7 +1,8 @@
 // Package limit bounds the connections, the dials in progress and the memory of
 // clients, in total and for each client address. A connection counts from its accept
 // to the end of its tunnel. What exceeds a limit is refused at once and not queued: a
-// client that waits in a queue does not learn why it waits.
+// client that waits in a queue does not learn why it waits. A rate says how long a
+// connection or bytes must wait; package mux and package relay wait.
 package limit
 
 import (
@@ -18,6 +19,8 @@ type Limits struct {
 	Connections int // of all clients
 	PerClient   int // of one client address
 	Dials       int // in progress at a time
+	Rate        int // new connections of one client address a second
+	Bytes       int // of the tunnels of one client address, a second and in each direction
 }
 
 // Kind names a limit, as metrics spell it.
@@ -35,6 +38,7 @@ const (
 	QueryShare  Kind = "dns_queries_share" // those of a client that has its share of them
 	FirstByte   Kind = "first_byte"        // clients that send no byte in time; package mux counts them
 	Share       Kind = "share"             // connections of a client that has its share of them
+	Rate        Kind = "rate"              // connections of a client that opens too many a second
 	Memory      Kind = "memory"
 	MemoryShare Kind = "memory_share" // memory for a client that holds its share of it
 	Stalled     Kind = "stalled"      // connections without progress that were ended for their memory
@@ -43,7 +47,7 @@ const (
 
 // All lists every kind of limit.
 func All() []Kind {
-	return []Kind{Connections, PerClient, Dials, DialShare, Target, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Memory, MemoryShare, Stalled, Guesses}
+	return []Kind{Connections, PerClient, Dials, DialShare, Target, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Rate, Memory, MemoryShare, Stalled, Guesses}
 }
 
 // Gate counts connections and dials and refuses those over a limit. The zero
@@ -57,14 +61,30 @@ type Gate struct {
 
 	limits atomic.Pointer[Limits]
 
+	opened rates // connections
+	up     rates // bytes to targets
+	down   rates // bytes to clients
+
 	mu    sync.Mutex // guards the fields below
 	conns tally[int]
 	dials tally[int] // in progress
 }
 
 // Set replaces the limits. Connections and dials that exist stay, also if they
-// exceed the new limits.
-func (g *Gate) Set(l Limits) { g.limits.Store(&l) }
+// exceed the new limits. What waits for a rate has its time already.
+func (g *Gate) Set(l Limits) {
+	old := g.limits.Swap(&l)
+	if old == nil {
+		return
+	}
+	if l.Rate != old.Rate {
+		g.opened.reset()
+	}
+	if l.Bytes != old.Bytes {
+		g.up.reset()
+		g.down.reset()
+	}
+}
 
 // Limits returns the limits in force.
 func (g *Gate) Limits() Limits {
@@ -199,6 +219,7 @@ var hints = map[Kind]string{
 	Connections: "the replica has as many client connections as limits.connections allows: try again, or run more replicas",
 	PerClient:   "this client has as many connections as limits.perClient allows: reuse connections, or close idle ones",
 	Share:       "this client has its share of limits.connections: reuse connections, close idle ones, or run more replicas",
+	Rate:        "this client opens more connections a second than limits.rate.connections allows: reuse connections, or try again in a moment",
 	Memory:      "the replica has no memory left for more: try again, run more replicas, or raise their memory limit",
 	MemoryShare: "this client holds its share of the replica's memory: reuse connections, read what they carry, or run more replicas",
 	Lookups:     "as many names of this zone are being looked up as the replica allows: check whether the zone's resolvers answer",

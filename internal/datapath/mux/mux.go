@@ -92,6 +92,9 @@ type Mux struct {
 	// client a place.
 	Enter func(client netip.Addr) error
 	Leave func(client netip.Addr)
+	// Pace returns how long a new connection of client must wait, or the reason for
+	// which it is refused. Nil means that none waits.
+	Pace func(client netip.Addr) (wait time.Duration, err error)
 
 	// PeekTimeout is how long a client may take to send its first byte. Zero
 	// means 10 seconds.
@@ -140,13 +143,18 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 // admit takes a new connection and starts what serves or refuses it.
 func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	var full error
+	var wait time.Duration
 	client := socket.ClientAddr(c).Addr()
-	if m.Enter != nil {
+	if m.Pace != nil {
+		wait, full = m.Pace(client)
+	}
+	if full == nil && m.Enter != nil {
 		full = m.Enter(client)
 	}
 	switch {
 	case full == nil:
 		m.handlers.Go(func() {
+			pause(ctx, wait)
 			tunnelled := m.serve(ctx, c, role)
 			if !tunnelled && m.Leave != nil {
 				m.Leave(client)
@@ -161,6 +169,19 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	default:
 		m.refusing.Add(-1)
 		socket.Abort(c)
+	}
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -205,6 +205,30 @@ func TestHandsOverWhatCameIn(t *testing.T) {
 	}
 }
 
+// TestPace checks that a connection above a rate waits before it is served, without a
+// byte being read, and that one which would wait for too long is refused.
+func TestPace(t *testing.T) {
+	const wait = 300 * time.Millisecond
+	s := listen(t)
+	var calls atomic.Int32
+	s.Mux.Pace = func(netip.Addr) (time.Duration, error) {
+		if calls.Add(1) > 1 {
+			return 0, errors.New("too many")
+		}
+		return wait, nil
+	}
+	s.serve(t)
+	begin := time.Now()
+	s.dial(t, []byte("GET"))
+	<-s.taken
+	if took := time.Since(begin); took < wait {
+		t.Errorf("a connection that must wait for %v is served after %v", wait, took)
+	}
+	if b, err := io.ReadAll(s.dial(t, []byte("GET"))); err != nil || string(b) != "http: too many" {
+		t.Errorf("a connection above the rate reads %q, %v; want the refusal", b, err)
+	}
+}
+
 // TestRefuses checks the answers to protocols that no front speaks.
 func TestRefuses(t *testing.T) {
 	s := start(t, 0)

@@ -19,7 +19,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 type readWaiter interface{ AwaitReadable() }
 
 // pump copies src to dst until src ends. It returns nil after a clean end.
-func pump(dst, src net.Conn, count *atomic.Int64) error {
+func pump(dst io.Writer, src net.Conn, count *atomic.Int64) error {
 	switch s := src.(type) {
 	case syscall.Conn: // a kernel socket
 		if rc, err := s.SyscallConn(); err == nil {

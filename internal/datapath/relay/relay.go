@@ -38,6 +38,10 @@ type Relay struct {
 	// for its owner. It must not change once the relay is in use. Nil counts
 	// nothing.
 	Account func(owner netip.Addr, delta int64)
+	// Pace is called for each pair. It returns nil, or a function that takes n bytes of
+	// one direction from the rate of the pair's owner, and returns how long they must
+	// wait. Nil means that no bytes wait. It must not change once the relay is in use.
+	Pace func(owner netip.Addr) func(up bool, n int) (wait time.Duration)
 	// Panicked is called with a panic that no Result can hold. Nil means nothing to
 	// call. It must not change once the relay is in use.
 	Panicked func(error)
@@ -57,6 +61,9 @@ type pair struct {
 	done     func(Result)
 	up, down atomic.Int64 // bytes copied
 	running  atomic.Int32 // directions that have not ended
+
+	pace func(up bool, n int) time.Duration // nil without a rate
+	stop chan struct{}                      // closed by fail; nil without a rate
 
 	clientEnded   atomic.Bool  // the client has ended its stream
 	targetEnded   atomic.Bool  // the target has ended its stream
@@ -88,6 +95,12 @@ func (r *Relay) Start(p flow.Pair, done func(Result)) (moved func() (up, down in
 		done:  done,
 		born:  time.Now(),
 		share: rand.Float64(),
+	}
+	if r.Pace != nil {
+		pr.pace = r.Pace(p.Owner)
+	}
+	if pr.pace != nil {
+		pr.stop = make(chan struct{})
 	}
 	pr.running.Store(2)
 	pr.account(FirstHeld)
@@ -250,12 +263,13 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 
 func (p *pair) copy(src, dst side, count *atomic.Int64) (err error) {
 	defer flow.Catch(&err)
+	to := p.writerTo(dst)
 	if len(src.early) > 0 {
-		if err := writeCounted(dst.conn, src.early, count); err != nil {
+		if err := writeCounted(to, src.early, count); err != nil {
 			return err
 		}
 	}
-	if err := pump(dst.conn, src.conn, count); err != nil {
+	if err := pump(to, src.conn, count); err != nil {
 		return err
 	}
 	if src.conn == p.Client {
@@ -319,6 +333,9 @@ func (p *pair) fail(cause error) {
 	}
 	p.ended = true
 	p.cause = cause
+	if p.stop != nil {
+		close(p.stop)
+	}
 	socket.Abort(p.Client)
 	socket.Abort(p.Target)
 }
