@@ -115,15 +115,15 @@ func TestForbiddenImports(t *testing.T) {
 			deny(f.pkg == "internal/socket" && inside, "socket does not know protocols or our other packages")
 			deny(f.pkg == "internal/host" && inside && own != "internal/flow", "host imports flow alone")
 			deny(f.pkg == "internal/flow" && !std, "flow imports the standard library alone")
-			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/testnet", "internal/fleet"}, f.pkg) && !strings.HasPrefix(f.pkg, "internal/tailnet/"),
+			deny(strings.HasPrefix(path, "tailscale.com/") && !slices.Contains([]string{"internal/tailnet", "internal/testnet", "internal/fleet", "internal/fleet/kubetest"}, f.pkg) && !strings.HasPrefix(f.pkg, "internal/tailnet/"),
 				"only tailnet (testnet for its control server, fleet for its Kubernetes client) imports tailscale.com")
 			deny(strings.HasPrefix(path, "gvisor.dev/") && f.pkg != "internal/tailnet/userspace", "only the package of the userspace stack uses it")
 			deny(own == "internal/tailnet" && !slices.Contains([]string{"internal/device", "internal/testnet", "internal/nstest"}, f.pkg),
 				"the device runs the engine; no other package needs it")
 			deny(own == "internal/gateway" && !slices.Contains([]string{"internal/cli", "internal/demo"}, f.pkg), "the gateway is built by cli and demo")
-			deny((own == "internal/testnet" || own == "internal/nstest" || own == "internal/testkit") && f.pkg != "internal/demo", "the test tailnet is for tests and the demo")
+			deny((own == "internal/testnet" || own == "internal/nstest" || own == "internal/testkit" || own == "internal/fleet/kubetest") && f.pkg != "internal/demo", "the test tailnet is for tests and the demo")
 			deny(strings.HasPrefix(f.pkg+"/", "internal/config/") && inside && own != "internal/auth" && own != "internal/host" && !strings.HasPrefix(own, "internal/config/"), "config imports auth, host and its own packages alone")
-			deny(path == "testing" && f.pkg != "internal/nstest" && f.pkg != "internal/testkit", "testing is for tests")
+			deny(path == "testing" && f.pkg != "internal/nstest" && f.pkg != "internal/testkit" && f.pkg != "internal/fleet/kubetest", "testing is for tests")
 			deny(path == "net/http/httputil" && f.pkg != "internal/datapath/httpproxy/wire", "proxying is httpproxy's")
 			deny(path == "html/template" || path == "text/template", "a template has the linker keep every method: 7 MiB")
 			deny(path == "log", "log with log/slog, passed in") // testnet silences servers with it

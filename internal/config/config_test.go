@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -416,12 +417,54 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	}
 }
 
+// TestWhiteSpaceAroundKeys checks that white space around a key does no harm, from
+// whatever source it comes.
+func TestWhiteSpaceAroundKeys(t *testing.T) {
+	const padded = " \tkey-x\r\n"
+	yaml := func(field, value string) string {
+		return "tailnet: {tags: ['tag:k8s'], " + field + ": " + value + "}\n"
+	}
+	for _, c := range []struct {
+		name, file string
+		environ    []string
+		flags      map[string]string
+		auth       bool // the auth key, or else the OAuth client's secret
+	}{
+		{name: "auth_key_in_a_variable", environ: []string{"PANDO_TAILNET_AUTH_KEY=" + padded}, auth: true},
+		{name: "auth_key_in_a_flag", flags: map[string]string{"tailnet-auth-key": padded}, auth: true},
+		{name: "auth_key_in_the_configuration", file: yaml("authKey", strconv.Quote(padded)), auth: true},
+		{name: "auth_key_in_a_file", file: yaml("authKeyFile", write(t, padded)), auth: true},
+		{name: "client_secret_in_a_variable", file: yaml("hostname", "a"), environ: []string{"PANDO_TAILNET_CLIENT_SECRET=" + padded}},
+		{name: "client_secret_in_a_flag", file: yaml("hostname", "a"), flags: map[string]string{"tailnet-client-secret": padded}},
+		{name: "client_secret_in_the_configuration", file: yaml("clientSecret", strconv.Quote(padded))},
+		{name: "client_secret_in_a_file", file: yaml("clientSecretFile", write(t, padded))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := ""
+			if c.file != "" {
+				file = write(t, c.file)
+			}
+			cfg, err := Load(file, c.environ, c.flags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read := cfg.Tailnet.ReadClientSecret
+			if c.auth {
+				read = cfg.Tailnet.ReadAuthKey
+			}
+			if key, err := read(); err != nil || key.Reveal() != "key-x" {
+				t.Errorf("read %q, %v, want key-x", key.Reveal(), err)
+			}
+		})
+	}
+}
+
 // TestReadAuthKey checks both sources of the auth key.
 func TestReadAuthKey(t *testing.T) {
 	if key, err := (Tailnet{AuthKey: "a"}).ReadAuthKey(); err != nil || key != "a" {
 		t.Errorf("ReadAuthKey() with authKey = %q, %v, want a", key.Reveal(), err)
 	}
-	if key, err := (Tailnet{AuthKeyFile: write(t, "\n tskey-b \n")}).ReadAuthKey(); err != nil || key != "tskey-b" {
+	if key, err := (Tailnet{AuthKeyFile: write(t, "\n tskey-b \n")}).ReadAuthKey(); err != nil || key.Reveal() != "tskey-b" {
 		t.Errorf("ReadAuthKey() with authKeyFile = %q, %v, want tskey-b", key.Reveal(), err)
 	}
 }

@@ -12,12 +12,13 @@ type Secret string
 
 const redacted = "[redacted]"
 
-// Reveal returns the secret itself.
-func (s Secret) Reveal() string { return string(s) }
+// Reveal returns the secret itself, without white space around it: files, Secrets and
+// variables often end with a newline.
+func (s Secret) Reveal() string { return strings.TrimSpace(string(s)) }
 
 // String returns "[redacted]", or "" for an empty secret.
 func (s Secret) String() string {
-	if s == "" {
+	if s.Reveal() == "" {
 		return ""
 	}
 	return redacted
@@ -29,9 +30,8 @@ func (s Secret) GoString() string             { return s.String() }
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s Secret) LogValue() slog.Value         { return slog.StringValue(s.String()) }
 
-// ReadAuthKey returns authKey, or the content of authKeyFile without surrounding
-// white space. Empty means that neither is set. A file that is empty or cannot be
-// read is an error.
+// ReadAuthKey returns authKey, or the content of authKeyFile. Empty means that neither
+// is set. A file that is empty or cannot be read is an error.
 func (t Tailnet) ReadAuthKey() (Secret, error) {
 	return readSecret(t.AuthKey, t.AuthKeyFile)
 }
@@ -49,11 +49,11 @@ func readSecret(value Secret, file string) (Secret, error) {
 	if err != nil {
 		return "", err
 	}
-	s := strings.TrimSpace(string(b))
-	if s == "" {
+	s := Secret(b)
+	if s.Reveal() == "" {
 		return "", fmt.Errorf("%s is empty", file)
 	}
-	return Secret(s), nil
+	return s, nil
 }
 
 // secretFileError is a file of secrets that cannot be read.

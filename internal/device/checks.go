@@ -15,6 +15,7 @@ func (s Snapshot) Checks() []status.Check {
 		s.checkExpected(),
 		s.checkTunnels(),
 		s.checkRoutes(),
+		{Name: "state", Err: s.State},
 	}
 }
 

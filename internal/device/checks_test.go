@@ -1,6 +1,7 @@
 package device_test
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -25,6 +26,7 @@ func TestChecks(t *testing.T) {
 		"route_never_came":    {device.Snapshot{Status: up, Warm: true, Routed: true, Unrouted: missing}, "routes notes: no peer routes 10.50.0.2, a resolver of the tailnet's split DNS"},
 		"ready":               {device.Snapshot{Status: up, Warm: true, Routed: true}, ""},
 		"control_server_away": {device.Snapshot{Status: tailnet.Status{Up: true}, Warm: true, Routed: true}, "tailnet notes: control server unreachable; using the last known network map"},
+		"another_pod":         {device.Snapshot{Status: up, Warm: true, Routed: true, State: errors.New("another pod")}, "state: another pod"},
 		"tailnet_lost":        {device.Snapshot{Err: tailnet.ErrNotUp, Warm: true, Routed: true}, "tailnet: the tailnet is not up"},
 	} {
 		var says []string

@@ -20,7 +20,7 @@ func (d *Device) join(ctx context.Context) error {
 	if err := d.openState(ctx, &o); err != nil {
 		return err
 	}
-	if err := d.setKeys(&o); err != nil {
+	if err := d.setKeys(ctx, &o); err != nil {
 		return err
 	}
 	node, err := tailnet.Start(ctx, o)
@@ -81,62 +81,90 @@ func (d *Device) openState(ctx context.Context, o *tailnet.Options) error {
 // client, they are accepted wherever an auth key is.
 const oauthSecret = "tskey-client-"
 
-// setKeys sets where the engine gets its auth keys. They are read again for
-// each login: a mounted file may have been renewed since, and a key that was
-// used once may be gone. Without any key, a person has to log in.
-func (d *Device) setKeys(o *tailnet.Options) error {
-	client, err := d.config.ReadClientSecret()
+// setKeys sets where the engine gets its auth keys. They are read again for each
+// login: a file or the Secret may have a new key since, and a key that was used once
+// may be gone.
+func (d *Device) setKeys(ctx context.Context, o *tailnet.Options) error {
+	client, err := d.clientSecret()
 	if err != nil {
-		return fmt.Errorf("tailnet.clientSecretFile: %w", err)
+		return err
 	}
-	key, keyErr := d.authKey()
+	key, keyErr := d.authKey(ctx)
 	if strings.HasPrefix(key, oauthSecret) {
-		client = config.Secret(key)
+		client = key
 	}
+	// A keyErr is not returned here: a stored login needs no key. If there has to be a
+	// login, it reads the key again and reports the error.
 	switch {
 	case client != "":
-		return d.mintKeys(o, client)
-	case key == "" && keyErr == nil:
-		return nil
+		_, err := d.minter(client)
+		o.NextKey = d.nextKey
+		return err
+	case key != "" || keyErr != nil:
+		o.AuthKey = key
+		o.NextKey = d.nextKey
+	case d.secret != nil: // a person logs the device in, or puts a key into the Secret
+		o.NextKey = d.authKey
 	}
-	// An error is not returned here: a stored login needs no key. If there has to
-	// be a login, it reads the key again and reports the error.
-	o.AuthKey = key
-	o.NextKey = d.nextKey
-	return nil
-}
-
-// mintKeys has an OAuth client mint an auth key for each login.
-func (d *Device) mintKeys(o *tailnet.Options, client config.Secret) error {
-	if len(d.config.Tags) == 0 {
-		return errors.New("tailnet.tags: an OAuth client mints keys for tags only; set at least one tag, such as tag:k8s")
-	}
-	minter, err := oauth.New(client.Reveal(), d.config.Tags)
-	if err != nil {
-		return fmt.Errorf("tailnet.clientSecret: %w", err)
-	}
-	o.NextKey = minter.Mint
 	return nil
 }
 
 // nextKey returns the auth key for a login, or why there is none.
-func (d *Device) nextKey(context.Context) (string, error) {
-	key, err := d.authKey()
-	if err == nil && key == "" {
-		err = errors.New("a login is needed, but there is no auth key: set tailnet.authKeyFile")
+func (d *Device) nextKey(ctx context.Context) (string, error) {
+	client, err := d.clientSecret()
+	if err != nil {
+		return "", err
 	}
-	return key, err
+	key, err := d.authKey(ctx)
+	switch {
+	case client != "":
+	case err != nil:
+		return "", err
+	case key == "":
+		return "", errors.New("a login is needed, but there is no auth key: set tailnet.authKeyFile, or the field authkey of the Secret tailnet.kubeSecret")
+	case strings.HasPrefix(key, oauthSecret):
+		client = key
+	default:
+		return key, nil
+	}
+	minter, err := d.minter(client)
+	if err != nil {
+		return "", err
+	}
+	return minter.Mint(ctx)
+}
+
+// minter returns what mints an auth key for each login with an OAuth client.
+func (d *Device) minter(client string) (*oauth.Client, error) {
+	if len(d.config.Tags) == 0 {
+		return nil, errors.New("tailnet.tags: an OAuth client mints keys for tags only; set at least one tag, such as tag:k8s")
+	}
+	minter, err := oauth.New(client, d.config.Tags)
+	if err != nil {
+		return nil, fmt.Errorf("tailnet.clientSecret: %w", err)
+	}
+	return minter, nil
+}
+
+// clientSecret reads the secret of the OAuth client from the configuration. Empty
+// means that there is none.
+func (d *Device) clientSecret() (string, error) {
+	client, err := d.config.ReadClientSecret()
+	if err != nil {
+		return "", fmt.Errorf("tailnet.clientSecretFile: %w", err)
+	}
+	return client.Reveal(), nil
 }
 
 // authKey reads the auth key from the configuration or else from the Secret.
 // Empty means that there is none, or that it could not be read.
-func (d *Device) authKey() (string, error) {
+func (d *Device) authKey(ctx context.Context) (string, error) {
 	key, err := d.config.ReadAuthKey()
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", fmt.Errorf("tailnet.authKeyFile: %w", err)
-	case key == "" && d.secret != nil:
-		return d.secret.AuthKey(), nil
+	}
+	if key.Reveal() == "" && d.secret != nil {
+		key = config.Secret(d.secret.AuthKey(ctx))
 	}
 	return key.Reveal(), nil
 }

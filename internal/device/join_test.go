@@ -34,6 +34,9 @@ func TestKeys(t *testing.T) {
 		{name: "none", none: true},
 		{name: "in_the_configuration", config: config.Tailnet{AuthKey: "tskey-auth-a"}, first: "tskey-auth-a", next: "tskey-auth-a"},
 		{name: "file_is_renewed", config: config.Tailnet{AuthKeyFile: file}, before: "tskey-auth-a", after: "tskey-auth-b", first: "tskey-auth-a", next: "tskey-auth-b"},
+		{name: "white_space_in_the_configuration", config: config.Tailnet{AuthKey: " tskey-auth-a\n"}, first: "tskey-auth-a", next: "tskey-auth-a"},
+		{name: "white_space_in_the_file", config: config.Tailnet{AuthKeyFile: file}, before: "tskey-auth-a\r\n", after: "\ttskey-auth-b\n", first: "tskey-auth-a", next: "tskey-auth-b"},
+		{name: "nothing_but_white_space", config: config.Tailnet{AuthKey: " \n"}, none: true},
 		{name: "file_appears", config: config.Tailnet{AuthKeyFile: file}, after: "tskey-auth-b", next: "tskey-auth-b"},
 		{name: "file_disappears", config: config.Tailnet{AuthKeyFile: file}, before: "tskey-auth-a", first: "tskey-auth-a", err: "tailnet.authKeyFile: "},
 		{name: "file_is_missing", config: config.Tailnet{AuthKeyFile: file}, err: "tailnet.authKeyFile: "},
@@ -44,7 +47,7 @@ func TestKeys(t *testing.T) {
 				write(c.before)
 			}
 			var o tailnet.Options
-			if err := New(Options{Config: c.config}).setKeys(&o); err != nil {
+			if err := New(Options{Config: c.config}).setKeys(t.Context(), &o); err != nil {
 				t.Fatalf("setKeys() = %v, want nil", err)
 			}
 			if o.AuthKey != c.first {

@@ -44,6 +44,9 @@ type Snapshot struct {
 	// the zero Addr when there is none, when such resolvers are not used, and while
 	// the device is not on its tailnet.
 	Unrouted netip.Addr
+	// State is nil while the state Secret, if there is one, is this pod's alone, and
+	// otherwise says which pod uses it, too.
+	State error
 
 	sessionsMended int64
 }
@@ -60,10 +63,19 @@ func (d *Device) Snapshot() Snapshot {
 	s.Status = d.Status()
 	s.sessionsMended = d.sessionsMended()
 	s.Status.Up = s.Err == nil
+	s.State = d.stateErr()
 	if s.Status.Up && s.Wrong == nil && d.usesRoutedDNS() {
 		s.Unrouted = d.findUnrouted()
 	}
 	return s
+}
+
+// stateErr returns what Snapshot.State says.
+func (d *Device) stateErr() error {
+	if d.node.Load() == nil || d.secret == nil { // node first: see Device.secret
+		return nil
+	}
+	return d.secret.Err()
 }
 
 // Report returns s in the words of the status page. The peers are never nil.

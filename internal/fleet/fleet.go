@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -29,6 +30,8 @@ const (
 	requestTime = 10 * time.Second // bounds one load or one save
 	firstRetry  = time.Second
 	lastRetry   = 30 * time.Second
+
+	writeAttempts = 3 // of one write that another client's write overtakes
 )
 
 // createTime is how long Open waits for a missing Secret that it may not create.
@@ -51,6 +54,7 @@ type Secret struct {
 	mu      sync.Mutex
 	data    map[string][]byte // the fields that the Secret is to have
 	unsaved map[string]int    // fields that are not saved yet, each with the number of its changes
+	owner   owner
 
 	changed chan struct{} // holds a token while there is something to save
 	stop    context.CancelFunc
@@ -76,12 +80,14 @@ func Open(ctx context.Context, name string, log *slog.Logger) (*Secret, error) {
 		log:     log,
 		api:     api,
 		unsaved: map[string]int{},
+		owner:   owner{pod: os.Getenv("POD_UID")},
 		changed: make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 	}
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("secret %s: %w", name, err)
 	}
+	s.claim()
 	// Saving ends with Close, not with ctx: the last writes come at the end.
 	saving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
@@ -144,11 +150,22 @@ func permanent(err error) bool {
 	return ok && st.Code == 403
 }
 
-// AuthKey returns the auth key that the Secret holds, or "".
-func (s *Secret) AuthKey() string {
+// AuthKey returns the auth key that the Secret holds now, as it is, or "". While the
+// API server does not answer, it is the key that was read last.
+func (s *Secret) AuthKey(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	secret, err := s.api.GetSecret(ctx, s.name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return strings.TrimSpace(string(s.data[authKey]))
+	if err != nil || s.unsaved[authKey] > 0 {
+		return string(s.data[authKey])
+	}
+	delete(s.data, authKey)
+	if key, ok := secret.Data[authKey]; ok {
+		s.data[authKey] = key
+	}
+	return string(s.data[authKey])
 }
 
 // DropAuthKey removes the auth key from the Secret.
@@ -166,9 +183,6 @@ func (s *Secret) SetDevice(id, name string, addrs []netip.Addr) {
 		kubetypes.KeyDeviceID:   []byte(id),
 		kubetypes.KeyDeviceFQDN: []byte(strings.TrimSuffix(name, ".") + "."),
 		kubetypes.KeyDeviceIPs:  ips,
-	}
-	if uid := os.Getenv("POD_UID"); uid != "" {
-		fields[kubetypes.KeyPodUID] = []byte(uid)
 	}
 	s.set(fields)
 }
@@ -207,21 +221,32 @@ func (s *Secret) set(fields map[string][]byte) {
 		}
 		s.unsaved[k]++
 	}
-	if len(s.unsaved) > 0 {
-		select {
-		case s.changed <- struct{}{}:
-		default:
-		}
+	s.wake()
+}
+
+// wake wakes save if there is something to save. The caller holds mu.
+func (s *Secret) wake() {
+	if len(s.unsaved) == 0 {
+		return
+	}
+	select {
+	case s.changed <- struct{}{}:
+	default:
 	}
 }
 
 // save writes the changes to the API server until ctx ends. After a failure it tries
-// again.
+// again. In between it checks whether another pod has taken the Secret.
 func (s *Secret) save(ctx context.Context) {
 	defer close(s.stopped)
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
 	for {
 		select {
 		case <-s.changed:
+		case <-check.C:
+			s.check(ctx)
+			continue
 		case <-ctx.Done():
 			return
 		}
@@ -241,7 +266,8 @@ func (s *Secret) save(ctx context.Context) {
 	}
 }
 
-// flush writes all unsaved fields to the API server, once.
+// flush writes all unsaved fields to the API server, once. It writes nothing while the
+// Secret is another pod's: the fields stay unsaved.
 func (s *Secret) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
@@ -256,11 +282,18 @@ func (s *Secret) flush(ctx context.Context) error {
 	if len(saving) == 0 {
 		return nil
 	}
-	if err := s.write(ctx, want); err != nil {
+	err := s.write(ctx, want)
+	if errors.Is(err, errTaken) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if want[kubetypes.KeyPodUID] != nil {
+		s.owner.claimed = true
+	}
 	for k, n := range saving {
 		if s.unsaved[k] == n {
 			delete(s.unsaved, k)
@@ -270,8 +303,26 @@ func (s *Secret) flush(ctx context.Context) error {
 }
 
 // write sets fields in the Secret and keeps its other fields. A nil value removes
-// its field.
+// its field. The error is errTaken if the Secret is another pod's.
 func (s *Secret) write(ctx context.Context, fields map[string][]byte) error {
+	var err error
+	for range writeAttempts {
+		err = s.tryWrite(ctx, fields)
+		if !conflicts(err) {
+			break
+		}
+	}
+	return err
+}
+
+// conflicts reports whether err says that another client has changed the Secret
+// between a read and the write after it.
+func conflicts(err error) bool {
+	st, ok := errors.AsType[*kubeapi.Status](err)
+	return ok && st.Code == http.StatusConflict
+}
+
+func (s *Secret) tryWrite(ctx context.Context, fields map[string][]byte) error {
 	secret, err := s.api.GetSecret(ctx, s.name)
 	if kubeclient.IsNotFoundErr(err) {
 		made := &kubeapi.Secret{
@@ -284,6 +335,9 @@ func (s *Secret) write(ctx context.Context, fields map[string][]byte) error {
 	}
 	if err != nil {
 		return err
+	}
+	if s.notice(secret.Data) {
+		return errTaken
 	}
 	if !s.canPatch {
 		if secret.Data == nil {
@@ -307,6 +361,9 @@ func (s *Secret) write(ctx context.Context, fields map[string][]byte) error {
 	if len(patch) == 0 {
 		return nil
 	}
+	// The API server refuses the patch if the Secret is not what was read. The client
+	// has no operation "test".
+	patch = append(patch, kubeclient.JSONPatch{Op: "replace", Path: "/metadata/resourceVersion", Value: secret.ResourceVersion})
 	return s.api.JSONPatchResource(ctx, s.name, kubeclient.TypeSecrets, patch)
 }
 
@@ -322,13 +379,15 @@ func apply(data, fields map[string][]byte) {
 }
 
 // Close saves the changes that are left, and returns an error if it cannot do so
-// before ctx ends.
+// before ctx ends. It gives the Secret up for another pod, if there is time.
 func (s *Secret) Close(ctx context.Context) error {
 	s.stop()
 	<-s.stopped
 	if err := s.flush(ctx); err != nil {
 		return fmt.Errorf("secret %s: not saved: %w", s.name, err)
 	}
+	s.release()
+	s.flush(ctx) // an error leaves the uid of a pod that is gone, which the next pod replaces
 	return nil
 }
 

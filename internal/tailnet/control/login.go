@@ -24,6 +24,7 @@ const (
 	// tried.
 	loginTime = 30 * time.Second
 	loginPoll = 20 * time.Millisecond // between two looks at the state of a login
+	keyPoll   = 5 * time.Second       // between two looks for a key, while a person can log in
 )
 
 // Login logs a node in, logs it in again when its key has expired, and knows what
@@ -36,8 +37,8 @@ type Login struct {
 
 	// AuthKey logs the device in when the backend's store holds no login.
 	AuthKey string
-	// NextKey returns a key for another login. Nil means that a person logs the
-	// device in.
+	// NextKey returns a key for another login. If it is nil, or returns an empty key,
+	// a person logs the device in.
 	NextKey func(context.Context) (string, error)
 
 	up        chan struct{} // closed when the node runs for the first time
@@ -132,6 +133,10 @@ func (l *Login) loginWith(ctx context.Context, nextKey func(context.Context) (st
 		return err
 	}
 	l.err.Store(nil)
+	if key == "" {
+		return l.awaitPerson(ctx, nextKey)
+	}
+	l.url.Store(nil)
 	defer func() {
 		if err != nil {
 			l.Backend.DisconnectControl()
@@ -155,9 +160,23 @@ func (l *Login) loginWith(ctx context.Context, nextKey func(context.Context) (st
 	return fmt.Errorf("the control server did not answer the login within %v: %s", loginTime, l.WaitsFor())
 }
 
+// awaitPerson asks for a login by a person, and waits for it. If nextKey returns a key
+// meanwhile, it logs in with that. It returns nil when the node is up or ctx has ended.
+func (l *Login) awaitPerson(ctx context.Context, nextKey func(context.Context) (string, error)) error {
+	if err := l.Backend.StartLoginInteractive(ctx); err != nil {
+		return err
+	}
+	for tstime.Sleep(ctx, keyPoll) && !l.running() {
+		if key, err := nextKey(ctx); err == nil && key != "" {
+			return l.loginWith(ctx, func(context.Context) (string, error) { return key, nil })
+		}
+	}
+	return nil
+}
+
 // LogUntilUp logs what the login waits for until the node is up for the first
 // time or ctx ends: after 5 s, 10 s, and so on up to a minute. While relogin
-// runs it logs nothing, because relogin does.
+// runs and waits for no person it logs nothing, because relogin does.
 func (l *Login) LogUntilUp(ctx context.Context) {
 	for wait := 5 * time.Second; ; wait = min(2*wait, time.Minute) {
 		select {
@@ -167,7 +186,7 @@ func (l *Login) LogUntilUp(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		if !l.reloginOn.Load() {
+		if !l.reloginOn.Load() || l.url.Load() != nil {
 			what := []any{"err", l.WaitsFor()}
 			if u := l.URL(); u != "" {
 				what = append(what, "url", u)
