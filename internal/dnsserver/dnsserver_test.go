@@ -257,6 +257,36 @@ func TestRefusedLookups(t *testing.T) {
 	}
 }
 
+// TestPanicEndsOneAnswer checks that a panic is reported with its stack, that its query
+// gets no answer, and that the server answers the next ones.
+func TestPanicEndsOneAnswer(t *testing.T) {
+	var reported []error
+	s := server()
+	s.Panicked = func(err error) { reported = append(reported, err) }
+	known := s.Lookup
+	s.Lookup = func(ctx context.Context, client netip.Addr, name string) ([]netip.Addr, time.Duration, error) {
+		if strings.HasPrefix(name, "boom.") {
+			panic("boom in the lookup")
+		}
+		return known(ctx, client, name)
+	}
+	for i := range 3 {
+		w := &sent{local: &net.UDPAddr{}}
+		s.serve(t.Context(), w, new(dns.Msg).SetQuestion("boom.corp.example.", dns.TypeA))
+		if w.m != nil || len(reported) != i+1 {
+			t.Fatalf("after %d panics: answer %v, %d reported", i+1, w.m, len(reported))
+		}
+		if p, ok := errors.AsType[*flow.Panic](reported[i]); !ok || !strings.Contains(p.Stack, "Answer") {
+			t.Errorf("reported %v, want a panic with its stack", reported[i])
+		}
+		w = &sent{local: &net.UDPAddr{}}
+		s.serve(t.Context(), w, new(dns.Msg).SetQuestion("api.corp.example.", dns.TypeA))
+		if w.m == nil || len(w.m.Answer) != 1 {
+			t.Errorf("after a panic: answer %v, want the fleet's address", w.m)
+		}
+	}
+}
+
 // FuzzAnswer checks that each query gets an answer that can be sent, and that
 // only served zones have records.
 func FuzzAnswer(f *testing.F) {

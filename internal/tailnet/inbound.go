@@ -65,6 +65,7 @@ func (n *Node) toHost(src netip.AddrPort, port uint16) func(net.Conn) {
 	}
 	unused := time.AfterFunc(takenWithin, end)
 	return func(c net.Conn) {
+		defer flow.CatchIn(n.ctx, new(error))
 		unused.Stop()
 		defer end()
 		defer c.Close()
@@ -76,17 +77,18 @@ func (n *Node) toHost(src netip.AddrPort, port uint16) func(net.Conn) {
 }
 
 // copyAndEnd copies src to dst until src ends, and passes the end on: after an
-// error both connections are reset.
+// error or a panic both connections are reset.
 func (n *Node) copyAndEnd(dst, src net.Conn) {
-	defer flow.CatchTo(func(err error) {
-		n.log.Error("a panic was caught", "err", err)
-		socket.Abort(dst)
-		socket.Abort(src)
-	})
-	if _, err := io.Copy(dst, src); err != nil {
-		socket.Abort(dst)
-		socket.Abort(src)
-		return
+	var err error
+	defer func() {
+		if err != nil {
+			socket.Abort(dst)
+			socket.Abort(src)
+		}
+	}()
+	defer flow.CatchIn(n.ctx, &err)
+	_, err = io.Copy(dst, src)
+	if err == nil {
+		socket.CloseWrite(dst)
 	}
-	socket.CloseWrite(dst)
 }
