@@ -267,6 +267,35 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// Rule 13: a span of time is measured with the monotonic clock. The wall clock jumps
+// when it is set, so no time is kept as a number of it.
+func TestNoWallClockSpans(t *testing.T) {
+	for _, f := range source(t) {
+		if f.test || f.path == "internal/testnet/cert.go" { // a serial number
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			bad := slices.Contains([]string{"UnixNano", "UnixMicro", "UnixMilli"}, sel.Sel.Name)
+			if sel.Sel.Name == "Round" && len(call.Args) == 1 {
+				zero, isLiteral := call.Args[0].(*ast.BasicLit)
+				bad = isLiteral && zero.Value == "0"
+			}
+			if bad {
+				t.Errorf("%s: %s drops the monotonic clock: keep the time.Time, or count from a time.Now() of the process", fset.Position(n.Pos()), sel.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
 // Rule 8: only main ends the process and begins contexts.
 func TestNoExits(t *testing.T) {
 	forbidden := map[string]string{

@@ -108,7 +108,7 @@ type Mux struct {
 	Log      *slog.Logger
 
 	refusing atomic.Int32 // clients that turnAway answers
-	accepted atomic.Int64 // when the last connection came, in Unix nanoseconds
+	accepted atomic.Int64 // when the last connection came, in nanoseconds since epoch
 
 	handlers sync.WaitGroup
 	mu       sync.Mutex
@@ -135,7 +135,7 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 			continue
 		}
 		failures.Over()
-		m.accepted.Store(time.Now().UnixNano())
+		m.accepted.Store(int64(time.Since(epoch)))
 		m.admit(ctx, c, role)
 	}
 }
@@ -185,8 +185,12 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// epoch is a moment from which times are counted that an atomic integer holds. Unlike
+// the Unix epoch it does not move when the clock is set.
+var epoch = time.Now()
+
 // Quiet returns for how long no connection has come.
-func (m *Mux) Quiet() time.Duration { return time.Since(time.Unix(0, m.accepted.Load())) }
+func (m *Mux) Quiet() time.Duration { return time.Since(epoch) - time.Duration(m.accepted.Load()) }
 
 // Drain closes the connections whose client has not sent anything yet. Call it
 // when the listeners are closed.
