@@ -1,9 +1,14 @@
 package datapath
 
 import (
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -68,4 +73,124 @@ func TestServed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// servedNames are the lists of names that FuzzServed chooses from.
+var servedNames = [][]string{
+	nil,
+	{"corp.example", "*.corp.example"},
+	{"api.corp.example"},
+	{"*"},
+	{"*.example", "xn--bcher-kva.test"},
+	{"localhost", "*.0x.test"},
+}
+
+// FuzzServed checks that a port for clients without a proxy setting lets through what a
+// simple model does, and nothing else, in whatever spelling.
+func FuzzServed(f *testing.F) {
+	for i := range servedNames {
+		for _, s := range []string{
+			"api.corp.example", "API.Corp.Example.", "corp.example", "corp.example..", ".corp.example", "evilcorp.example", "corp.example.evil",
+			"api.corp.example:443", "[::1]", "::ffff:10.0.0.1", "10.0.0.1", "0x0a000001", "012.1", "10.0.0.1.", "1.2.3.4.corp.example", "fe80::1%eth0",
+			"ａｐｉ.corp.example", "api。corp。example", "Bücher.test", "xn--bcher-kva.test", "①.0.0.1", "localhost", "a.0x.test", "api.corp.example\x00.evil", "api.corp.example%00", "0\xd10", "",
+		} {
+			f.Add(s, uint16(443), uint8(i))
+			f.Add(s, uint16(80), uint8(i))
+		}
+	}
+	f.Fuzz(func(t *testing.T, host string, port uint16, which uint8) {
+		names := servedNames[int(which)%len(servedNames)]
+		passes := func(spelling string, only uint16) bool {
+			rec := record(spelling)
+			rec.Port = port
+			return (&Served{Names: names, Port: only}).check(rec) == nil
+		}
+		served := passes(host, 0)
+		if want := modelServes(names, host); served != want {
+			t.Fatalf("%q passes a port that serves %q: %v, want %v", host, names, served, want)
+		}
+		if got, want := passes(host, 443), served && port == 443; got != want {
+			t.Fatalf("%q, port %d, passes a port for port 443 that serves %q: %v, want %v", host, port, names, got, want)
+		}
+		for _, spelling := range []string{asciiCase(host, strings.ToUpper), asciiCase(host, strings.ToLower)} {
+			if passes(spelling, 0) != served {
+				t.Fatalf("%q passes: %v, but %q: %v", host, served, spelling, !served)
+			}
+		}
+	})
+}
+
+// asciiCase applies change to the ASCII characters of s.
+func asciiCase(s string, change func(string) string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x80 {
+			return rune(change(string(r))[0])
+		}
+		return r
+	}, s)
+}
+
+// modelServes says by the words of the documentation whether a port that serves names
+// lets host through: label by label, an address only with "*".
+func modelServes(names []string, host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return slices.Contains(names, "*") && !strings.Contains(host, "%")
+	}
+	host = strings.TrimSuffix(host, ".")
+	if utf8.ValidString(host) && strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) && !endsInNumber(strings.Split(strings.ToLower(host), ".")) {
+		ascii, err := idna.Lookup.ToASCII(host)
+		if err != nil {
+			return false
+		}
+		host = ascii
+	}
+	labels := strings.Split(strings.ToLower(host), ".")
+	if len(host) > 253 || !utf8.ValidString(host) {
+		return false
+	}
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	if endsInNumber(labels) {
+		return slices.Contains(names, "*") && isNumericAddress(labels)
+	}
+	return len(names) == 0 || slices.ContainsFunc(names, func(pattern string) bool {
+		want := strings.Split(pattern, ".")
+		if want[0] == "*" {
+			tail := want[1:]
+			return len(labels) > len(tail) && slices.Equal(labels[len(labels)-len(tail):], tail)
+		}
+		return slices.Equal(labels, want)
+	})
+}
+
+// endsInNumber reports whether the last of labels is a number: they are not a name then.
+func endsInNumber(labels []string) bool {
+	last := labels[len(labels)-1]
+	hex, ok := strings.CutPrefix(last, "0x")
+	return last != "" && strings.Trim(last, "0123456789") == "" || ok && strings.Trim(hex, "0123456789abcdef") == ""
+}
+
+// isNumericAddress reports whether labels are an IPv4 address as inet_aton(3) reads it.
+func isNumericAddress(labels []string) bool {
+	for i, l := range labels {
+		base := 10
+		if hex, ok := strings.CutPrefix(l, "0x"); ok {
+			base = 16
+			l = "0" + hex
+		} else if len(l) > 1 && l[0] == '0' {
+			base = 8
+		}
+		bits := 8
+		if i == len(labels)-1 {
+			bits = 8 * (4 - i)
+		}
+		v, err := strconv.ParseUint(l, base, 32)
+		if err != nil || bits < 8 || v>>bits != 0 {
+			return false
+		}
+	}
+	return true
 }
