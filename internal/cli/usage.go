@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/pandoproxy/pando/internal/config/strictyaml"
 )
 
 // helpCommand is "pando help [command]". Unlike cobra's own, it fails for a
@@ -126,7 +128,7 @@ func nearest(word string, names []string) []string {
 	limit := max(1, min(2, len(word)/2), len(word)/4) // letters to change
 	distances := map[string]int{}
 	for _, name := range names {
-		distance := editDistance(strings.ToLower(word), name)
+		distance := strictyaml.Distance(strings.ToLower(word), name)
 		if strings.HasPrefix(name, strings.ToLower(word)) && len(word) > 1 {
 			distance = min(distance, limit)
 		}
@@ -138,26 +140,4 @@ func nearest(word string, names []string) []string {
 		return cmp.Or(cmp.Compare(distances[a], distances[b]), cmp.Compare(a, b))
 	})
 	return near[:min(len(near), suggestions)]
-}
-
-// editDistance returns how many letters must be inserted, deleted or replaced to
-// make b of a (Levenshtein's distance).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -122,7 +122,7 @@ func Nearest(name string, candidates []string) string {
 	best := ""
 	least := max(1, min(3, len(name)/3)) + 1
 	for _, c := range candidates {
-		n := distance(strings.ToLower(name), strings.ToLower(c))
+		n := Distance(strings.ToLower(name), strings.ToLower(c))
 		if n < least {
 			best = c
 			least = n
@@ -131,9 +131,9 @@ func Nearest(name string, candidates []string) string {
 	return best
 }
 
-// distance returns how many letters of a must be inserted, removed, replaced or
+// Distance returns how many letters of a must be inserted, removed, replaced or
 // swapped with the next one to make b.
-func distance(a, b string) int {
+func Distance(a, b string) int {
 	rows := make([][]int, len(a)+1) // rows[i][j] is the distance of a[:i] and b[:j]
 	for i := range rows {
 		rows[i] = make([]int, len(b)+1)
