@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -12,6 +11,7 @@ import (
 	"github.com/pandoproxy/pando/internal/cgroup"
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/gateway"
+	"github.com/pandoproxy/pando/internal/logging"
 	"github.com/pandoproxy/pando/internal/stock"
 )
 
@@ -67,7 +67,10 @@ func runGateway(ctx, cut context.Context, env Env, r replica) error {
 	if err != nil {
 		return err
 	}
-	log, level := logger(cfg.Log, env.Stderr)
+	level := new(slog.LevelVar)
+	level.Set(cfg.Log.SlogLevel())
+	log, flush := logging.New(env.Stderr, cfg.Log.Format == "text", level)
+	defer flush()
 	for _, note := range r.notes {
 		log.Info("stock environment", "note", note)
 	}
@@ -76,7 +79,7 @@ func runGateway(ctx, cut context.Context, env Env, r replica) error {
 			"hint", "set tailnet.authKeyFile, tailnet.clientSecretFile or tailnet.kubeSecret; without one, the replica waits for a login at a URL that the log shows")
 	}
 	boundHeap(env.Environ)
-	slog.SetDefault(log) // the engine writes some lines with package log
+	slog.SetDefault(slog.New(logging.Library(log.Handler())))
 	o := gateway.Options{
 		Log:     log,
 		Level:   level,
@@ -97,7 +100,7 @@ func runGateway(ctx, cut context.Context, env Env, r replica) error {
 // lacksKey reports whether nothing can log the device in: no key is set, and no
 // state of an earlier login is there.
 func lacksKey(t config.Tailnet) bool {
-	if t.AuthKey != "" || t.AuthKeyFile != "" || t.ClientSecret != "" || t.ClientSecretFile != "" || t.KubeSecret != "" {
+	if t.AuthKey.Reveal() != "" || t.AuthKeyFile != "" || t.ClientSecret.Reveal() != "" || t.ClientSecretFile != "" || t.KubeSecret != "" {
 		return false
 	}
 	if t.StateDir == "" {
@@ -105,17 +108,6 @@ func lacksKey(t config.Tailnet) bool {
 	}
 	entries, err := os.ReadDir(t.StateDir)
 	return err != nil || len(entries) == 0
-}
-
-// logger returns the log of a replica, and its level, which may change later.
-func logger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
-	level := new(slog.LevelVar)
-	level.Set(c.SlogLevel())
-	o := &slog.HandlerOptions{Level: level}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, o)), level
-	}
-	return slog.New(slog.NewJSONHandler(w, o)), level
 }
 
 // boundHeap has Go's collector work harder when the memory of the container gets

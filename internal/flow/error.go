@@ -108,11 +108,12 @@ type Error struct {
 	Err    error  // the cause; nil when the class says it all
 }
 
-// Error returns "op target: class: cause", without the parts that are empty.
+// Error returns "op target: class: cause", without the parts that are empty. A long
+// target is cut.
 func (e *Error) Error() string {
 	s := e.Op
 	if e.Target != "" {
-		s += " " + e.Target
+		s += " " + shorten(e.Target, maxErrorTarget)
 	}
 	s += ": " + e.Class.String()
 	if e.Err != nil {

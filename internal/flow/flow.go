@@ -78,12 +78,12 @@ type Holder struct {
 }
 
 // Target returns host:port, with brackets around an IPv6 literal, or "" as long
-// as the host is not known.
+// as the host is not known. A host that is too long for a name is cut.
 func (r Request) Target() string {
 	if r.Host == "" {
 		return ""
 	}
-	return joinHostPort(r.Host, r.Port)
+	return joinHostPort(Short(r.Host), r.Port)
 }
 
 func joinHostPort(host string, port uint16) string {
