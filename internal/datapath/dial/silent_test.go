@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -27,14 +28,14 @@ const (
 type site struct {
 	after time.Duration // until quietAddr answers; zero means never
 	err   error         // its answer; nil means that it connects
-	sent  int           // dials to quietAddr
+	sent  atomic.Int32  // dials to quietAddr
 }
 
 func (s *site) dial(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	var answer <-chan time.Time
 	var err error
 	if a.String() == quietAddr {
-		s.sent++
+		s.sent.Add(1)
 		err = s.err
 		if s.after > 0 {
 			answer = time.After(s.after)
@@ -82,8 +83,8 @@ func TestSilentTarget(t *testing.T) {
 		s := &site{}
 		refused := 0
 		d := &Dialer{Tailnet: s.dial, Refused: func() { refused++ }}
-		if got := flood(t.Context(), d, quietAddr, 100); got[flow.Timeout] != 100 || s.sent != 100 {
-			t.Fatalf("100 dials at once ended with %v after %d were sent, want all sent, with class timeout", got, s.sent)
+		if got := flood(t.Context(), d, quietAddr, 100); got[flow.Timeout] != 100 || s.sent.Load() != 100 {
+			t.Fatalf("100 dials at once ended with %v after %d were sent, want all sent, with class timeout", got, s.sent.Load())
 		}
 		if list := d.Silent(); len(list) != 1 || list[0].String() != quietAddr {
 			t.Fatalf("Silent() = %v, want the target", list)
@@ -106,6 +107,7 @@ func TestSilentTarget(t *testing.T) {
 			t.Errorf("%d refusals, want 1", refused)
 		}
 		time.Sleep(3 * time.Second) // it is remembered while a dial waits for it
+		synctest.Wait()
 		s.after = time.Millisecond
 		if got := flood(t.Context(), d, quietAddr, 1); got[flow.OK] != 1 {
 			t.Errorf("the next dial of the second ended with %v, want class ok", got)
@@ -132,8 +134,8 @@ func TestSilentIsForgotten(t *testing.T) {
 			t.Errorf("Silent() = %v after its time, want none", d.Silent())
 		}
 		flood(t.Context(), d, quietAddr, 2)
-		if s.sent != manySilent+2 {
-			t.Errorf("%d dials were sent, want %d", s.sent, manySilent+2)
+		if s.sent.Load() != manySilent+2 {
+			t.Errorf("%d dials were sent, want %d", s.sent.Load(), manySilent+2)
 		}
 	})
 }
@@ -157,6 +159,7 @@ func TestNotSilent(t *testing.T) {
 			}
 		}},
 		{"refuses", func(t *testing.T, d *Dialer, s *site) {
+			synctest.Wait()
 			s.after = time.Second
 			s.err = refused
 			flood(t.Context(), d, quietAddr, 200)
@@ -164,6 +167,7 @@ func TestNotSilent(t *testing.T) {
 		{"answers_now_and_then", func(t *testing.T, d *Dialer, s *site) {
 			go flood(t.Context(), d, quietAddr, 200)
 			time.Sleep(2 * time.Second)
+			synctest.Wait()
 			s.after = time.Second
 			s.err = refused
 			go flood(t.Context(), d, quietAddr, 1)
@@ -192,6 +196,7 @@ func TestNotSilent(t *testing.T) {
 				if list := d.Silent(); len(list) != 0 {
 					t.Errorf("Silent() = %v, want none", list)
 				}
+				synctest.Wait()
 				s.after = time.Millisecond
 				s.err = nil
 				if got := flood(t.Context(), d, quietAddr, 100); got[flow.OK] != 100 {
