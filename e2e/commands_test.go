@@ -58,19 +58,20 @@ func reads(c testkit.Command) bool {
 // notRun lists the commands of the documentation that no test runs, each with the
 // reason. A command is named by its beginning.
 var notRun = map[string]string{
-	"curl -x http://pando.pando:1055 ":  "the lab's pods have no curl; its own client sends the same request",
-	"curl -x socks5h://127.0.0.1:1055 ": "the tests of internal/gateway run curl with this proxy",
-	"curl https://":                     "the lab's pods have no curl; noProxy sends the same request",
-	"git grep ":                         "it only searches the tree",
-	"git ls-files ":                     "it only lists files",
-	"git tag -s ":                       "it makes a release",
-	"go test ./internal/flow -update":   "it writes golden files",
-	"helm package ":                     "it makes a release; TestChartRenders lints and renders the chart",
-	"k3s ctr images import ":            "the lab is not k3s; the page says that this is not tested",
-	"kind load image-archive ":          "the lab is not kind; the page says that this is not tested",
-	"kubectl get --raw":                 "a sentence names the command; docs/kubernetes.md has it with paths",
-	"nslookup ":                         "the lab's pods have no nslookup; noProxy looks the name up",
-	"skopeo copy ":                      "it needs a registry",
+	"curl -x http://pando.pando:1055 ":       "the lab's pods have no curl; its own client sends the same request",
+	"curl -x socks5h://127.0.0.1:1055 ":      "the tests of internal/gateway run curl with this proxy",
+	"curl https://":                          "the lab's pods have no curl; noProxy sends the same request",
+	"git grep ":                              "it only searches the tree",
+	"git ls-files ":                          "it only lists files",
+	"git tag -s ":                            "it makes a release",
+	"go test ./internal/flow -update":        "it writes golden files",
+	"helm package ":                          "it makes a release; TestChartRenders lints and renders the chart",
+	"k3s ctr images import ":                 "the lab is not k3s; the page says that this is not tested",
+	"kind load image-archive ":               "the lab is not kind; the page says that this is not tested",
+	"kubectl get pods -A -o custom-columns=": "it only lists pods with their uids; the test of two pods with one Secret is in internal/fleet",
+	"kubectl get --raw":                      "a sentence names the command; docs/kubernetes.md has it with paths",
+	"nslookup ":                              "the lab's pods have no nslookup; noProxy looks the name up",
+	"skopeo copy ":                           "it needs a registry",
 }
 
 // TestDocsCommandsRun checks that a test runs every command of the documentation,
