@@ -78,6 +78,7 @@ func TestConditions(t *testing.T) {
 		"expected-tailnet":                   "",
 		"tunnels":                            "not warm yet",
 		"not-draining":                       "",
+		"state":                              "",
 		"dials":                              "",
 		"configuration":                      "",
 		"memory":                             "",
