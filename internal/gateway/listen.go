@@ -106,6 +106,7 @@ func (g *Gateway) frontPorts() []frontPort {
 			Road:    served(g.road, cfg, p, 443),
 			Port:    uint16(cmp.Or(p.Port, 443)),
 			Timeout: time.Duration(cfg.HTTP.HeaderTimeout),
+			Memory:  g.road.Limit.Memory,
 		}
 		list = append(list, frontPort{fmt.Sprintf("sni[%d].listen", i), p.Listen, mux.Role{Front: front}})
 	}

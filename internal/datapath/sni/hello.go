@@ -19,7 +19,7 @@ const maxHello = 32 << 10
 // readHello reads a ClientHello, which may come in any number of records and
 // packets. It returns the server name, in lower case and without trailing dot, and
 // all bytes that it has read, which may be more than the hello. The error is a
-// *flow.Error.
+// *flow.Error. If r returns one, it is that.
 func readHello(r io.Reader) (name string, read []byte, err error) {
 	var tape bytes.Buffer
 	in := &helloConn{r: io.TeeReader(io.LimitReader(r, maxHello), &tape)}
@@ -62,8 +62,12 @@ func badRequest(hint string, cause error) error {
 	}
 }
 
-// readError is the error for a client that has left or was too slow.
+// readError is the error for a client that has left, was too slow, or has no more
+// memory.
 func readError(cause error) error {
+	if fe, ok := errors.AsType[*flow.Error](cause); ok {
+		return fe
+	}
 	e := &flow.Error{
 		Class: flow.Canceled,
 		Op:    "sni",

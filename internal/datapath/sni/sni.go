@@ -33,6 +33,8 @@ type Server struct {
 	Port uint16
 	// Timeout bounds the arrival of a ClientHello. Zero means DefaultTimeout.
 	Timeout time.Duration
+	// Memory counts what hellos cost. Nil means that nothing is counted.
+	Memory Memory
 }
 
 // Serve opens a tunnel for one client. It takes c and closes it, unless c became a
@@ -43,13 +45,22 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 		tunnelled = false
 		s.end(c, rec, err)
 	})
+	held := account{
+		memory: s.Memory,
+		client: socket.ClientAddr(c).Addr(),
+	}
+	defer held.release()
+	if err := held.take(parserCost); err != nil {
+		s.end(c, rec, err)
+		return false
+	}
 	timeout := s.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
 	}
 	c.SetReadDeadline(time.Now().Add(timeout))
 	cut := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
-	name, hello, err := readHello(c)
+	name, hello, err := readHello(held.reader(c))
 	cut()
 	c.SetReadDeadline(time.Time{})
 	if err != nil {

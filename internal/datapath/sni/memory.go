@@ -1,0 +1,69 @@
+package sni
+
+import (
+	"io"
+	"net/netip"
+)
+
+// Memory counts the bytes of memory that are held for clients.
+type Memory interface {
+	// Take takes n bytes for a client, or returns a *flow.Error of class
+	// Overloaded.
+	Take(client netip.Addr, n int64) error
+	// Give gives back n bytes that Take took.
+	Give(client netip.Addr, n int64)
+}
+
+const (
+	// parserCost is what the parser costs for a hello, in bytes, besides its buffers.
+	parserCost = 16 << 10
+	// helloShare is how many bytes of memory a byte of a hello costs: it is in two
+	// buffers of the parser and in the copy for the target, and they grow by doubling.
+	helloShare = 4
+)
+
+// account is what the hello of a client costs while it is read and passed on.
+type account struct {
+	memory Memory // nil means that nothing costs anything
+	client netip.Addr
+	taken  int64
+}
+
+func (a *account) take(n int64) error {
+	if a.memory == nil {
+		return nil
+	}
+	if err := a.memory.Take(a.client, n); err != nil {
+		return err
+	}
+	a.taken += n
+	return nil
+}
+
+// release gives everything back.
+func (a *account) release() {
+	if a.taken > 0 {
+		a.memory.Give(a.client, a.taken)
+	}
+	a.taken = 0
+}
+
+// reader returns a reader of r that takes what the bytes cost. Its errors are those of r
+// and of Memory.
+func (a *account) reader(r io.Reader) io.Reader { return &chargedReader{r, a} }
+
+type chargedReader struct {
+	r       io.Reader
+	account *account
+}
+
+func (c *chargedReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	if n == 0 {
+		return n, err
+	}
+	if terr := c.account.take(helloShare * int64(n)); terr != nil {
+		return 0, terr
+	}
+	return n, err
+}
