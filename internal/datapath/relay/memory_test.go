@@ -1,14 +1,44 @@
 package relay
 
 import (
+	"io"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testkit"
 )
+
+// TestEarlyBytesAreReleased checks that a pair does not keep the bytes that were read
+// before it, once they are passed on.
+func TestEarlyBytesAreReleased(t *testing.T) {
+	_, clientSide := testkit.TCPPair(t)
+	target, targetSide := testkit.TCPPair(t)
+	early := make([]byte, 32<<10)
+	kept := weak.Make(&early[0])
+	r := &Relay{}
+	done := make(chan Result, 1)
+	r.Start(flow.Pair{Client: clientSide, Target: targetSide, ClientEarly: early}, func(res Result) { done <- res })
+	early = nil
+	if _, err := io.ReadFull(target, make([]byte, 32<<10)); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the bytes to be collected", func() bool {
+		runtime.GC()
+		return kept.Value() == nil
+	})
+	select {
+	case <-done:
+		t.Fatal("the pair has ended, want it open")
+	default:
+	}
+	clientSide.Close()
+	<-done
+}
 
 // TestMeasure checks what a pair counts as: at first, while it is idle, while its
 // client reads nothing, and when it has ended.

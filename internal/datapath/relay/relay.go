@@ -210,7 +210,6 @@ func (r *Relay) Cut(ctx context.Context, cause string) int {
 // side is one of the two connections.
 type side struct {
 	conn  net.Conn
-	early []byte // what was read from it before the relay
 	name  string
 	class flow.Class // of an error of this connection
 }
@@ -218,7 +217,6 @@ type side struct {
 func (p *pair) client() side {
 	return side{
 		conn:  p.Client,
-		early: p.ClientEarly,
 		name:  "client",
 		class: flow.Canceled,
 	}
@@ -227,7 +225,6 @@ func (p *pair) client() side {
 func (p *pair) target() side {
 	return side{
 		conn:  p.Target,
-		early: p.TargetEarly,
 		name:  "target",
 		class: flow.Reset,
 	}
@@ -264,8 +261,8 @@ func (p *pair) direction(src, dst side, count *atomic.Int64) {
 func (p *pair) copy(src, dst side, count *atomic.Int64) (err error) {
 	defer flow.Catch(&err)
 	to := p.writerTo(dst)
-	if len(src.early) > 0 {
-		if err := writeCounted(to, src.early, count); err != nil {
+	if early := p.takeEarly(src); len(early) > 0 {
+		if err := writeCounted(to, early, count); err != nil {
 			return err
 		}
 	}
@@ -279,6 +276,18 @@ func (p *pair) copy(src, dst side, count *atomic.Int64) (err error) {
 		p.targetEnded.Store(true)
 	}
 	return asWriteError(socket.CloseWrite(dst.conn))
+}
+
+// takeEarly returns what was read from src before the relay, and keeps nothing of it:
+// the pair may live for hours. Only the direction from src calls it.
+func (p *pair) takeEarly(src side) []byte {
+	field := &p.TargetEarly
+	if src.conn == p.Client {
+		field = &p.ClientEarly
+	}
+	early := *field
+	*field = nil
+	return early
 }
 
 // failed ends the pair after err, as a failure of the connection that broke.
