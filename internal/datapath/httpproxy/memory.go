@@ -8,12 +8,14 @@ import (
 )
 
 // Measure measures what each request in progress holds, and returns those that
-// make no progress (account.Account). Call it at regular times from one
-// goroutine, with the current time as now.
+// make no progress (account.Account). It also closes the idle connections to origins
+// that hold bytes. Call it at regular times from one goroutine, with the current time
+// as now.
 func (p *Proxy) Measure(now time.Time) (stalled []flow.Holder) {
 	if p.Memory == nil {
 		return nil
 	}
+	p.pool.DropStale()
 	exchanges := map[*session]*exchange{} // of the sessions in a request; nil without one
 	p.mu.Lock()
 	for s, waiting := range p.sessions {

@@ -110,6 +110,20 @@ func (p *Pool) Put(o *Conn, by Owner, shared bool, idle time.Duration) bool {
 	return true
 }
 
+// DropStale closes the idle connections that their origins have ended, or have sent
+// bytes on that no request asked for. Otherwise such bytes would fill the receive buffers.
+func (p *Pool) DropStale() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var next *list.Element
+	for e := p.order.Front(); e != nil; e = next {
+		next = e.Next()
+		if o := e.Value.(*Conn); o.stale() {
+			p.drop(o)
+		}
+	}
+}
+
 // Close closes the idle connections, and all that are put later.
 func (p *Pool) Close() {
 	p.mu.Lock()

@@ -45,6 +45,32 @@ func size(p *Pool) int {
 	return max(p.order.Len(), len(p.idle), len(p.held))
 }
 
+// TestDropStale checks that idle connections are closed when their origin sends bytes or
+// ends them, and that others stay.
+func TestDropStale(t *testing.T) {
+	p := &Pool{}
+	defer p.Close()
+	quiet, _ := newOrigin(t, here)
+	sends, sender := newOrigin(t, here)
+	ends, ender := newOrigin(t, there)
+	for _, o := range []*Conn{quiet, sends, ends} {
+		p.Put(o, ann, false, time.Hour)
+	}
+	p.DropStale()
+	if n := p.order.Len(); n != 3 {
+		t.Fatalf("%d connections are idle, want 3: no origin has sent anything", n)
+	}
+	sender.Write([]byte("HTTP/1.1 200 OK\r\n"))
+	ender.CloseWrite()
+	testkit.Eventually(t, "both connections to be closed", func() bool {
+		p.DropStale()
+		return p.order.Len() == 1
+	})
+	if o := p.Take(ann, []flow.Target{here}); o != quiet {
+		t.Errorf("Take = %v, want the connection whose origin is quiet", o)
+	}
+}
+
 // TestPoolTake checks the order in which connections are taken.
 func TestPoolTake(t *testing.T) {
 	p := &Pool{}
