@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/device"
@@ -16,26 +15,35 @@ import (
 // configurationCheck is the check whose note quotes the configuration.
 const configurationCheck = "configuration"
 
+// dialsCheck is the check whose note names targets of clients.
+const dialsCheck = "dials"
+
 // view is the state of the replica at one moment. Each answer is made from one
 // view, so that it cannot contradict itself.
 type view struct {
 	device        device.Snapshot
-	configuration string // see reloads.state
-	public        string // configuration without secrets
+	configuration string            // see reloads.state
+	public        map[string]string // other notes of these checks, which every pod may read
 	checks        []status.Check
 }
 
 // look returns the state of the replica now.
 func (g *Gateway) look() view {
 	v := view{device: g.device.Snapshot()}
-	v.configuration, v.public = g.reloads.state()
+	silent := g.road.Dialer.Silent()
+	var public string
+	v.configuration, public = g.reloads.state()
+	v.public = map[string]string{
+		configurationCheck: public,
+		dialsCheck:         dialsNote(g.road.Limit, countSilent(silent)),
+	}
 	v.checks = slices.Concat(
 		v.device.Checks(),
 		[]status.Check{
 			checkNotDraining(g.draining.Load()),
 			{Name: configurationCheck, Note: v.configuration},
 			memory.Check(g.road.Limit.Memory),
-			checkDials(g.road.Limit, g.road.Dialer.Silent()),
+			{Name: dialsCheck, Note: dialsNote(g.road.Limit, listSilent(silent))},
 		},
 		g.prober.Checks(),
 	)
@@ -46,8 +54,8 @@ func (g *Gateway) look() view {
 func (v view) publicChecks() []status.Check {
 	list := slices.Clone(v.checks)
 	for i := range list {
-		if list[i].Name == configurationCheck {
-			list[i].Note = v.public
+		if note, ok := v.public[list[i].Name]; ok {
+			list[i].Note = note
 		}
 	}
 	return list
@@ -71,28 +79,45 @@ func checkNotDraining(draining bool) status.Check {
 	return c
 }
 
-// checkDials notes whether clients are refused dials, and which targets do not
-// answer. It never fails: to send clients elsewhere would move the load to the next
-// replica.
-func checkDials(gate *limit.Gate, silent []netip.AddrPort) status.Check {
-	var words []string
+// dialsNote says whether clients are refused dials; silent is about the targets that do
+// not answer. The check never fails: to send clients elsewhere would move the load to
+// the next replica.
+func dialsNote(gate *limit.Gate, silent string) string {
 	now := gate.Dials()
 	most := gate.Limits().Dials
-	if most > 0 && now >= most/2 {
-		words = append(words, fmt.Sprintf("%d of %d dials are in progress; clients that have their share get no more", now, most))
+	if most == 0 || now < most/2 {
+		return silent
 	}
-	if n := len(silent); n > 0 {
-		const shown = 3
-		text := "targets that do not answer, and are dialled only once a second:"
-		for _, a := range silent[:min(n, shown)] {
-			text += " " + a.String()
-		}
-		if n > shown {
-			text += fmt.Sprintf(" and %d more", n-shown)
-		}
-		words = append(words, text)
+	note := fmt.Sprintf("%d of %d dials are in progress; clients that have their share get no more", now, most)
+	if silent == "" {
+		return note
 	}
-	return status.Check{Name: "dials", Note: strings.Join(words, "; ")}
+	return note + "; " + silent
+}
+
+// listSilent names the first of the targets that do not answer.
+func listSilent(silent []netip.AddrPort) string {
+	const shown = 3
+	n := len(silent)
+	if n == 0 {
+		return ""
+	}
+	text := "targets that do not answer, and are dialled only once a second:"
+	for _, a := range silent[:min(n, shown)] {
+		text += " " + a.String()
+	}
+	if n > shown {
+		text += fmt.Sprintf(" and %d more", n-shown)
+	}
+	return text
+}
+
+// countSilent counts them: their addresses are those of other clients' targets.
+func countSilent(silent []netip.AddrPort) string {
+	if len(silent) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("targets that do not answer, and are dialled only once a second: %d; pando status names them", len(silent))
 }
 
 var errDraining = errors.New("the replica is shutting down")

@@ -71,7 +71,15 @@ func silentTarget(t *testing.T, w *world) {
 	testkit.Eventually(t, "the silent target in the readiness", func() bool {
 		innocent()
 		code, body := r.admin(t, "/readyz?verbose")
-		return code == 200 && strings.Contains(body, "[+]dials ok: ") && strings.Contains(body, dead)
+		if strings.Contains(body, dead) {
+			t.Fatalf("every pod can read a target of another client in %q", body)
+		}
+		return code == 200 && strings.Contains(body, "[+]dials ok: ") && strings.Contains(body, "only once a second: 1;")
+	})
+	testkit.Eventually(t, "the silent target in the status", func() bool {
+		innocent()
+		code, body := r.admin(t, "/status?format=json")
+		return code == 200 && strings.Contains(body, dead)
 	})
 	testkit.Eventually(t, "a refusal because of the target", func() bool {
 		innocent()
