@@ -3,8 +3,13 @@
 package e2e
 
 import (
+	"bufio"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,12 +56,46 @@ func runDocs(t *testing.T, line, ns, key string, more ...string) string {
 	t.Logf("$ %s", shown)
 	switch args[0] {
 	case "kubectl":
+		if slices.Contains(args, "port-forward") {
+			return forwarded(t, args[1:])
+		}
 		return kubectl(t, args[1:]...)
 	case "helm":
 		return helm(t, args[1:]...)
 	}
 	t.Fatalf("the documentation runs %s, which this test does not know", args[0])
 	return ""
+}
+
+// forwarded runs kubectl port-forward, and returns the page /status that it leads to:
+// such a connection comes from the pod itself.
+func forwarded(t *testing.T, args []string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), env("KUBECTL", "kubectl"), args...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("kubectl %s ended: %v", strings.Join(args, " "), err)
+	}
+	address := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(line)
+	resp, err := http.Get("http://" + address + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("/status through %q: status %d, %v: %s", line, resp.StatusCode, err, page)
+	}
+	return string(page)
 }
 
 // runReads runs every command of the pages that reads something, as it stands

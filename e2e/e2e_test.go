@@ -196,7 +196,7 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	// Without a public network, a device reaches its home relay over plain HTTP.
 	// The tests read metrics through the API server, whose address depends on the cluster.
 	text := fmt.Sprintf("mode: %s\ntailnet: {controlURL: %q}\nextraEnv: [{name: TS_DEBUG_USE_DERP_HTTP, value: \"true\"}]\n"+
-		"networkPolicy: {admin: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: \"::/0\"}}]}\n%s", mode, control, noProxyValues)
+		"networkPolicy: {admin: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: \"::/0\"}}]}\n%s", mode, control, noProxyValues+aliasRule)
 	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -222,6 +222,7 @@ func chart(t *testing.T, key, ns, name, mode string) {
 	memory(t, ns, name, "idle")
 	works(t, proxy)
 	noProxy(t, ns, name)
+	externalName(t, proxy)
 	explains(t, ns, name)
 	if mode == "userspace" {
 		runReads(t, ns)
