@@ -3,9 +3,9 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
+	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/memory"
@@ -30,12 +30,12 @@ type view struct {
 // look returns the state of the replica now.
 func (g *Gateway) look() view {
 	v := view{device: g.device.Snapshot()}
-	silent := g.road.Dialer.Silent()
+	named, counted := dial.DescribeSilent(g.road.Dialer.Silent())
 	var public string
 	v.configuration, public = g.reloads.state()
 	v.public = map[string]string{
 		configurationCheck: public,
-		dialsCheck:         dialsNote(g.road.Limit, countSilent(silent)),
+		dialsCheck:         dialsNote(g.road.Limit, counted),
 	}
 	v.checks = slices.Concat(
 		v.device.Checks(),
@@ -43,7 +43,7 @@ func (g *Gateway) look() view {
 			checkNotDraining(g.draining.Load()),
 			{Name: configurationCheck, Note: v.configuration},
 			memory.Check(g.road.Limit.Memory),
-			{Name: dialsCheck, Note: dialsNote(g.road.Limit, listSilent(silent))},
+			{Name: dialsCheck, Note: dialsNote(g.road.Limit, named)},
 		},
 		g.prober.Checks(),
 	)
@@ -93,31 +93,6 @@ func dialsNote(gate *limit.Gate, silent string) string {
 		return note
 	}
 	return note + "; " + silent
-}
-
-// listSilent names the first of the targets that do not answer.
-func listSilent(silent []netip.AddrPort) string {
-	const shown = 3
-	n := len(silent)
-	if n == 0 {
-		return ""
-	}
-	text := "targets that do not answer, and are dialled only once a second:"
-	for _, a := range silent[:min(n, shown)] {
-		text += " " + a.String()
-	}
-	if n > shown {
-		text += fmt.Sprintf(" and %d more", n-shown)
-	}
-	return text
-}
-
-// countSilent counts them: their addresses are those of other clients' targets.
-func countSilent(silent []netip.AddrPort) string {
-	if len(silent) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("targets that do not answer, and are dialled only once a second: %d; pando status names them", len(silent))
 }
 
 var errDraining = errors.New("the replica is shutting down")

@@ -159,6 +159,25 @@ func (s *silence) list(now time.Time) []netip.AddrPort {
 	return list
 }
 
+// DescribeSilent describes targets that do not answer: named has the first of their
+// addresses, and counted only says how many there are. Both are empty without targets.
+func DescribeSilent(targets []netip.AddrPort) (named, counted string) {
+	const shown = 3
+	n := len(targets)
+	if n == 0 {
+		return "", ""
+	}
+	const text = "targets that do not answer, and are dialled only once a second:"
+	named = text
+	for _, a := range targets[:min(n, shown)] {
+		named += " " + a.String()
+	}
+	if n > shown {
+		named += fmt.Sprintf(" and %d more", n-shown)
+	}
+	return named, fmt.Sprintf("%s %d; pando status names them", text, n)
+}
+
 // silentError says why a target is not dialled.
 type silentError struct {
 	timeouts int           // of a silent target; zero if it is not silent

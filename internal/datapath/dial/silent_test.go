@@ -305,3 +305,22 @@ func FuzzSilence(f *testing.F) {
 		}
 	})
 }
+
+// TestDescribeSilent checks that only one of the two texts has addresses.
+func TestDescribeSilent(t *testing.T) {
+	var list []netip.AddrPort
+	const begin = "targets that do not answer, and are dialled only once a second:"
+	for _, want := range [][2]string{
+		{"", ""},
+		{begin + " 10.0.0.1:80", begin + " 1; pando status names them"},
+		{begin + " 10.0.0.1:80 10.0.0.1:80", begin + " 2; pando status names them"},
+		{begin + " 10.0.0.1:80 10.0.0.1:80 10.0.0.1:80", begin + " 3; pando status names them"},
+		{begin + " 10.0.0.1:80 10.0.0.1:80 10.0.0.1:80 and 1 more", begin + " 4; pando status names them"},
+	} {
+		named, counted := DescribeSilent(list)
+		if named != want[0] || counted != want[1] {
+			t.Errorf("%d targets: %q and %q, want %q and %q", len(list), named, counted, want[0], want[1])
+		}
+		list = append(list, netip.MustParseAddrPort(quietAddr))
+	}
+}
