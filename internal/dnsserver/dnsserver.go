@@ -86,7 +86,10 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 		servers = append(servers, &dns.Server{PacketConn: pc, UDPSize: dns.DefaultMsgSize})
 	}
 	for _, ln := range listeners {
-		servers = append(servers, &dns.Server{Listener: &listener{Listener: ln, ctx: ctx, server: s}})
+		servers = append(servers, &dns.Server{
+			Listener:       &listener{Listener: ln, ctx: ctx, server: s},
+			DecorateReader: func(r dns.Reader) dns.Reader { return shortQueries{r} },
+		})
 	}
 	errs := make(chan error, len(servers))
 	var up, down sync.WaitGroup
