@@ -3,7 +3,7 @@ GO       ?= go
 BIN      := bin/pando
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/pandoproxy/pando/internal/cli.Version=$(VERSION)
-FUZZTIME ?= 300000x
+FUZZTIME ?= 100000x
 COUNT    ?= 1
 
 # Everything that is built or checked without the race detector is built alike, so
@@ -129,6 +129,7 @@ nmap: ## have nmap look for an open proxy, as root on Debian
 	  echo 'make nmap: installing with apt-get: nmap (the test runs its scripts against a gateway, in a namespace without a way out)'; \
 	  apt-get update -q && apt-get install -y -q --no-install-recommends nmap || true; \
 	fi
+	@command -v nmap >/dev/null || { echo 'make nmap: nmap is not installed; install it, or run make nmap as root on Debian'; exit 1; }
 	$(PLAIN_GO) test -count=1 -v -run '^TestNmap$$' ./internal/gateway
 
 .PHONY: vuln
