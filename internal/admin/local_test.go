@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -48,7 +49,7 @@ func ask(t *testing.T, c net.Conn, method, path string) (int, string) {
 	t.Helper()
 	defer c.Close()
 	client := &http.Client{Transport: &http.Transport{
-		Dial:              func(string, string) (net.Conn, error) { return c, nil },
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return c, nil },
 		DisableKeepAlives: true,
 	}}
 	req, err := http.NewRequest(method, "http://replica"+path, nil)
