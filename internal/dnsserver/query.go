@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // maxQuery bounds the bytes of a query over TCP. Queries with all their options have
@@ -25,7 +27,7 @@ func (r shortQueries) ReadTCP(c net.Conn, timeout time.Duration) ([]byte, error)
 	return r.Reader.ReadTCP(&queryConn{Conn: c}, timeout)
 }
 
-// queryConn is a connection of which one query is read. Its first two bytes are the
+// queryConn is a connection while one query is read from it. The first two bytes are the
 // query's length (RFC 1035 section 4.2.2).
 type queryConn struct {
 	net.Conn
@@ -43,3 +45,6 @@ func (c *queryConn) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// CloseWrite ends the stream to the client.
+func (c *queryConn) CloseWrite() error { return socket.CloseWrite(c.Conn) }
