@@ -31,7 +31,7 @@ const (
 )
 
 // What one Dial begins at most. The owner of a name chooses its addresses, so a
-// request must not make the gateway send a packet to each of a thousand.
+// request must not make the replica send a packet to each of a thousand.
 const (
 	maxCandidates = 6 // targets that are tried
 	maxDials      = 8 // connections that are begun, over all attempts
@@ -74,8 +74,8 @@ type outcome struct {
 
 // Dial returns the first connection to any of targets, and its target. The caller
 // closes the connection. It tries maxCandidates of the targets: those that come
-// first when the families take turns. If all of these fail, Dial returns the first failure and
-// its target. The error is a *flow.Error of class Refused, Unreachable, Timeout,
+// first when the families take turns. If all of these fail, Dial returns the first
+// failure and its target. The error is a *flow.Error of class Refused, Unreachable, Timeout,
 // NoRoute, Reset, Overloaded, Canceled or Internal.
 func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
 	if len(targets) == 0 {
@@ -104,8 +104,8 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	return conn, target, nil
 }
 
-// Silent returns the targets that have left many dials without an answer, and that are
-// dialled only once a second therefore, in order.
+// Silent returns the targets that have left many dials without an answer, in order.
+// Each is dialled only once a second.
 func (d *Dialer) Silent() []netip.AddrPort { return d.silence.list(time.Now()) }
 
 // budget returns the time limit of one Dial.
@@ -231,9 +231,11 @@ func (d *Dialer) one(ctx context.Context, t flow.Target) (net.Conn, error) {
 	return conn, err
 }
 
+// answers are the errors of a dial which the target or its network has answered.
+var answers = []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
+
 // endingOf returns what the outcome of a dial says of its target.
 func endingOf(err error) ending {
-	answers := []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
 	switch {
 	case err == nil, slices.ContainsFunc(answers, func(a error) bool { return errors.Is(err, a) }):
 		return answered

@@ -55,9 +55,8 @@ func NewQueries(refused func(Kind)) *ByZone {
 
 // Enter counts one more of client in zone. leave ends it and must be called once. The
 // zero address is the replica itself, which needs no memory: it must find its own
-// addresses when memory is short, too.
-// If a bound is reached, or the client's memory, Enter counts nothing and returns a
-// *flow.Error of class Overloaded.
+// addresses when memory is short, too. If a bound is reached, or the client's memory,
+// Enter counts nothing and returns a *flow.Error of class Overloaded.
 func (z *ByZone) Enter(client netip.Addr, zone string) (leave func(), err error) {
 	if kind := z.enter(client, zone); kind != "" {
 		if z.refuse != nil {
@@ -91,7 +90,7 @@ func (z *ByZone) enter(client netip.Addr, zone string) Kind {
 	switch {
 	case reached(z.total, z.all), reached(within.total, z.each), within.total >= ofZone:
 		return z.whole
-	case within.clients[client] >= within.shareOf(z.each, client):
+	case within.hasShare(z.each, client):
 		return z.shared
 	}
 	if z.zones == nil {
