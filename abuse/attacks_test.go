@@ -22,8 +22,9 @@ type attack struct {
 	run  func(context.Context, *site)
 }
 
-// attacks are all attacks that need no DNS of their own, with a name each. An attack runs in a process of its
-// own until its context ends; attackers have addresses from 127.0.1.0 on, each attack its own.
+// attacks are all attacks that need no DNS of their own, with a name each. An attack
+// runs in a process of its own until its context ends; attackers have addresses from
+// 127.0.1.0 on, each attack its own.
 var attacks = []attack{
 	{"unfinished heads (4,000 x 60 KiB)", unfinishedHeads},
 	{"bodies that stop (1,000)", stoppedBodies},

@@ -61,7 +61,7 @@ func TestTwoPods(t *testing.T) {
 			older.WriteState("k", []byte("a2"))
 			newer.WriteState("k", []byte("b1"))
 			holds("k", "b1")
-			time.Sleep(10 * checkEvery) // time for the older pod to do it wrong
+			time.Sleep(10 * checkEvery) // nothing may happen, which no event shows
 			holds("k", "b1")
 			if n := strings.Count(logA.String(), "another pod uses the same state Secret"); n != 1 {
 				t.Errorf("the older pod's log says %d times that there is another, want once:\n%s", n, logA.String())
@@ -88,7 +88,7 @@ func TestContainerRestarts(t *testing.T) {
 	var log testkit.Buffer
 	s := openAs(t, "uid-a", &log)
 	defer closed(t, s)
-	time.Sleep(5 * checkEvery)
+	time.Sleep(5 * checkEvery) // nothing may happen, which no event shows
 	if err := s.Err(); err != nil || log.String() != "" {
 		t.Errorf("Err() = %v, want nil, and an empty log:\n%s", err, log.String())
 	}

@@ -23,12 +23,12 @@ func TestNmap(t *testing.T) { userspace(t, sharedTailnet, nmap) }
 
 // nmap runs the scripts with which nmap finds open proxies. They ask for
 // www.google.com and look for its server. Here that name stands for an origin of the
-// private site, and the namespace has no way out. The scripts must find a gateway
+// private site, and the namespace has no way out. The scripts must find a replica
 // without rules open; otherwise what they say of the others would mean nothing.
 func nmap(t *testing.T, w *world) {
 	const path = "/usr/bin/nmap"
 	if _, err := os.Stat(path); err != nil {
-		t.Skip("not part of make test: make nmap installs nmap and runs this")
+		t.Skip("nmap is not installed, and make deps does not install it: make nmap does, and runs this")
 	}
 	if !nstest.InNamespace() {
 		t.Skip("SKIPPED, NOT TESTED: nmap must run where no packet can leave; run as root, which makes a namespace")
