@@ -37,7 +37,7 @@ type Users struct {
 	key     [32]byte // random, so that digests are of no use elsewhere
 	users   map[string]*user
 	none    digest                       // what is compared for a user that does not exist
-	slowest []byte                       // the bcrypt hash with the highest cost; nil when there is none
+	slowest []byte                       // the bcrypt hash with the highest cost; nil if the file has no hash
 	wrong   *lru.Cache[digest, struct{}] // pairs that were wrong
 	compare func(hash, password []byte) error
 }

@@ -285,7 +285,7 @@ type Limits struct {
 	// limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that
 	// holds more than its share is refused first, then all new connections are.
 	Memory int `json:"memory"`
-	// How fast one client can go. There is no such limit by default.
+	// How fast one client can go. By default nothing limits that.
 	Rate Rate `json:"rate"`
 }
 

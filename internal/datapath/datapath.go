@@ -9,9 +9,9 @@
 // stages are packages below this one. They share packages flow, host and socket and
 // do not import one another.
 //
-// A front calls Connect and then Tunnel, or Finish if Connect fails. A front
-// end that keeps connections to its targets calls Judge for each request, and
-// Dial when it needs a new connection.
+// A front calls Connect and then Tunnel, or Finish if Connect fails. A front that
+// keeps connections to its targets calls Judge for each request, and Dial when it
+// needs a new connection.
 package datapath
 
 import (

@@ -109,7 +109,7 @@ func (d *Device) setKeys(ctx context.Context, o *tailnet.Options) error {
 	return nil
 }
 
-// nextKey returns the auth key for a login, or why there is none.
+// nextKey returns the auth key for a login. It is an error if no source has a key.
 func (d *Device) nextKey(ctx context.Context) (string, error) {
 	client, err := d.clientSecret()
 	if err != nil {
@@ -121,7 +121,7 @@ func (d *Device) nextKey(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case key == "":
-		return "", errors.New("a login is needed, but there is no auth key: set tailnet.authKeyFile, or the field authkey of the Secret tailnet.kubeSecret")
+		return "", errors.New("a login is needed, but no auth key is set: set tailnet.authKeyFile, or the field authkey of the Secret tailnet.kubeSecret")
 	case strings.HasPrefix(key, oauthSecret):
 		client = key
 	default:
@@ -147,7 +147,7 @@ func (d *Device) minter(client string) (*oauth.Client, error) {
 }
 
 // clientSecret reads the secret of the OAuth client from the configuration. Empty
-// means that there is none.
+// means that none is set.
 func (d *Device) clientSecret() (string, error) {
 	client, err := d.config.ReadClientSecret()
 	if err != nil {

@@ -126,7 +126,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // ClassOf returns the class of the first Error in err's chain. It returns OK if err
-// is nil, and Internal if a panic is the cause or if there is no Error in the chain.
+// is nil, and Internal if a panic is the cause or the chain has no Error.
 func ClassOf(err error) Class {
 	if err == nil {
 		return OK

@@ -115,8 +115,8 @@ const (
 )
 
 // LogValue returns the flow as the attributes of its one log line. It leaves
-// out what is not known, and cuts long texts. The keys front, client, target, class, total_ms, up and
-// down are always there.
+// out what is not known, and cuts long texts. The keys front, client, target, class,
+// total_ms, up and down are always there.
 func (r *Record) LogValue() slog.Value {
 	a := make([]slog.Attr, 0, 20)
 	add := func(k, v string) {

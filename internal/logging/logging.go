@@ -102,7 +102,7 @@ type counts struct {
 // count is what is known of the lines of one key.
 type count struct {
 	seen  int
-	write func(more int) // writes the first line that was held back; nil if there is none
+	write func(more int) // writes the first line that was held back; nil before that
 }
 
 // admit counts r, and reports whether it may be written to h.

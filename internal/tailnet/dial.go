@@ -35,8 +35,8 @@ func (n *Node) source(dst netip.Addr) (netip.Addr, error) {
 }
 
 // DialTCP opens a TCP connection to dst through the tailnet. Its error is a
-// *net.OpError that wraps ErrNotUp, ErrWrongTailnet, ErrNoRoute, or, in both modes, the errno of
-// the failure. An end of ctx by its deadline counts as ETIMEDOUT. The caller
+// *net.OpError that wraps ErrNotUp, ErrWrongTailnet, ErrNoRoute, or, in both modes, the
+// errno of the failure. An end of ctx by its deadline counts as ETIMEDOUT. The caller
 // closes the connection. In userspace mode Node.Close ends it too.
 func (n *Node) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())

@@ -23,7 +23,7 @@ func (n *Node) checkTailnet() error {
 	}
 	nm := n.lb.NetMapNoPeers()
 	if nm == nil {
-		return nil // the node is not up: there is nothing to compare yet
+		return nil // the node is not up: no name to compare yet
 	}
 	switch got := trimDot(nm.MagicDNSSuffix()); got {
 	case expect:

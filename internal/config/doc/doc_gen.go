@@ -85,7 +85,7 @@ var descriptions = map[string]string{
 	"limits.perClient":         "Most connections from one client address. 0 means no limit.",
 	"limits.dials":             "Most connections to targets that are being opened at the same time. A client gets a share of them, and a target that does not answer a part. 0 means no limit.",
 	"limits.memory":            "Memory for what is held for clients, in MiB. 0 takes it from the container's memory limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that holds more than its share is refused first, then all new connections are.",
-	"limits.rate":              "How fast one client can go. There is no such limit by default.",
+	"limits.rate":              "How fast one client can go. By default nothing limits that.",
 	"limits.rate.connections":  "Most new connections from one client address in a second. More of them wait, for one second at most. The rest get HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means no limit.",
 	"limits.rate.bytes":        "Most bytes in a second that the tunnels of one client address carry together, in each direction. It applies to tunnels that begin after it was set, and not to requests of plain HTTP. 0 means no limit; the least is 65536.",
 	"dial":                     "How targets are connected to.",

@@ -35,7 +35,7 @@ func (g *Gate) Pace(client netip.Addr) (wait time.Duration, err error) {
 	return wait, nil
 }
 
-// PaceBytes returns nil if there is no rate of bytes. Otherwise it returns a function
+// PaceBytes returns nil if the rate of bytes is off. Otherwise it returns a function
 // for a new tunnel of client: it takes n bytes of one direction from client's rate, which
 // all its tunnels share, and returns how long they must wait.
 func (g *Gate) PaceBytes(client netip.Addr) func(up bool, n int) (wait time.Duration) {

@@ -17,14 +17,13 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// entry is a cached outcome: an answer, or the error that says that there is
-// none.
+// entry is a cached outcome: an answer, or the error of a lookup that found none.
 type entry struct {
 	answer  Answer
 	err     error
 	expires time.Time
-	// useful is until when the answer is used if there is no fresh one. Zero means
-	// never.
+	// useful is when the answer expires for good. Until then it is used while the
+	// resolvers give no fresh one. Zero means that it is not used after expires.
 	useful time.Time
 }
 

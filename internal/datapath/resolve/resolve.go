@@ -23,9 +23,9 @@
 //
 // Answers are cached for their TTL, and longer while the resolvers do not answer
 // (RFC 8767). Failures are cached for a short time (RFC 2308), apart from the
-// answers. For each name, one lookup runs at a time. An alias (CNAME) that leads to another source is cached as
-// a name of its own, so that each caller's judge decides about it. The package
-// does not judge addresses and does not dial them.
+// answers. For each name, one lookup runs at a time. An alias (CNAME) that leads to
+// another source is cached as a name of its own, so that each caller's judge decides
+// about it. The package does not judge addresses and does not dial them.
 //
 // What a name costs is bounded, because others choose the names and what they lead
 // to. Of its addresses, dnsclient.MaxAddrs are kept; a chain has maxAliases names
@@ -39,8 +39,8 @@
 //     completes the name
 //   - as many for each name of another source that an alias leads to
 //
-// A query is sent once, and once more over TCP if there is no answer within
-// dnsclient.TCPAfter, or if the answer is truncated. If a server fails, the next
+// A query is sent once. It is sent again over TCP if the answer is truncated, or does
+// not come within dnsclient.TCPAfter. If a server fails, the next
 // one is asked, as long as Options.Timeout allows.
 package resolve
 
@@ -241,9 +241,9 @@ func (r *Resolver) Lookup(ctx context.Context, h host.Host) (Answer, error) {
 	return r.LookupJudged(ctx, netip.Addr{}, h, nil)
 }
 
-// LookupJudged resolves h for client as Lookup does. It asks judge about each name to which
-// an alias leads: before a source is asked for it, and before an address is used.
-// The error may be that of judge; the Answer then has the aliases so far.
+// LookupJudged resolves h for client as Lookup does. It asks judge about each name to
+// which an alias leads: before a source is asked for it, and before an address is
+// used. The error may be that of judge; the Answer then has the aliases so far.
 func (r *Resolver) LookupJudged(ctx context.Context, client netip.Addr, h host.Host, judge Judge) (Answer, error) {
 	if h.Addr.IsValid() {
 		return literal(h.Addr), nil

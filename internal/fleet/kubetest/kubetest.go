@@ -165,7 +165,7 @@ func (s *secret) patch(body []byte) bool {
 	return true
 }
 
-// Get returns the fields of the Secret called name; nil if there is none.
+// Get returns the fields of the Secret called name; nil if it does not exist.
 func (a *API) Get(name string) map[string][]byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -93,8 +93,8 @@ type AskFunc func(ctx context.Context, q *dns.Msg) (*dns.Msg, []Query, error)
 // Lookup asks for the A and AAAA records of name and joins the answers. It forgives
 // the failure of one family if the other has addresses, and its silence after
 // OtherFamily. guess says that the name probably does not exist: then it first asks
-// for A alone, and for AAAA only if the name exists (RFC 8020) or if there is no
-// answer after OtherFamily.
+// for A alone. It asks for AAAA if the name exists (RFC 8020), or if the answer takes
+// longer than OtherFamily.
 func Lookup(ctx context.Context, name string, guess bool, ask AskFunc) Result {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the question that is not waited for any more

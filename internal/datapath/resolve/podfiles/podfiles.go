@@ -22,8 +22,8 @@ import (
 type Files struct {
 	Hosts map[string][]netip.Addr // by name, in lower case
 	Conf  *dns.ClientConfig       // nil if ConfErr is set
-	// ConfErr says why there is no resolv.conf to use. It is nil if an older
-	// version of the file was usable.
+	// ConfErr says why resolv.conf cannot be used. It is nil if an older version of
+	// the file was usable.
 	ConfErr error
 }
 
