@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 // Zone is a suffix whose names are answered.
@@ -155,7 +156,7 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 	defer flow.CatchTo(s.panicked)
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	m := s.Answer(ctx, clientOf(w.RemoteAddr()), q)
+	m := s.Answer(ctx, socket.ClientAt(w.RemoteAddr()).Addr(), q)
 	size := dns.MaxMsgSize
 	if w.LocalAddr().Network() == "udp" {
 		size = dns.MinMsgSize

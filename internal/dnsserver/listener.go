@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -47,14 +46,6 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		return &conn{Conn: c, leave: sync.OnceFunc(func() { l.server.Leave(client) })}, nil
 	}
-}
-
-// clientOf returns the address of a client over UDP or TCP.
-func clientOf(a net.Addr) netip.Addr {
-	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
-		return a.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
 }
 
 // conn is a client over TCP.

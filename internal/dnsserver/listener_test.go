@@ -141,3 +141,33 @@ func TestPeersAreClients(t *testing.T) {
 		t.Errorf("Enter got %v, want %v", in, peer.Addr())
 	}
 }
+
+// TestLookupsOfPeers checks that a query of a tailnet peer over TCP is looked up for the
+// peer, and not for a client that all peers are.
+func TestLookupsOfPeers(t *testing.T) {
+	s := server()
+	begun := make(chan netip.Addr, 1)
+	s.Begin = func(client netip.Addr, _ string) (func(), error) {
+		begun <- client
+		return func() {}, nil
+	}
+	addr, _ := serve(t, s)
+	peer := netip.MustParseAddrPort("100.64.0.7:4000")
+	c, forget, err := socket.DialForwarded(t.Context(), netip.MustParseAddrPort(addr).Port(), peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forget()
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	client := dns.Conn{Conn: c}
+	if err := client.WriteMsg(new(dns.Msg).SetQuestion("api.real.corp.example.", dns.TypeA)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.ReadMsg(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-begun; got != peer.Addr() {
+		t.Errorf("the lookup is for %v, want %v", got, peer.Addr())
+	}
+}

@@ -48,9 +48,12 @@ func DialForwarded(ctx context.Context, port uint16, client netip.AddrPort) (c *
 
 // ClientAddr returns the address at the other end of c, or the client for which
 // DialForwarded made c. An IPv4-mapped IPv6 address is returned as IPv4. The
-// result is the zero AddrPort when c is not a TCP connection.
-func ClientAddr(c net.Conn) netip.AddrPort {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
+// result is the zero AddrPort when c is neither a TCP nor a UDP connection.
+func ClientAddr(c net.Conn) netip.AddrPort { return ClientAt(c.RemoteAddr()) }
+
+// ClientAt is ClientAddr for a connection, or a packet, that came from remote.
+func ClientAt(remote net.Addr) netip.AddrPort {
+	a, ok := remote.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return netip.AddrPort{}
 	}
