@@ -68,6 +68,14 @@ type Pair struct {
 	Owner netip.Addr
 }
 
+// Memory counts the bytes of memory that are held for clients.
+type Memory interface {
+	// Take takes n bytes for a client, or returns an *Error of class Overloaded.
+	Take(client netip.Addr, n int64) error
+	// Add adds n bytes that are held already. A negative n gives back.
+	Add(client netip.Addr, n int64)
+}
+
 // Holder is something that holds memory for a client and makes no progress.
 type Holder struct {
 	Owner netip.Addr

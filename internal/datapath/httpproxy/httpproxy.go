@@ -24,7 +24,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pandoproxy/pando/internal/datapath/httpproxy/account"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/reply"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -54,7 +53,7 @@ const (
 type Proxy struct {
 	Road Road
 	// Memory is where requests are held. Nil means that they cost nothing.
-	Memory account.Memory
+	Memory flow.Memory
 
 	// Front is the front that requests are counted as, except CONNECT. Empty
 	// means flow.HTTP.

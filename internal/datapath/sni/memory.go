@@ -3,16 +3,9 @@ package sni
 import (
 	"io"
 	"net/netip"
-)
 
-// Memory counts the bytes of memory that are held for clients.
-type Memory interface {
-	// Take takes n bytes for a client, or returns a *flow.Error of class
-	// Overloaded.
-	Take(client netip.Addr, n int64) error
-	// Give gives back n bytes that Take took.
-	Give(client netip.Addr, n int64)
-}
+	"github.com/pandoproxy/pando/internal/flow"
+)
 
 const (
 	// parserCost is what the parser costs for a hello, in bytes, besides its buffers.
@@ -24,7 +17,7 @@ const (
 
 // account is what the hello of a client costs while it is read and passed on.
 type account struct {
-	memory Memory // nil means that nothing costs anything
+	memory flow.Memory // nil means that nothing costs anything
 	client netip.Addr
 	taken  int64
 }
@@ -43,13 +36,13 @@ func (a *account) take(n int64) error {
 // release gives everything back.
 func (a *account) release() {
 	if a.taken > 0 {
-		a.memory.Give(a.client, a.taken)
+		a.memory.Add(a.client, -a.taken)
 	}
 	a.taken = 0
 }
 
 // reader returns a reader of r that takes what the bytes cost. Its errors are those of r
-// and of Memory.
+// and of the memory.
 func (a *account) reader(r io.Reader) io.Reader { return &chargedReader{r, a} }
 
 type chargedReader struct {

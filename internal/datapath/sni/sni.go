@@ -34,7 +34,7 @@ type Server struct {
 	// Timeout bounds the arrival of a ClientHello. Zero means DefaultTimeout.
 	Timeout time.Duration
 	// Memory counts what hellos cost. Nil means that nothing is counted.
-	Memory Memory
+	Memory flow.Memory
 }
 
 // Serve opens a tunnel for one client. It takes c and closes it, unless c became a

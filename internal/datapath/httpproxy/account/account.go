@@ -10,15 +10,6 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
-// Memory counts the bytes of memory that are held for clients.
-type Memory interface {
-	// Take takes n bytes for a client, or returns a *flow.Error of class
-	// Overloaded.
-	Take(client netip.Addr, n int64) error
-	// Add adds n bytes that are held already. A negative n gives back.
-	Add(client netip.Addr, n int64)
-}
-
 const (
 	// headShare is how many bytes of memory a byte of a head costs: the parser's
 	// buffers grow by doubling, and the fields are copied out of them.
@@ -35,7 +26,7 @@ const (
 // Account is what one connection of a client holds. Its methods may be called
 // concurrently.
 type Account struct {
-	Memory Memory // nil means that nothing costs anything
+	Memory flow.Memory // nil means that nothing costs anything
 	Client netip.Addr
 
 	mu       sync.Mutex // guards the fields below
