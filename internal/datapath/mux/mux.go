@@ -108,7 +108,7 @@ type Mux struct {
 	Log      *slog.Logger
 
 	refusing atomic.Int32 // clients that turnAway answers
-	accepted atomic.Int64 // when the last connection came, in nanoseconds since epoch
+	accepted flow.Moment  // when the last connection came
 
 	handlers sync.WaitGroup
 	mu       sync.Mutex
@@ -135,7 +135,7 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 			continue
 		}
 		failures.Over()
-		m.accepted.Store(int64(time.Since(epoch)))
+		m.accepted.SetNow()
 		m.admit(ctx, c, role)
 	}
 }
@@ -185,12 +185,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// epoch is a moment from which times are counted that an atomic integer holds. Unlike
-// the Unix epoch it does not move when the clock is set.
-var epoch = time.Now()
-
 // Quiet returns for how long no connection has come.
-func (m *Mux) Quiet() time.Duration { return time.Since(epoch) - time.Duration(m.accepted.Load()) }
+func (m *Mux) Quiet() time.Duration { return m.accepted.Elapsed() }
 
 // Drain closes the connections whose client has not sent anything yet. Call it
 // when the listeners are closed.

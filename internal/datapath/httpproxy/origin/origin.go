@@ -6,7 +6,6 @@ package origin
 import (
 	"bufio"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
@@ -31,7 +30,7 @@ type Conn struct {
 	HadBody bool
 
 	maxSilence  time.Duration // zero means no bound
-	silentSince atomic.Int64  // when the read deadline was set, in nanoseconds since epoch
+	silentSince flow.Moment   // when the read deadline was set
 	pooled      pooled        // guarded by the pool's lock
 }
 
@@ -49,15 +48,11 @@ func New(c net.Conn, target flow.Target, maxSilence time.Duration) *Conn {
 	return o
 }
 
-// epoch is a moment from which times are counted that an atomic integer holds. Unlike
-// the Unix epoch it does not move when the clock is set.
-var epoch = time.Now()
-
 // BoundSilence starts the time for which the origin may send nothing. After it
 // reads fail with os.ErrDeadlineExceeded.
 func (o *Conn) BoundSilence() {
 	if o.maxSilence > 0 {
-		o.silentSince.Store(int64(time.Since(epoch)))
+		o.silentSince.SetNow()
 		o.SetReadDeadline(time.Now().Add(o.maxSilence))
 	}
 }
@@ -66,7 +61,7 @@ func (o *Conn) BoundSilence() {
 // set a deadline costs more than to read the clock, so Progress does so only
 // when an eighth of the time has passed: the bound may be that much early.
 func (o *Conn) Progress() {
-	if o.maxSilence > 0 && time.Since(epoch)-time.Duration(o.silentSince.Load()) > o.maxSilence/8 {
+	if o.maxSilence > 0 && o.silentSince.Elapsed() > o.maxSilence/8 {
 		o.BoundSilence()
 	}
 }
