@@ -22,9 +22,14 @@ TESTFLAGS ?=
 demo: build ## show a private API reached by name through a fleet of three
 	./$(BIN) demo
 
+# The packages whose tests run whole tailnets. They run one after the other: each of them
+# keeps two processors busy, and what waits for a peer has a time limit.
+NETWORKED := .*/internal/(gateway|tailnet)
+
 .PHONY: test
 test: deps ## run every test, with the race detector; as root, kernel mode too
-	$(RACE_ENV) $(GO) test $(RACE) $(TESTFLAGS) -count=$(COUNT) -timeout 15m -v ./...
+	$(RACE_ENV) $(GO) test $(RACE) $(TESTFLAGS) -count=$(COUNT) -timeout 15m -v $$($(GO) list ./... | grep -vxE '$(NETWORKED)')
+	$(RACE_ENV) $(GO) test $(RACE) $(TESTFLAGS) -count=$(COUNT) -timeout 15m -v -p 1 $$($(GO) list ./... | grep -xE '$(NETWORKED)')
 	$(PLAIN_GO) test $(TESTFLAGS) -count=1 -timeout 10m -v -run 'TestClosesWithTunnels|TestCachedNetmap' ./internal/tailnet # times hold without the detector
 	@[ "$$(id -u)" = 0 ] || echo 'NOT ROOT: kernel mode was not tested; run make test as root for that.'
 
