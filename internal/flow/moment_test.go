@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestMoment checks that the time since a moment begins anew when it is set.
+// TestMoment checks that the time since a moment begins again when it is set.
 func TestMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m Moment
