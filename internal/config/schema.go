@@ -157,7 +157,8 @@ type Resolve struct {
 	// Suffixes of public names that may have private addresses although privateAnswers is
 	// `deny`, such as rds.amazonaws.com.
 	PrivateZones []string `json:"privateZones" live:"yes"`
-	// Time limit of one lookup, including all its queries.
+	// Time limit of one lookup, including all its queries. One server gets two fifths of it,
+	// but at least 2 s and at most 5 s; then the next server is asked.
 	Timeout Duration `json:"timeout"`
 	// Shortest time for which an answer is cached.
 	MinTTL Duration `json:"minTTL"`

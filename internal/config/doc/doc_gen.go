@@ -43,7 +43,7 @@ var descriptions = map[string]string{
 	"resolve.tailnet":          "Resolve names with the DNS settings of the tailnet: its MagicDNS names, its split DNS, and its global resolvers, if it has any. The global resolvers are asked for the other names, except those of the cluster.",
 	"resolve.privateAnswers":   "What to do with public names that have private addresses. A public name is one that the pod's resolvers or the tailnet's global resolvers answer, except names of the cluster. allow uses these addresses: cloud databases and private endpoints have such names. deny does not use them; if the name has no other address, the request is denied.",
 	"resolve.privateZones":     "Suffixes of public names that may have private addresses although privateAnswers is deny, such as rds.amazonaws.com.",
-	"resolve.timeout":          "Time limit of one lookup, including all its queries.",
+	"resolve.timeout":          "Time limit of one lookup, including all its queries. One server gets two fifths of it, but at least 2 s and at most 5 s; then the next server is asked.",
 	"resolve.minTTL":           "Shortest time for which an answer is cached.",
 	"resolve.maxTTL":           "Longest time for which an answer is cached.",
 	"dns":                      "What the DNS server at listen.dns answers.",

@@ -223,3 +223,16 @@ func TestWithoutEDNS(t *testing.T) {
 	r := newResolver(t, Options{Tailnet: up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1", "10.9.9.2"}}})}, servers)
 	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
 }
+
+func TestServerTimeout(t *testing.T) {
+	for lookup, want := range map[time.Duration]time.Duration{
+		time.Second:      2 * time.Second,
+		DefaultTimeout:   2 * time.Second,
+		10 * time.Second: 4 * time.Second,
+		time.Minute:      5 * time.Second,
+	} {
+		if got := New(Options{Timeout: lookup}).client.Timeout; got != want {
+			t.Errorf("a lookup of %v waits %v for one server, want %v", lookup, got, want)
+		}
+	}
+}

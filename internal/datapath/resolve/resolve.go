@@ -192,6 +192,13 @@ const (
 	DefaultCacheBytes = 8 << 20 // some 10,000 names with a few addresses each
 )
 
+// serverTimeout returns how long a lookup waits for one server before it asks the next.
+// It is dnsclient.ServerTimeout for the default lookup. Whoever gives lookups more time
+// has slow servers, so one server gets more, too: at most 5 s, as in resolv.conf(5).
+func serverTimeout(lookup time.Duration) time.Duration {
+	return min(max(lookup*2/5, dnsclient.ServerTimeout), 5*time.Second)
+}
+
 // New returns a resolver. It starts no goroutine.
 func New(opts Options) *Resolver {
 	if opts.HostsFile == "" {
@@ -214,6 +221,7 @@ func New(opts Options) *Resolver {
 	}
 	r := &Resolver{
 		opts:     opts,
+		client:   dnsclient.Client{Timeout: serverTimeout(opts.Timeout)},
 		answers:  newAnswers(opts.CacheBytes),
 		files:    podfiles.Reader{Hosts: opts.HostsFile, Conf: opts.ResolvConf},
 		dialBase: dialHost,

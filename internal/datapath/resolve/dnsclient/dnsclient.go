@@ -6,6 +6,7 @@
 package dnsclient
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -24,7 +25,8 @@ const (
 	// TCPAfter is how long UDP may be silent before the same question is also
 	// sent over TCP: some resolvers, and some paths, support TCP only.
 	TCPAfter = 300 * time.Millisecond
-	// ServerTimeout bounds one server, so that time is left for the next.
+	// ServerTimeout bounds one server, so that time is left for the next, unless
+	// Client.Timeout is set.
 	ServerTimeout = 2 * time.Second
 	// udpSize is the largest reply over UDP that we accept (DNS flag day 2020).
 	udpSize = 1232
@@ -39,6 +41,10 @@ type DialFunc func(ctx context.Context, network string, addr netip.AddrPort) (ne
 // Client asks servers, and remembers which of them failed. The zero value is
 // ready for use. Its methods may be called at the same time.
 type Client struct {
+	// Timeout bounds one server, so that time is left for the next. Zero means
+	// ServerTimeout.
+	Timeout time.Duration
+
 	health health
 }
 
@@ -108,7 +114,9 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 	if err != nil {
 		return nil, err
 	}
-	reply, err = exchange(ctx, dial, addr, q)
+	ctxServer, cancel := context.WithTimeout(ctx, cmp.Or(c.Timeout, ServerTimeout))
+	defer cancel()
+	reply, err = exchange(ctxServer, dial, addr, q)
 	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
 		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
 	}
@@ -124,8 +132,6 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 // exchange asks one server. If the server does not understand EDNS, it asks once
 // more without it (RFC 6891 section 7).
 func exchange(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, ServerTimeout)
-	defer cancel()
 	reply, err := exchangeBoth(ctx, dial, server, q)
 	if err == nil && (reply.Rcode == dns.RcodeFormatError || reply.Rcode == dns.RcodeNotImplemented) && q.IsEdns0() != nil {
 		plain := q.Copy()
