@@ -61,14 +61,19 @@ func dnsAnswerer(t *testing.T, w *world) {
 		{"x." + alone, dns.TypeA, "NOERROR 10.96.0.7"}, // no server answers for it; the fleet then gives its own address
 	} {
 		for _, network := range []string{"udp", "tcp"} {
-			m := ask(t, free[0], network, c.name, c.qtype)
-			got := dns.RcodeToString[m.Rcode]
-			for _, rr := range m.Answer {
-				got += " " + rr.(*dns.A).A.String()
+			var got string
+			answered := func() bool {
+				m := ask(t, free[0], network, c.name, c.qtype)
+				got = dns.RcodeToString[m.Rcode]
+				for _, rr := range m.Answer {
+					got += " " + rr.(*dns.A).A.String()
+				}
+				return got == c.want
 			}
-			if got != c.want {
+			// While a lookup lasts too long, the answer is another one: docs/names.md.
+			testkit.EventuallyOr(20*time.Second, answered, func() {
 				t.Errorf("%s %s over %s: %s, want %s", c.name, dns.TypeToString[c.qtype], network, got, c.want)
-			}
+			})
 		}
 	}
 	if n := w.cloud.Queries("denied." + testnet.Zone); n > 0 {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/nstest"
+	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
@@ -137,7 +139,10 @@ func drainCuts(t *testing.T, w *world) {
 	}
 }
 
-func TestDrain500Transfers(t *testing.T) { eachMode(t, sharedTailnet, drainMany) }
+// TestDrain500Transfers runs alone: beside 500 transfers, other tests would wait too long.
+func TestDrain500Transfers(t *testing.T) {
+	nstest.EachModeAlone(t, func(t *testing.T, mode tailnet.Mode) { drainMany(t, sharedTailnet(t, mode)) })
+}
 
 // drainMany checks transfers that are open when a drain begins: those that end
 // before its end are whole, and then the others are cut and counted. 500 of them
