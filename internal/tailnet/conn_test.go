@@ -153,6 +153,34 @@ func halfCloses(t *testing.T, w *world) {
 
 // TestPrivateResolver checks that a DNS server behind a subnet router answers over
 // UDP and TCP.
+// TestLostConnection checks that Read and Write both tell of a reset, when both wait
+// for the peer. Netstack tells one of them, and the other that the stream has ended.
+// (In kernel mode socket.Lost tells.)
+func TestLostConnection(t *testing.T) {
+	w := newWorld(t, tailnet.Userspace)
+	n := w.join(t, "lost", tailnet.Options{})
+	reset := make(chan bool)
+	target := w.cloud.Serve(func(c net.Conn) {
+		<-reset
+		c.Close() // with bytes unread
+	})
+	for range 10 { // either of them may be the one
+		c := dial(t, n, target)
+		written := make(chan error, 1)
+		go func() {
+			_, err := c.Write(make([]byte, 64<<20))
+			written <- err
+		}()
+		time.AfterFunc(200*time.Millisecond, func() { reset <- true }) // when both wait
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("Read = %v, want ECONNRESET", err)
+		}
+		if err := <-written; !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("Write = %v, want ECONNRESET", err)
+		}
+	}
+}
+
 func TestPrivateResolver(t *testing.T) { eachModeShared(t, asksPrivateResolver) }
 
 func asksPrivateResolver(t *testing.T, w *world) {

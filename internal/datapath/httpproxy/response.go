@@ -3,9 +3,11 @@ package httpproxy
 import (
 	"errors"
 	"net/http"
+	"syscall"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
+	"github.com/pandoproxy/pando/internal/socket"
 )
 
 var errHeadTooLong = &badResponse{errors.New("the response head is larger than Pando accepts")}
@@ -95,6 +97,10 @@ func (x *exchange) copyBody(resp *http.Response, f wire.Framing) error {
 		Trailer: &resp.Trailer,
 	}
 	n, err := body.CopyTo(x.s.w)
+	endIsEOF := resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
+	if err == nil && endIsEOF && socket.Lost(x.o.Conn) {
+		err = &wire.ReadError{Err: syscall.ECONNRESET} // the upload got it
+	}
 	x.rec.Down = n
 	x.s.p.droppedTrailers(body.DroppedTrailers)
 	return err

@@ -269,6 +269,9 @@ func (p *pair) copy(src, dst side, count *atomic.Int64) (err error) {
 	if err := pump(to, src.conn, count); err != nil {
 		return err
 	}
+	if socket.Lost(src.conn) && !p.hasEnded(dst) { // in this order: Lost is true after both ends, too
+		return syscall.ECONNRESET
+	}
 	if src.conn == p.Client {
 		p.clientEnded.Store(true)
 	} else {
@@ -276,6 +279,14 @@ func (p *pair) copy(src, dst side, count *atomic.Int64) (err error) {
 		p.targetEnded.Store(true)
 	}
 	return asWriteError(socket.CloseWrite(dst.conn))
+}
+
+// hasEnded reports whether the stream from s has ended.
+func (p *pair) hasEnded(s side) bool {
+	if s.conn == p.Client {
+		return p.clientEnded.Load()
+	}
+	return p.targetEnded.Load()
 }
 
 // takeEarly returns what was read from src before the relay, and keeps nothing of it:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -225,6 +226,26 @@ func TestClosedClient(t *testing.T) {
 	}
 	if res := j.end(t, &r); res.Err != nil || res.Up != 10 {
 		t.Errorf("result %+v, want 10 bytes up and no error", res)
+	}
+}
+
+// TestResetInBothDirections checks that a reset by the target is one for the client,
+// while both directions wait for the target. The kernel tells one of them of the reset,
+// and the other that the stream has ended.
+func TestResetInBothDirections(t *testing.T) {
+	for range 20 { // either direction may be the one
+		var r Relay
+		j := start(t, &r, "", "")
+		j.client.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, err := j.client.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("Write = %v, want that not all fits", err)
+		}
+		j.target.SetLinger(0)
+		j.target.Close()
+		hearEnd(t, j.client, syscall.ECONNRESET)
+		if res := j.end(t, &r); flow.ClassOf(res.Err) != flow.Reset {
+			t.Errorf("the result is %v, want class reset", res.Err)
+		}
 	}
 }
 

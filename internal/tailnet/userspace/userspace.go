@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -93,18 +95,53 @@ type conn struct {
 	*gonet.TCPConn
 	ep tcpip.Endpoint
 	wq *waiter.Queue
+
+	// The stack gives the error of a lost connection to the first call that asks, and
+	// tells the others that the stream has ended. So it is kept here.
+	lost    atomic.Pointer[net.OpError]
+	writing sync.Mutex // held by Write
 }
 
 // Read is the Read of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
-	return n, withErrno(err)
+	if err == nil {
+		return n, nil
+	}
+	if err == io.EOF && tcp.EndpointState(c.ep.State()) == tcp.StateError {
+		c.writing.Lock() // the Write that got the error ends now
+		defer c.writing.Unlock()
+	}
+	return n, c.keepLost(err)
 }
 
 // Write is the Write of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	n, err := c.TCPConn.Write(b)
-	return n, withErrno(err)
+	if err == nil {
+		return n, nil
+	}
+	return n, c.keepLost(err)
+}
+
+// keepLost returns err with its errno. If the connection is lost, it returns the first
+// error that told so.
+func (c *conn) keepLost(err error) error {
+	err = withErrno(err)
+	if tcp.EndpointState(c.ep.State()) != tcp.StateError {
+		return err
+	}
+	if oe, ok := err.(*net.OpError); ok {
+		if _, known := oe.Err.(syscall.Errno); known {
+			c.lost.CompareAndSwap(nil, oe)
+		}
+	}
+	if lost := c.lost.Load(); lost != nil {
+		return lost
+	}
+	return err
 }
 
 // withErrno adds the errno to an error of gonet, which holds the stack's error only
