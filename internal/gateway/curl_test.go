@@ -22,7 +22,12 @@ func (w *world) curl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := w.tryCurl(t, args...)
 	if err != nil {
-		t.Fatalf("curl %q: %v\n%s", args, err, out)
+		const most = 2000 // bytes of a page, and of the log
+		log := ""
+		if w.replica != nil {
+			log = w.flows.text()
+		}
+		t.Fatalf("curl %q: %v; the end of %d bytes:\n%s\nand of the replica's log:\n%s", args, err, len(out), out[max(0, len(out)-most):], log[max(0, len(log)-most):])
 	}
 	return out
 }

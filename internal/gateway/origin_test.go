@@ -25,6 +25,26 @@ type origin struct {
 	gate  chan struct{}
 }
 
+// chunksOf reads r to its end, however slowly its chunks are taken. An origin that stops
+// reading while it writes can stall in netstack for a minute: docs/design/0011.
+func chunksOf(r io.Reader) <-chan []byte {
+	chunks := make(chan []byte, 1<<14)
+	go func() {
+		defer close(chunks)
+		for {
+			b := make([]byte, 8<<10)
+			n, err := r.Read(b)
+			if n > 0 {
+				chunks <- b[:n]
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return chunks
+}
+
 // newOrigin serves an origin at a new address of the private site, until the
 // test ends.
 func newOrigin(t *testing.T, cloud *testnet.Cloud) *origin {
@@ -38,7 +58,9 @@ func newOrigin(t *testing.T, cloud *testnet.Cloud) *origin {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex() // without it, net/http drops the rest of a request that is answered early
-		io.Copy(w, r.Body)
+		for b := range chunksOf(r.Body) {
+			w.Write(b)
+		}
 	})
 	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "Host: %s\nURI: %s\n", r.Host, r.RequestURI)

@@ -8,7 +8,7 @@ import (
 	"github.com/pandoproxy/pando/internal/testkit"
 )
 
-// TestLost checks that a stream that ended well is told from a lost connection, when
+// TestLost checks that Lost tells a lost connection from a stream that ended well, when
 // a Write has got the error and a Read says that the stream has ended.
 func TestLost(t *testing.T) {
 	for name, lost := range map[string]bool{"reset": true, "end": false} {
