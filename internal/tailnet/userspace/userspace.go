@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -99,50 +98,68 @@ type conn struct {
 	// The stack gives the error of a lost connection to the first call that asks, and
 	// tells the others that the stream has ended. So it is kept here.
 	lost    atomic.Pointer[net.OpError]
-	writing sync.Mutex // held by Write
+	reading sync.Mutex // held while a Read may get it and keep it
+	writing sync.Mutex // held while a Write may get it and keep it
 }
 
 // Read is the Read of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Read(b []byte) (int, error) {
+	c.reading.Lock()
 	n, err := c.TCPConn.Read(b)
 	if err == nil {
+		c.reading.Unlock()
 		return n, nil
 	}
-	if err == io.EOF && tcp.EndpointState(c.ep.State()) == tcp.StateError {
-		c.writing.Lock() // the Write that got the error ends now
-		defer c.writing.Unlock()
-	}
-	return n, c.keepLost(err)
+	err = withErrno(err)
+	c.keepLost(err)
+	c.reading.Unlock()
+	return n, c.explain(err, &c.writing)
 }
 
 // Write is the Write of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Write(b []byte) (int, error) {
 	c.writing.Lock()
-	defer c.writing.Unlock()
 	n, err := c.TCPConn.Write(b)
 	if err == nil {
+		c.writing.Unlock()
 		return n, nil
 	}
-	return n, c.keepLost(err)
+	err = withErrno(err)
+	c.keepLost(err)
+	c.writing.Unlock()
+	return n, c.explain(err, &c.reading)
 }
 
-// keepLost returns err with its errno. If the connection is lost, it returns the first
-// error that told so.
-func (c *conn) keepLost(err error) error {
-	err = withErrno(err)
-	if tcp.EndpointState(c.ep.State()) != tcp.StateError {
+// keepLost keeps err if it tells how the connection was lost.
+func (c *conn) keepLost(err error) {
+	oe, ok := err.(*net.OpError)
+	if !ok || !c.isLost() {
+		return
+	}
+	_, known := oe.Err.(syscall.Errno)
+	if known || !oe.Timeout() && oe.Err.Error() != (&tcpip.ErrClosedForSend{}).String() {
+		c.lost.CompareAndSwap(nil, oe)
+	}
+}
+
+// explain returns how the connection was lost, if it was, and err otherwise. other is
+// what the other direction holds while it may get and keep that.
+func (c *conn) explain(err error, other *sync.Mutex) error {
+	if !c.isLost() {
 		return err
 	}
-	if oe, ok := err.(*net.OpError); ok {
-		if _, known := oe.Err.(syscall.Errno); known {
-			c.lost.CompareAndSwap(nil, oe)
-		}
+	if c.lost.Load() == nil {
+		other.Lock() // the other direction has got it
+		other.Unlock()
 	}
 	if lost := c.lost.Load(); lost != nil {
 		return lost
 	}
-	return err
+	return &net.OpError{Op: "relay", Net: "tcp", Err: syscall.ECONNRESET} // another call has taken it
 }
+
+// isLost reports whether the connection has ended by a reset or a time-out.
+func (c *conn) isLost() bool { return tcp.EndpointState(c.ep.State()) == tcp.StateError }
 
 // withErrno adds the errno to an error of gonet, which holds the stack's error only
 // as text.
