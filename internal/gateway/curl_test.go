@@ -77,7 +77,7 @@ func curlUpload(t *testing.T, w *world) {
 		{"-x", "http://" + w.addr, "-p", "-T", path},
 		{"-x", "socks5h://" + w.addr, "-T", path},
 	} {
-		out := w.curl(t, append(args, "http://"+w.origin.host+"/echo")...)
+		out := w.curl(t, append(args, "http://"+w.origin.host+"/duplex")...)
 		if out != string(data) {
 			t.Errorf("curl %v: %d bytes came back, want %d", args, len(out), len(data))
 		}
@@ -88,7 +88,7 @@ func TestCurlContinue(t *testing.T) { userspace(t, sharedGateway, curlContinue) 
 
 func curlContinue(t *testing.T, w *world) {
 	path, data := bigFile(t, w)
-	out := w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "60", "--data-binary", "@"+path, "http://"+w.origin.host+"/echo")
+	out := w.curl(t, "-v", "-o", "/dev/null", "-x", "http://"+w.addr, "-H", "Expect: 100-continue", "--expect100-timeout", "60", "--data-binary", "@"+path, "http://"+w.origin.host+"/duplex")
 	if !strings.Contains(out, "< HTTP/1.1 100 Continue") || !strings.Contains(out, "< HTTP/1.1 200") {
 		t.Errorf("curl saw no 100 and 200 (%d bytes were to be sent):\n%s", len(data), out)
 	}

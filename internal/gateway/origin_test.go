@@ -58,6 +58,10 @@ func newOrigin(t *testing.T, cloud *testnet.Cloud) *origin {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex() // without it, net/http drops the rest of a request that is answered early
+		io.Copy(w, r.Body)
+	})
+	mux.HandleFunc("/duplex", func(w http.ResponseWriter, r *http.Request) { // as echo, and never stops reading
+		http.NewResponseController(w).EnableFullDuplex()
 		for b := range chunksOf(r.Body) {
 			w.Write(b)
 		}
