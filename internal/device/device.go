@@ -244,7 +244,7 @@ const followEvery = 500 * time.Millisecond
 // followDNS looks for changes of the DNS configuration until ctx ends.
 func (d *Device) followDNS(ctx context.Context) {
 	for {
-		sleep(ctx, followEvery)
+		flow.Sleep(ctx.Done(), followEvery)
 		if ctx.Err() != nil {
 			return
 		}
@@ -268,7 +268,7 @@ func (d *Device) upkeep(ctx context.Context) {
 			d.saveDevice()
 			warned = d.warnOfExpiry(warned)
 		}
-		sleep(ctx, upkeepEvery)
+		flow.Sleep(ctx.Done(), upkeepEvery)
 	}
 }
 
@@ -293,12 +293,4 @@ func (d *Device) saveDevice() {
 	}
 	n := d.node.Load()
 	d.secret.SetDevice(n.ID(), n.Name(), n.Addrs())
-}
-
-// sleep waits for t, or until ctx ends.
-func sleep(ctx context.Context, t time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(t):
-	}
 }

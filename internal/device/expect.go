@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/status"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
@@ -30,7 +31,7 @@ func (d *Device) awaitExpected(ctx context.Context) error {
 			d.logWrong(err)
 		}
 		logged = true
-		sleep(ctx, expectEvery)
+		flow.Sleep(ctx.Done(), expectEvery)
 	}
 }
 
@@ -48,7 +49,7 @@ func (d *Device) watchExpected(ctx context.Context) {
 		case was && !wrong:
 			d.log.Info("in the expected tailnet again")
 		}
-		sleep(ctx, expectEvery)
+		flow.Sleep(ctx.Done(), expectEvery)
 	}
 }
 

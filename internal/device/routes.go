@@ -78,7 +78,7 @@ func (d *Device) awaitResolvers(ctx context.Context) (waited bool) {
 			d.log.Info("waiting for a route to a split-DNS resolver", "resolver", missing.String())
 		}
 		waited = true
-		sleep(ctx, 100*time.Millisecond)
+		flow.Sleep(ctx.Done(), 100*time.Millisecond)
 	}
 }
 
@@ -177,7 +177,7 @@ func (d *Device) DialResolver(ctx context.Context, network string, addr netip.Ad
 func (d *Device) awaitRoute(ctx context.Context, n *tailnet.Node, a netip.Addr) {
 	routed := n.AwaitRoute(ctx, a)
 	for !routed && !d.hasRouted() && ctx.Err() == nil {
-		sleep(ctx, 50*time.Millisecond)
+		flow.Sleep(ctx.Done(), 50*time.Millisecond)
 		routed = n.Routes(a)
 	}
 }

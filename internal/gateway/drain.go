@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pandoproxy/pando/internal/datapath"
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // drainParts are what Run has started and drain ends.
@@ -50,9 +51,9 @@ func (g *Gateway) drain(ctx, cut context.Context, parts drainParts) error {
 		"settle", settle.String(),
 		"timeout", g.cfg.Drain.Timeout.String(),
 		"tunnels", relay.Active())
-	sleep(cut, settle)
+	flow.Sleep(cut.Done(), settle)
 	for time.Since(begin) < min(2*settle, longest) && g.mux.Quiet() < settle*2/5 && cut.Err() == nil {
-		sleep(cut, settle/50)
+		flow.Sleep(cut.Done(), settle/50)
 	}
 	// 2. Close the ports, and the connections without a request.
 	parts.stopBeforeDrain()
@@ -125,7 +126,7 @@ func logProgress(ctx context.Context, log *slog.Logger, road *datapath.Road, beg
 	go func() { // ends with stop
 		defer close(done)
 		for {
-			sleep(ctx, progressEvery)
+			flow.Sleep(ctx.Done(), progressEvery)
 			if ctx.Err() != nil {
 				return
 			}
@@ -139,13 +140,5 @@ func logProgress(ctx context.Context, log *slog.Logger, road *datapath.Road, beg
 	return func() {
 		cancel()
 		<-done
-	}
-}
-
-// sleep waits for d, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }

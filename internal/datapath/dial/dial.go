@@ -90,7 +90,7 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	left := maxDials - len(tried)
 	conn, target, err := d.once(ctx, tried)
 	for n := 1; n < attempts && left > 0 && isTemporary(err); n++ {
-		if !sleep(ctx, pause) {
+		if !flow.Sleep(ctx.Done(), pause) {
 			break // the failure says more than the end of the time limit
 		}
 		pause *= 2
@@ -114,18 +114,6 @@ func (d *Dialer) budget() time.Duration {
 		return DefaultTimeout
 	}
 	return d.Timeout
-}
-
-// sleep waits for d. It returns false if ctx ends before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // once tries every candidate once.

@@ -154,7 +154,7 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	switch {
 	case full == nil:
 		m.handlers.Go(func() {
-			pause(ctx, wait)
+			flow.Sleep(ctx.Done(), wait)
 			tunnelled := m.serve(ctx, c, role)
 			if !tunnelled && m.Leave != nil {
 				m.Leave(client)
@@ -169,19 +169,6 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	default:
 		m.refusing.Add(-1)
 		socket.Abort(c)
-	}
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 

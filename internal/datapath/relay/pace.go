@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 // pacedChunk is how many bytes are written at a time to a connection with a rate, so
@@ -22,7 +24,7 @@ type pacedWriter struct {
 func (w *pacedWriter) Write(b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		chunk := b[n:min(len(b), n+pacedChunk)]
-		if !w.pause(w.take(len(chunk))) {
+		if !flow.Sleep(w.stop, w.take(len(chunk))) {
 			return n, net.ErrClosed
 		}
 		var written int
@@ -30,21 +32,6 @@ func (w *pacedWriter) Write(b []byte) (n int, err error) {
 		n += written
 	}
 	return n, err
-}
-
-// pause waits for d. It reports false if the pair fails before.
-func (w *pacedWriter) pause(d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-w.stop:
-		return false
-	}
 }
 
 // writerTo returns what writes to dst: dst itself, unless bytes of the pair have a
