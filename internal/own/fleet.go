@@ -18,12 +18,14 @@ type Fleet struct {
 	replicas addrList // of listen.replicas
 }
 
-// addrList are the addresses of some hosts.
+// addrList are the addresses of some hosts. Only update changes it, and only one
+// goroutine calls that.
 type addrList struct {
 	key    string // of the hosts in the configuration, for the log
 	hosts  []config.FleetHost
 	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 	log    *slog.Logger
+	last   map[string][]netip.Addr    // the last known addresses of each name
 	known  atomic.Pointer[knownFleet] // nil before the first lookup
 }
 
@@ -43,6 +45,7 @@ func NewFleet(service, replicas []config.FleetHost, lookup func(context.Context,
 	for _, l := range []*addrList{&f.service, &f.replicas} {
 		l.lookup = lookup
 		l.log = log
+		l.last = map[string][]netip.Addr{}
 	}
 	return f
 }
@@ -74,7 +77,7 @@ func (f *Fleet) Contains(a netip.Addr) bool {
 }
 
 // update looks up the fleet's addresses once and reports whether they can
-// change. When a lookup fails, the last known addresses stay.
+// change. When the lookup of a name fails, its last known addresses stay.
 func (f *addrList) update(ctx context.Context) (canChange bool) {
 	var list []netip.Addr
 	var errs []error
@@ -85,15 +88,15 @@ func (f *addrList) update(ctx context.Context) (canChange bool) {
 		}
 		canChange = true
 		addrs, err := f.lookup(ctx, h.Name)
-		list = append(list, addrs...)
+		if err == nil {
+			f.last[h.Name] = addrs
+		}
+		list = append(list, f.last[h.Name]...)
 		errs = append(errs, err)
 	}
 	err := errors.Join(errs...)
-	if old := f.known.Load(); err != nil && old != nil {
-		if old.err == nil {
-			f.log.Warn("cannot resolve the fleet; using the last addresses", "key", f.key, "err", err)
-		}
-		list = old.addrs
+	if old := f.known.Load(); err != nil && (old == nil || old.err == nil) {
+		f.log.Warn("cannot resolve the fleet; using the last addresses", "key", f.key, "err", err)
 	}
 	f.known.Store(&knownFleet{addrs: list, err: err})
 	return canChange

@@ -75,6 +75,26 @@ func TestFleetNeverResolved(t *testing.T) {
 	}
 }
 
+// TestFleetPartlyResolved checks that a name that never has an answer does not keep the
+// others from changing.
+func TestFleetPartlyResolved(t *testing.T) {
+	addr := netip.MustParseAddr("10.0.0.1")
+	lookup := func(_ context.Context, name string) ([]netip.Addr, error) {
+		if name == "gone.pando.svc" {
+			return nil, errors.New("refused")
+		}
+		return []netip.Addr{addr}, nil
+	}
+	f := NewFleet([]config.FleetHost{{Name: "gone.pando.svc"}, {Name: "pando.pando.svc"}}, nil, lookup, slog.New(slog.DiscardHandler))
+	for range 3 {
+		addr = addr.Next()
+		f.service.update(t.Context())
+		if got, err := f.Addrs(); err != nil || !slices.Equal(got, []netip.Addr{addr}) {
+			t.Errorf("Addrs() = %v, %v; want %v", got, err, addr)
+		}
+	}
+}
+
 // TestFleetFollow checks that names are looked up every five seconds, and that
 // addresses alone are looked at once.
 func TestFleetFollow(t *testing.T) {
