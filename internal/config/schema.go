@@ -296,9 +296,9 @@ type Rate struct {
 	// second at most. The rest get HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means
 	// no limit.
 	Connections int `json:"connections"`
-	// Most bytes in a second that the tunnels of one client address carry together, in each
-	// direction. It applies to tunnels that begin after it was set, and not to requests of
-	// plain HTTP. 0 means no limit; the least is 65536.
+	// Most bytes in a second of one client address in each direction, of all its tunnels and
+	// bodies of HTTP together. It applies to those that begin after it was set. 0 means no
+	// limit; the least is 65536.
 	Bytes int `json:"bytes"`
 }
 

@@ -202,6 +202,7 @@ func newProxy(cfg config.Config, road *datapath.Road, m *metrics.Metrics) *httpp
 	return &httpproxy.Proxy{
 		Road:           road,
 		Memory:         road.Limit.Memory,
+		Pace:           road.Limit.PaceBytes,
 		Name:           proxyName(cfg.Tailnet.Hostname),
 		HeaderTimeout:  time.Duration(cfg.HTTP.HeaderTimeout),
 		IdleTimeout:    time.Duration(cfg.HTTP.IdleTimeout),

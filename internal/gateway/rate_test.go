@@ -16,7 +16,7 @@ import (
 func TestRates(t *testing.T) { userspace(t, sharedTailnet, rates) }
 
 // rates checks that a client which opens connections too fast is refused some of them,
-// in HTTP and in SOCKS5, and that the bytes of its tunnels have their rate.
+// in HTTP and in SOCKS5, and that its tunnels and its requests share a rate of bytes.
 func rates(t *testing.T, w *world) {
 	const perSecond = 64 << 10
 	r := w.start(t, func(c *config.Config) {
@@ -26,14 +26,29 @@ func rates(t *testing.T, w *world) {
 	begin := time.Now()
 	target := w.countBytes()
 	c, br := r.connectTo(t, target, "")
-	c.Write(make([]byte, 4*perSecond))
+	u := r.raw(t)
+	var upload sync.WaitGroup
+	upload.Go(func() {
+		fmt.Fprintf(u, "POST http://%s/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", w.origin.host, 2*perSecond)
+		go u.Write(make([]byte, 2*perSecond))
+		resp, err := http.ReadResponse(bufio.NewReader(u), nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if n, err := io.Copy(io.Discard, resp.Body); n != 2*perSecond || err != nil {
+			t.Errorf("the request got %d bytes, %v; want %d", n, err, 2*perSecond)
+		}
+	})
+	c.Write(make([]byte, 2*perSecond))
 	c.CloseWrite()
-	want := fmt.Sprint("got ", 4*perSecond)
+	want := fmt.Sprint("got ", 2*perSecond)
 	if b, err := io.ReadAll(br); err != nil || string(b) != want {
 		t.Errorf("the target answered %q, %v; want %q", b, err, want)
 	}
+	upload.Wait()
 	if took := time.Since(begin); took < 3*time.Second { // the first second's bytes do not wait
-		t.Errorf("%d bytes took %v, want 3 s at least for a rate of %d", 4*perSecond, took, perSecond)
+		t.Errorf("%d bytes in one direction took %v, want 3 s at least for a rate of %d", 4*perSecond, took, perSecond)
 	}
 	var served, refused, socks atomic.Int32
 	var clients sync.WaitGroup

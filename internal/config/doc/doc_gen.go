@@ -87,7 +87,7 @@ var descriptions = map[string]string{
 	"limits.memory":            "Memory for what is held for clients, in MiB. 0 takes it from the container's memory limit: five eighths of what exceeds 40 MiB, or 1024 without a limit. A client that holds more than its share is refused first, then all new connections are.",
 	"limits.rate":              "How fast one client can go. By default nothing limits that.",
 	"limits.rate.connections":  "Most new connections from one client address in a second. More of them wait, for one second at most. The rest get HTTP status 503 with Retry-After, or SOCKS reply 1. 0 means no limit.",
-	"limits.rate.bytes":        "Most bytes in a second that the tunnels of one client address carry together, in each direction. It applies to tunnels that begin after it was set, and not to requests of plain HTTP. 0 means no limit; the least is 65536.",
+	"limits.rate.bytes":        "Most bytes in a second of one client address in each direction, of all its tunnels and bodies of HTTP together. It applies to those that begin after it was set. 0 means no limit; the least is 65536.",
 	"dial":                     "How targets are connected to.",
 	"dial.timeout":             "Time limit for connecting to a target, including all its addresses and attempts.",
 	"dial.attempts":            "How often a target's addresses are tried if the network reports them unreachable or the connection is reset. Nothing is tried again after a byte was sent. A request tries 6 addresses of a name and 8 connections at most.",

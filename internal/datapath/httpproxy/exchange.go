@@ -6,7 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
+	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
@@ -44,20 +44,14 @@ func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Rec
 	}
 }
 
-// maxForwards answers a TRACE or OPTIONS that may go no further, and otherwise
-// counts its Max-Forwards down (RFC 9110 section 7.6.2). done reports that the
-// request has been answered.
+// maxForwards answers a TRACE or OPTIONS that may go no further. done reports that
+// the request has been answered.
 func (s *session) maxForwards(req *http.Request, rec *flow.Record) (f fate, done bool) {
-	v := req.Header.Get("Max-Forwards")
-	if v == "" || req.Method != http.MethodTrace && req.Method != http.MethodOptions {
-		return keep, false
+	last, err := wire.CountMaxForwards(req)
+	if err != nil {
+		return s.refuse(rec, req, badRequest("Max-Forwards needs a number", err)), true
 	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 0 {
-		return s.refuse(rec, req, badRequest("Max-Forwards needs a number", errors.New("malformed Max-Forwards"))), true
-	}
-	if n > 0 {
-		req.Header.Set("Max-Forwards", strconv.Itoa(n-1))
+	if !last {
 		return keep, false
 	}
 	rec.Status = http.StatusOK
@@ -93,11 +87,12 @@ type exchange struct {
 	req *http.Request
 	rec *flow.Record
 
-	upload   upload      // the request body
-	watch    watch.Watch // runs once the request is with the origin
-	answered bool        // some of a response has been written to the client
-	early    bool        // the final response began before the request was sent whole
-	revoked  error       // why it was ended from outside, a *flow.Error; guarded by s.p.mu
+	pace     func(up bool, n int) time.Duration // nil without a rate of bytes
+	upload   upload                             // the request body
+	watch    watch.Watch                        // runs once the request is with the origin
+	answered bool                               // some of a response has been written to the client
+	early    bool                               // the final response began before the request was sent whole
+	revoked  error                              // why it was ended from outside, a *flow.Error; guarded by s.p.mu
 }
 
 func newExchange(s *session, o *origin.Conn, req *http.Request, rec *flow.Record) *exchange {
@@ -108,6 +103,9 @@ func newExchange(s *session, o *origin.Conn, req *http.Request, rec *flow.Record
 		rec: rec,
 	}
 	x.upload.x = x
+	if s.p.Pace != nil {
+		x.pace = s.p.Pace(rec.Client.Addr())
+	}
 	return x
 }
 
@@ -141,13 +139,13 @@ func (x *exchange) run() (f fate) {
 	}
 }
 
-// send writes the request's head and sends its body. A body that has not
-// arrived whole yet is sent by x.upload, while the response may come already.
+// send writes the request's head and sends its body. A body that has a rate, or has not
+// arrived whole yet, is sent by x.upload, while the response may come already.
 func (x *exchange) send() error {
 	hasBody := x.req.Body != http.NoBody
 	x.o.HadBody = x.o.HadBody || hasBody
 	wire.WriteRequestHead(x.o.W, x.req, x.s.p.name())
-	if hasBody && (wire.IsChunked(x.req) || x.req.ContentLength > int64(x.s.r.Buffered())) {
+	if hasBody && (x.pace != nil || wire.IsChunked(x.req) || x.req.ContentLength > int64(x.s.r.Buffered())) {
 		if err := x.o.W.Flush(); err != nil {
 			return err
 		}

@@ -55,6 +55,10 @@ type Proxy struct {
 	// Memory is where requests are held. Nil means that they cost nothing.
 	Memory flow.Memory
 
+	// Pace returns for each request what takes n bytes of one direction from client's
+	// rate and returns how long they must wait; or nil. A Pace of nil means no rate.
+	Pace func(client netip.Addr) func(up bool, n int) (wait time.Duration)
+
 	// Front is the front that requests are counted as, except CONNECT. Empty
 	// means flow.HTTP.
 	Front flow.Front

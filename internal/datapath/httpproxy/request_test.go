@@ -111,10 +111,8 @@ func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
 		c: &net.TCPConn{},
 		r: br,
 	}
-	o := &origin.Conn{
-		Conn: c,
-		W:    bufio.NewWriter(&sent),
-	}
+	o := origin.New(c, flow.Target{}, 0)
+	o.W = bufio.NewWriter(&sent)
 	x := newExchange(s, o, req, &flow.Record{})
 	err := x.send()
 	if err == nil && x.upload.ended != nil {

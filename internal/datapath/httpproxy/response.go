@@ -95,10 +95,11 @@ func (x *exchange) copyBody(resp *http.Response, f wire.Framing) error {
 		Source:  x.o.R,
 		Chunked: f.Chunked,
 		Trailer: &resp.Trailer,
+		Pace:    x.pace,
+		Stop:    x.o.Closed(),
 	}
 	n, err := body.CopyTo(x.s.w)
-	endIsEOF := resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
-	if err == nil && endIsEOF && socket.Lost(x.o.Conn) {
+	if err == nil && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && socket.Lost(x.o.Conn) {
 		err = &wire.ReadError{Err: syscall.ECONNRESET} // the upload got it
 	}
 	x.rec.Down = n

@@ -190,10 +190,8 @@ func answer(b []byte, method string, minor int) ([]byte, fate, error) {
 		c: &net.TCPConn{},
 		w: bufio.NewWriter(&sent),
 	}
-	o := &origin.Conn{
-		Conn: c,
-		R:    bufio.NewReader(bytes.NewReader(b)),
-	}
+	o := origin.New(c, flow.Target{}, 0)
+	o.R = bufio.NewReader(bytes.NewReader(b))
 	req := &http.Request{
 		Method:     method,
 		ProtoMajor: 1,

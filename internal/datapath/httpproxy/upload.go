@@ -105,6 +105,9 @@ func (u *upload) send() (err error) {
 			x.o.Progress() // an origin may be silent while it receives
 		},
 		BeforeEnd: func() { u.last.Store(true) },
+		Pace:      x.pace,
+		Up:        true,
+		Stop:      x.o.Closed(),
 	}
 	n, err := body.CopyTo(x.o.W)
 	u.setReadDeadline(time.Time{})

@@ -123,6 +123,27 @@ func TestStatusAfterSlowBody(t *testing.T) {
 	}
 }
 
+// TestResetAtTheEnd checks that a reset does not look like the end of a response that ends with
+// its connection, although the kernel has told the upload of the reset, and tells the
+// response that the stream has ended.
+func TestResetAtTheEnd(t *testing.T) {
+	u := startUpload(t, 0)
+	io.WriteString(u.server, "HTTP/1.0 200 OK\r\n\r\npart")
+	resp, err := u.readHead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket.Abort(u.server)
+	testkit.Eventually(t, "the upload to get the reset", func() bool {
+		_, err := u.o.Conn.Write([]byte("x"))
+		return errors.Is(err, syscall.ECONNRESET)
+	})
+	u.respond(resp)
+	if class := flow.ClassOf(u.rec.Err); class != flow.Reset {
+		t.Errorf("the record has class %v after %d bytes, want %v", class, u.rec.Down, flow.Reset)
+	}
+}
+
 // TestUploadBroken checks that the origin's connection is closed when the
 // client does not send its whole body, and that the cause is known by then.
 func TestUploadBroken(t *testing.T) {

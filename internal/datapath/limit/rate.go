@@ -36,8 +36,8 @@ func (g *Gate) Pace(client netip.Addr) (wait time.Duration, err error) {
 }
 
 // PaceBytes returns nil if the rate of bytes is off. Otherwise it returns a function
-// for a new tunnel of client: it takes n bytes of one direction from client's rate, which
-// all its tunnels share, and returns how long they must wait.
+// for a new tunnel or request of client: it takes n bytes of one direction from client's
+// rate, which all its tunnels and requests share, and returns how long they must wait.
 func (g *Gate) PaceBytes(client netip.Addr) func(up bool, n int) (wait time.Duration) {
 	if g.Limits().Bytes <= 0 {
 		return nil

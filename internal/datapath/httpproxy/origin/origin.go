@@ -6,6 +6,7 @@ package origin
 import (
 	"bufio"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
@@ -29,6 +30,8 @@ type Conn struct {
 	// HadBody is set when the connection has carried a request with a body.
 	HadBody bool
 
+	closed      chan struct{} // closed by Close
+	closeOnce   sync.Once
 	maxSilence  time.Duration // zero means no bound
 	silentSince flow.Moment   // when the read deadline was set
 	pooled      pooled        // guarded by the pool's lock
@@ -41,6 +44,7 @@ func New(c net.Conn, target flow.Target, maxSilence time.Duration) *Conn {
 		Conn:       c,
 		Target:     target,
 		W:          bufio.NewWriterSize(c, bufferSize),
+		closed:     make(chan struct{}),
 		maxSilence: maxSilence,
 	}
 	o.Head.R = boundReader{o}
@@ -68,6 +72,15 @@ func (o *Conn) Progress() {
 
 // UnboundSilence lets the origin be silent.
 func (o *Conn) UnboundSilence() { o.SetReadDeadline(time.Time{}) }
+
+// Close closes the connection.
+func (o *Conn) Close() error {
+	o.closeOnce.Do(func() { close(o.closed) })
+	return o.Conn.Close()
+}
+
+// Closed returns a channel that Close closes.
+func (o *Conn) Closed() <-chan struct{} { return o.closed }
 
 // CloseWrite ends the write side of the connection. It fails if the connection
 // can't do that: with nil the caller would wait for an origin that waits too.

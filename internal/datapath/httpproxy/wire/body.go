@@ -3,9 +3,13 @@ package wire
 import (
 	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"sync"
+	"time"
+
+	"github.com/pandoproxy/pando/internal/flow"
 )
 
 const bufferSize = 32 << 10
@@ -46,6 +50,11 @@ type Body struct {
 	// BeforeEnd is called when the body has been read whole, before its last bytes
 	// are written. Nil means nothing to call.
 	BeforeEnd func()
+	// Pace takes n bytes of the rate of one direction, up if Up is set, and returns how
+	// long they must wait. Stop ends the copy while it waits. Nil means that no bytes wait.
+	Pace func(up bool, n int) (wait time.Duration)
+	Up   bool
+	Stop <-chan struct{}
 
 	// DroppedTrailers is the number of trailer fields that CopyTo did not pass on.
 	DroppedTrailers int
@@ -90,7 +99,7 @@ func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
 			b.BeforeEnd()
 		}
 		if n > 0 {
-			m, werr := dst.Write(buf[:n])
+			m, werr := b.write(dst, buf[:n])
 			total += int64(m)
 			if werr == nil && b.Source.Buffered() == 0 && rerr == nil {
 				werr = w.Flush()
@@ -106,6 +115,14 @@ func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
 			return total, &ReadError{rerr}
 		}
 	}
+}
+
+// write writes p to dst when its bytes may move.
+func (b *Body) write(dst io.Writer, p []byte) (int, error) {
+	if b.Pace != nil && !flow.Sleep(b.Stop, b.Pace(b.Up, len(p))) {
+		return 0, net.ErrClosed
+	}
+	return dst.Write(p)
 }
 
 // ReadAhead returns a copy of what r has read ahead.
