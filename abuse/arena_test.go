@@ -5,6 +5,7 @@ package abuse
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -34,6 +35,7 @@ type arena struct {
 	cloud   *testnet.Cloud
 	admin   string
 	log     string // file of the replica's log
+	roots   *x509.CertPool
 	process *exec.Cmd
 	ended   chan struct{} // closed when the process has ended
 	site                  // what attackers know of it
@@ -43,7 +45,11 @@ type arena struct {
 
 // site is what the process of an attacker knows.
 type site struct {
-	Proxy   string         // address of the replica
+	Proxy   string // address of the replica's proxy port, and of its other ports:
+	SNI     string
+	Web     string
+	Forward string // leads to Endless
+	DNS     string
 	Endless netip.AddrPort // sends without an end
 	Deaf    netip.AddrPort // reads nothing
 	Idle    netip.AddrPort // does nothing
@@ -92,6 +98,8 @@ func newArena(t *testing.T, mode tailnet.Mode, limit int64, connections int) *ar
 		<-t.Context().Done()
 		c.Close()
 	}
+	a.roots = x509.NewCertPool()
+	a.roots.AppendCertsFromPEM(a.cloud.CA)
 	a.Deaf = a.cloud.Serve(wait)
 	a.Idle = a.cloud.Serve(func(c net.Conn) {
 		defer c.Close()
@@ -106,17 +114,23 @@ func newArena(t *testing.T, mode tailnet.Mode, limit int64, connections int) *ar
 func (a *arena) start(mode tailnet.Mode) {
 	a.t.Helper()
 	dir := a.t.TempDir()
-	a.Proxy = freeAddr(a.t)
-	a.admin = freeAddr(a.t)
+	for _, addr := range []*string{&a.Proxy, &a.SNI, &a.Web, &a.Forward, &a.DNS, &a.admin} {
+		*addr = freeAddr(a.t)
+	}
 	a.log = filepath.Join(dir, "log")
 	file := filepath.Join(dir, "pando.yaml")
-	conf := fmt.Sprintf(`listen: {proxy: %q, admin: %q, pprof: true}
-tailnet: {mode: %s, controlURL: %q, authKey: %s, hostname: gateway}
+	conf := fmt.Sprintf(`listen: {proxy: %q, admin: %q, dns: %q, pprof: true}
+sni: [{listen: %q}]
+web: [{listen: %q}]
+forward: [{listen: %q, target: %q}]
+dns: {fleet: ["10.96.0.7"], zones: [{suffix: %s, answer: real}, {suffix: %s, answer: real}]}
+`, a.Proxy, a.admin, a.DNS, a.SNI, a.Web, a.Forward, a.Endless, testnet.Zone, slowZone) +
+		fmt.Sprintf(`tailnet: {mode: %s, controlURL: %q, authKey: %s, hostname: gateway}
 log: {sample: 1000000}
 limits: {connections: %d, perClient: %d}
 resolve: {zones: [{suffix: %s, servers: [%q], direct: true}, {suffix: %s, servers: [%q], direct: true}]}
 drain: {settle: 0s, timeout: 1s}
-`, a.Proxy, a.admin, mode, a.net.URL(), testnet.AuthKey, a.connections, a.connections/4, largeZone, a.Names, slowZone, a.Names)
+`, mode, a.net.URL(), testnet.AuthKey, a.connections, a.connections/4, largeZone, a.Names, slowZone, a.Names)
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		a.t.Fatal(err)
 	}
@@ -219,30 +233,30 @@ func (a *arena) readMetrics(prefix string) map[string]float64 {
 	return m
 }
 
-// dialFrom connects to the replica from an address of loopback.
-func (a *site) dialFrom(ctx context.Context, from string) (*net.TCPConn, error) {
+// dialFrom connects to a port of the replica from an address of loopback.
+func dialFrom(ctx context.Context, from, port string) (*net.TCPConn, error) {
 	d := net.Dialer{
 		LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)},
 		Timeout:   5 * time.Second,
 	}
-	c, err := d.DialContext(ctx, "tcp", a.Proxy)
+	c, err := d.DialContext(ctx, "tcp", port)
 	if err != nil {
 		return nil, err
 	}
 	return c.(*net.TCPConn), nil
 }
 
-// hold keeps n connections of an attacker open until ctx ends. open does to each
-// what the attack does; then hold waits until the replica ends it, and opens it
+// hold keeps n connections of an attacker to a port open until ctx ends. open does to
+// each what the attack does; then hold waits until the replica ends it, and opens it
 // again 20 seconds later.
-func (a *site) hold(ctx context.Context, n int, from string, open func(c *net.TCPConn) error) {
+func (a *site) hold(ctx context.Context, n int, from, port string, open func(c *net.TCPConn) error) {
 	var wg sync.WaitGroup
 	n = max(n/a.Scale, 1)
 	for i := range n {
 		wg.Go(func() {
 			pause(ctx, time.Duration(i)*a.Begin/time.Duration(n)) // the pace of the attack
 			for ctx.Err() == nil {
-				c, err := a.dialFrom(ctx, from)
+				c, err := dialFrom(ctx, from, port)
 				if err == nil {
 					c.SetDeadline(time.Now().Add(10 * time.Second))
 					if open(c) == nil {

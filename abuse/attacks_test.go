@@ -10,10 +10,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pandoproxy/pando/internal/testnet"
 )
 
 // attack is what attackers do until its context ends.
@@ -22,22 +26,36 @@ type attack struct {
 	run  func(context.Context, *site)
 }
 
-// attacks are all attacks that need no DNS of their own, with a name each. An attack
+// attacks are the attacks that need no DNS of their own, with a name each. An attack
 // runs in a process of its own until its context ends; attackers have addresses from
 // 127.0.1.0 on, each attack its own.
 var attacks = []attack{
 	{"unfinished heads (4,000 x 60 KiB)", unfinishedHeads},
 	{"bodies that stop (1,000)", stoppedBodies},
 	{"readers that stop (1,000)", stoppedReaders},
+	{"readers that are slow (200 x 4 KiB/s)", slowReaders},
 	{"targets that stop reading (300)", deafTargets},
-	{"idle tunnels (16,384 of 4 clients)", idleTunnels},
+	{idleTunnelsAttack, idleTunnels},
+	{"unfinished greetings and requests of SOCKS (1,000)", unfinishedSOCKS},
+	{"unfinished ClientHellos (2,000 x 16 KiB)", unfinishedHellos},
+	{"unfinished heads at a port of web (1,000 x 60 KiB)", unfinishedWebHeads},
+	{"readers that stop at a port of forward (300)", stoppedForward},
+	{"unfinished queries over TCP (1,000), and slow ones over UDP", unfinishedQueries},
 }
+
+// allAttacks returns these attacks and those by names and by silent targets.
+func allAttacks() []attack { return slices.Concat(attacks, zoneAttacks, silentAttacks) }
+
+// idleTunnelsAttack is the name of an attack.
+const idleTunnelsAttack = "idle tunnels (16,384 of 4 clients)"
+
+// unfinishedHead is 60 KiB of a head.
+var unfinishedHead = "GET http://" + testnet.APIName + "/ HTTP/1.1\r\nHost: " + testnet.APIName + "\r\nX-Bomb: " + strings.Repeat("b", 60<<10)
 
 // unfinishedHeads sends 60 KiB of a head and then nothing.
 func unfinishedHeads(ctx context.Context, a *site) {
-	head := "GET http://api.internal.cloudprovider.io/ HTTP/1.1\r\nHost: x\r\nX-Bomb: " + strings.Repeat("b", 60<<10)
-	a.hold(ctx, 4000, "127.0.1.1", func(c *net.TCPConn) error {
-		_, err := io.WriteString(c, head)
+	a.hold(ctx, 4000, "127.0.1.1", a.Proxy, func(c *net.TCPConn) error {
+		_, err := io.WriteString(c, unfinishedHead)
 		return err
 	})
 }
@@ -45,7 +63,7 @@ func unfinishedHeads(ctx context.Context, a *site) {
 // stoppedBodies sends a part of a body and then nothing.
 func stoppedBodies(ctx context.Context, a *site) {
 	request := fmt.Sprintf("POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n%s", a.Idle, strings.Repeat("b", 64<<10))
-	a.hold(ctx, 1000, "127.0.1.2", func(c *net.TCPConn) error {
+	a.hold(ctx, 1000, "127.0.1.2", a.Proxy, func(c *net.TCPConn) error {
 		_, err := io.WriteString(c, request)
 		return err
 	})
@@ -54,16 +72,34 @@ func stoppedBodies(ctx context.Context, a *site) {
 // stoppedReaders opens tunnels to a target that sends as much as it can, and
 // reads nothing.
 func stoppedReaders(ctx context.Context, a *site) {
-	a.hold(ctx, 1000, "127.0.1.3", func(c *net.TCPConn) error {
+	a.hold(ctx, 1000, "127.0.1.3", a.Proxy, func(c *net.TCPConn) error {
 		c.SetReadBuffer(4 << 10)
 		return connect(c, a.Endless)
+	})
+}
+
+// slowReaders opens tunnels to the same target, and reads 4 KiB a second from each.
+func slowReaders(ctx context.Context, a *site) {
+	a.hold(ctx, 200, "127.0.1.5", a.Proxy, func(c *net.TCPConn) error {
+		if err := connect(c, a.Endless); err != nil {
+			return err
+		}
+		c.SetDeadline(time.Time{})
+		b := make([]byte, 4<<10)
+		for ctx.Err() == nil {
+			if _, err := io.ReadFull(c, b); err != nil {
+				return err
+			}
+			pause(ctx, time.Second) // the pace of the reader
+		}
+		return nil
 	})
 }
 
 // deafTargets sends as much as it can to a target that reads nothing.
 func deafTargets(ctx context.Context, a *site) {
 	b := make([]byte, 64<<10)
-	a.hold(ctx, 300, "127.0.1.4", func(c *net.TCPConn) error {
+	a.hold(ctx, 300, "127.0.1.4", a.Proxy, func(c *net.TCPConn) error {
 		if err := connect(c, a.Deaf); err != nil {
 			return err
 		}
@@ -82,7 +118,7 @@ func idleTunnels(ctx context.Context, a *site) {
 	var clients sync.WaitGroup
 	for i := range 4 {
 		clients.Go(func() {
-			a.hold(ctx, each, fmt.Sprintf("127.0.2.%d", i+1), func(c *net.TCPConn) error { return connect(c, a.Idle) })
+			a.hold(ctx, each, fmt.Sprintf("127.0.2.%d", i+1), a.Proxy, func(c *net.TCPConn) error { return connect(c, a.Idle) })
 		})
 	}
 	clients.Wait()

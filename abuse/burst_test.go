@@ -28,7 +28,7 @@ func TestGivesBack(t *testing.T) {
 func givesBack(t *testing.T, mode tailnet.Mode) {
 	const most = 40 << 20 // more than before
 	many := min(9500, openFiles()/2-600)
-	a := newArena(t, mode, 2<<30, 4*many)
+	a := newArena(t, mode, 512<<20, 4*many)
 	if n := len(a.innocent(t.Context(), 2*time.Second).failures); n > 0 {
 		t.Fatalf("%d failures before the burst", n)
 	}
@@ -58,7 +58,7 @@ func (a *arena) burst(many int) []*net.TCPConn {
 	conns := make([]*net.TCPConn, many)
 	open := func(from string) (*net.TCPConn, error) {
 		for {
-			c, err := a.dialFrom(a.t.Context(), from)
+			c, err := dialFrom(a.t.Context(), from, a.Proxy)
 			if err != nil {
 				return nil, err
 			}

@@ -4,7 +4,7 @@
 // cgroup; the tailnet and the innocent client are in the process of the test. make
 // abuse runs it, as root.
 //
-// An attack is a function in attacks_test.go; the list there names them all. The
-// admin port has a test of its own, in admin_test.go, and so have hostile zones, in
-// zones_test.go.
+// An attack is a function in attacks_test.go, ports_test.go, zones_test.go or
+// silent_test.go; allAttacks lists them. The admin port has a test of its own, in
+// admin_test.go, and so have hostile zones and a silent target.
 package abuse

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -76,7 +75,7 @@ func attacker(name string) error {
 			return err
 		}
 	}
-	for _, attack := range slices.Concat(attacks, zoneAttacks, silentAttacks) {
+	for _, attack := range allAttacks() {
 		if attack.name == name {
 			attack.run(context.Background(), &a)
 		}

@@ -25,7 +25,7 @@ var silentAddr = netip.MustParseAddrPort("10.77.0.1:80")
 // silentConnects is the name of an attack.
 const silentConnects = "CONNECTs to a silent target (2,200)"
 
-// silentAttacks are for TestSilent alone: the other tests have no silent target.
+// silentAttacks are attacks that need a silent target.
 var silentAttacks = []attack{{silentConnects, connectSilent}}
 
 // TestSilent attacks a replica with the least memory: a client sends 2,200 CONNECTs to a
@@ -44,7 +44,7 @@ func silent(t *testing.T, mode tailnet.Mode) {
 	peak := a.watchPeak(t.Context())
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	for _, name := range []string{silentConnects, "idle tunnels (16,384 of 4 clients)"} {
+	for _, name := range []string{silentConnects, idleTunnelsAttack} {
 		running.Go(func() { a.attack(ctx, name) })
 	}
 	during := a.innocent(ctx, attack)
@@ -118,7 +118,7 @@ func connectSilent(ctx context.Context, a *site) {
 	for range max(2200/a.Scale, 1) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				c, err := a.dialFrom(ctx, "127.0.4.1")
+				c, err := dialFrom(ctx, "127.0.4.1", a.Proxy)
 				if err == nil {
 					c.SetDeadline(time.Now().Add(30 * time.Second))
 					connect(c, silentAddr) // it fails

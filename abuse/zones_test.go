@@ -61,9 +61,8 @@ func attackZones(t *testing.T, mode tailnet.Mode) {
 		running.Go(func() { a.attack(ctx, attack.name) })
 	}
 	var fresh *answers
-	var asked atomic.Int64
 	running.Go(func() {
-		fresh = a.repeat(ctx, long, func() string { return fmt.Sprintf("quick-%d.%s", asked.Add(1), slowZone) })
+		fresh = a.repeat(ctx, long, func(i int) error { return a.request(ctx, fmt.Sprintf("quick-%d.%s", i, slowZone)) })
 	})
 	during := a.innocent(ctx, long)
 	seen := a.readMetrics("pando_limit_refusals_total")
@@ -113,7 +112,7 @@ func slowNames(ctx context.Context, a *site) {
 // askFor has n connections send requests for names, each with a pause after each
 // answer.
 func (a *site) askFor(ctx context.Context, n int, from string, between time.Duration, next func() string) {
-	a.hold(ctx, n, from, func(c *net.TCPConn) error {
+	a.hold(ctx, n, from, a.Proxy, func(c *net.TCPConn) error {
 		r := bufio.NewReaderSize(c, 4<<10)
 		for ctx.Err() == nil {
 			name := next()
