@@ -161,8 +161,9 @@ func TestLostConnection(t *testing.T) {
 	n := w.join(t, "lost", tailnet.Options{})
 	reset := make(chan bool)
 	target := w.cloud.Serve(func(c net.Conn) {
+		c.Read(make([]byte, 1))
 		<-reset
-		c.Close() // with bytes unread
+		c.Close() // with bytes unread, which makes it a reset
 	})
 	for range 10 { // either of them may be the one
 		c := dial(t, n, target)
