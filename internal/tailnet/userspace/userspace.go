@@ -148,11 +148,13 @@ func (c *conn) explain(err error, other *sync.Mutex) error {
 	if !c.isLost() {
 		return err
 	}
-	if c.lost.Load() == nil {
-		other.Lock() // the other direction has got it
+	lost := c.lost.Load()
+	if lost == nil { // the other direction has got it
+		other.Lock()
+		lost = c.lost.Load()
 		other.Unlock()
 	}
-	if lost := c.lost.Load(); lost != nil {
+	if lost != nil {
 		return lost
 	}
 	return &net.OpError{Op: "relay", Net: "tcp", Err: syscall.ECONNRESET} // another call has taken it
