@@ -104,48 +104,49 @@ type conn struct {
 
 // Read is the Read of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Read(b []byte) (int, error) {
-	c.reading.Lock()
-	n, err := c.TCPConn.Read(b)
-	if err == nil {
-		c.reading.Unlock()
-		return n, nil
-	}
-	err = withErrno(err)
-	c.keepLost(err)
-	c.reading.Unlock()
+	n, err := c.read(b)
 	return n, c.explain(err, &c.writing)
 }
 
 // Write is the Write of gonet.TCPConn with the kernel's errno for a lost connection.
 func (c *conn) Write(b []byte) (int, error) {
-	c.writing.Lock()
-	n, err := c.TCPConn.Write(b)
-	if err == nil {
-		c.writing.Unlock()
-		return n, nil
-	}
-	err = withErrno(err)
-	c.keepLost(err)
-	c.writing.Unlock()
+	n, err := c.write(b)
 	return n, c.explain(err, &c.reading)
 }
 
-// keepLost keeps err if it tells how the connection was lost.
-func (c *conn) keepLost(err error) {
+func (c *conn) read(b []byte) (int, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	n, err := c.TCPConn.Read(b)
+	return n, c.keepLost(err)
+}
+
+func (c *conn) write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	n, err := c.TCPConn.Write(b)
+	return n, c.keepLost(err)
+}
+
+// keepLost returns err with its errno, and keeps it if it tells how the connection was
+// lost.
+func (c *conn) keepLost(err error) error {
+	err = withErrno(err)
 	oe, ok := err.(*net.OpError)
 	if !ok || !c.isLost() {
-		return
+		return err
 	}
 	_, known := oe.Err.(syscall.Errno)
 	if known || !oe.Timeout() && oe.Err.Error() != (&tcpip.ErrClosedForSend{}).String() {
 		c.lost.CompareAndSwap(nil, oe)
 	}
+	return err
 }
 
-// explain returns how the connection was lost, if it was, and err otherwise. other is
-// what the other direction holds while it may get and keep that.
+// explain returns how the connection was lost, if err comes from that, and err
+// otherwise. other is what the other direction holds while it may get and keep it.
 func (c *conn) explain(err error, other *sync.Mutex) error {
-	if !c.isLost() {
+	if err == nil || !c.isLost() {
 		return err
 	}
 	lost := c.lost.Load()
