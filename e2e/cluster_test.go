@@ -143,9 +143,9 @@ func under(t *testing.T, proxy string, rate, transfers int, f func(), more ...st
 		done <- result{out, err}
 	}()
 	const moment = 3 * time.Second // of load before and after f; it is measured, too
-	time.Sleep(moment)
+	time.Sleep(moment)             // of load
 	f()
-	time.Sleep(moment)
+	time.Sleep(moment) // of load
 	if _, err := client(t, "touch", until); err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func supervise(ctx context.Context, args []string) error {
 	command := args[1:]
 	for ctx.Err() == nil {
 		if exists(down) {
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // a file has no event without a watcher
 			continue
 		}
 		child, stop := context.WithCancel(ctx)
@@ -70,14 +70,14 @@ func supervise(ctx context.Context, args []string) error {
 		cmd.Stderr = os.Stderr
 		go func() {
 			for child.Err() == nil && !exists(down) {
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // as above
 			}
 			stop()
 		}()
 		err := cmd.Run()
 		fmt.Println("ended:", err)
 		stop()
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond) // a command that fails at once must not take the processor
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func slow(w http.ResponseWriter, r *http.Request) {
 		if !time.Now().Before(end) {
 			break
 		}
-		time.Sleep(400 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond) // the pace of a slow transfer
 	}
 	w.Header().Set("X-Sum", fmt.Sprintf("%x", h.Sum(nil)))
 }

@@ -36,7 +36,7 @@ func TestTimes(t *testing.T) { synctest.Test(t, testTimes) }
 
 func testTimes(t *testing.T) {
 	slow := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of synctest's clock
 		io.WriteString(w, "slow")
 	})
 	s := newServer()

@@ -28,7 +28,7 @@ func guard(t *testing.T, file string) (g *Guard, computed, throttled *atomic.Int
 	throttled = &atomic.Int64{}
 	u.compare = func(_, password []byte) error {
 		computed.Add(1)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of synctest's clock
 		if string(password) == "right" {
 			return nil
 		}
@@ -83,7 +83,7 @@ func guesses(t *testing.T, file string) {
 	if waited := time.Since(begin); waited > 0 {
 		t.Errorf("a client with the right password waited %v, want 0s", waited)
 	}
-	time.Sleep(clientEvery)
+	time.Sleep(clientEvery) // of synctest's clock
 	check(t, g, eve, "ann", "right", flow.OK)
 }
 

@@ -20,6 +20,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // TestStaysOnLoopback runs `pando demo --once` and watches all its sockets: none
@@ -193,9 +195,7 @@ func enterCountingNamespace(t *testing.T) (sent func() uint64) {
 		c.Write([]byte("x"))
 		c.Close()
 	}
-	for count() == before {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(t, "the packet to be counted", func() bool { return count() != before })
 	before = count()
 	return func() uint64 { return count() - before }
 }

@@ -268,10 +268,10 @@ func (d *demo) underLoad(ctx context.Context, event func() error) (load, error) 
 			}
 		})
 	}
-	time.Sleep(700 * time.Millisecond)
+	time.Sleep(700 * time.Millisecond) // of load before the event
 	err := event()
 	over.Store(true)
-	time.Sleep(700 * time.Millisecond)
+	time.Sleep(700 * time.Millisecond) // of load after it
 	stop.Store(true)
 	wg.Wait()
 	return res, err

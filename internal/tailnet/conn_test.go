@@ -151,8 +151,6 @@ func halfCloses(t *testing.T, w *world) {
 	}
 }
 
-// TestPrivateResolver checks that a DNS server behind a subnet router answers over
-// UDP and TCP.
 // TestLostConnection checks that Read and Write both tell of a reset, when both wait
 // for the peer. Netstack tells one of them, and the other that the stream has ended.
 // (In kernel mode socket.Lost tells.)
@@ -182,6 +180,8 @@ func TestLostConnection(t *testing.T) {
 	}
 }
 
+// TestPrivateResolver checks that a DNS server behind a subnet router answers over
+// UDP and TCP.
 func TestPrivateResolver(t *testing.T) { eachModeShared(t, asksPrivateResolver) }
 
 func asksPrivateResolver(t *testing.T, w *world) {

@@ -201,7 +201,7 @@ func TestNothingLeaksWhenRouteGoes(t *testing.T) {
 	sent := packetsSent(t, link)
 	io.WriteString(open, "secret")
 	for range 3 {
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // a time slot
 		before := sent
 		sent = packetsSent(t, link)
 		if sent == before {

@@ -41,11 +41,13 @@ func Eventually(t testing.TB, what string, f func() bool) {
 // EventuallyOr waits until f reports true, and calls or if that takes longer
 // than d.
 func EventuallyOr(d time.Duration, f func() bool, or func()) {
-	for deadline := time.Now().Add(d); !f(); time.Sleep(5 * time.Millisecond) {
+	deadline := time.Now().Add(d)
+	for !f() {
 		if time.Now().After(deadline) {
 			or()
 			return
 		}
+		time.Sleep(5 * time.Millisecond) // f has no event
 	}
 }
 

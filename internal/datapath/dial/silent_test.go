@@ -166,12 +166,12 @@ func TestNotSilent(t *testing.T) {
 		}},
 		{"answers_now_and_then", func(t *testing.T, d *Dialer, s *site) {
 			go flood(t.Context(), d, quietAddr, 200)
-			time.Sleep(2 * time.Second)
+			time.Sleep(2 * time.Second) // of synctest's clock
 			synctest.Wait()
 			s.after = time.Second
 			s.err = refused
 			go flood(t.Context(), d, quietAddr, 1)
-			time.Sleep(DefaultTimeout)
+			time.Sleep(DefaultTimeout) // of synctest's clock
 		}},
 		{"canceled", func(t *testing.T, d *Dialer, s *site) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
