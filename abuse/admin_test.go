@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
@@ -80,7 +81,7 @@ func (a *arena) probes(ctx context.Context, between time.Duration) *answers {
 			}
 			s.times = append(s.times, time.Since(begin))
 		}
-		pause(ctx, between)
+		flow.Sleep(ctx.Done(), between)
 	}
 	return s
 }
@@ -90,7 +91,7 @@ func (a *arena) probes(ctx context.Context, between time.Duration) *answers {
 func (a *arena) attackAdmin(ctx context.Context, send string) error {
 	c, err := dialAdmin(ctx, a.admin, "127.0.1.9")
 	if err != nil {
-		pause(ctx, 100*time.Millisecond)
+		flow.Sleep(ctx.Done(), 100*time.Millisecond)
 		return err
 	}
 	defer c.Close()
@@ -98,7 +99,7 @@ func (a *arena) attackAdmin(ctx context.Context, send string) error {
 	defer stop()
 	io.WriteString(c, send)
 	io.Copy(io.Discard, c)
-	pause(ctx, time.Second) // leave the processor to the replica
+	flow.Sleep(ctx.Done(), time.Second) // leave the processor to the replica
 	return nil
 }
 

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
@@ -254,7 +255,7 @@ func (a *site) hold(ctx context.Context, n int, from, port string, open func(c *
 	n = max(n/a.Scale, 1)
 	for i := range n {
 		wg.Go(func() {
-			pause(ctx, time.Duration(i)*a.Begin/time.Duration(n)) // the pace of the attack
+			flow.Sleep(ctx.Done(), time.Duration(i)*a.Begin/time.Duration(n)) // the pace of the attack
 			for ctx.Err() == nil {
 				c, err := dialFrom(ctx, from, port)
 				if err == nil {
@@ -266,7 +267,7 @@ func (a *site) hold(ctx context.Context, n int, from, port string, open func(c *
 					c.SetLinger(0)
 					c.Close()
 				}
-				pause(ctx, 20*time.Second) // the pace of the attack: refusing it must not be all that happens
+				flow.Sleep(ctx.Done(), 20*time.Second) // the pace of the attack: refusing it must not be all that happens
 			}
 		})
 	}
@@ -276,13 +277,6 @@ func (a *site) hold(ctx context.Context, n int, from, port string, open func(c *
 // awaitEnd waits until c is reset, or ctx ends. It reads nothing.
 func awaitEnd(ctx context.Context, c *net.TCPConn) {
 	for ctx.Err() == nil && !hungUp(c) {
-		pause(ctx, 5*time.Second) // to wait for the event would take a thread for each connection
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
+		flow.Sleep(ctx.Done(), 5*time.Second) // to wait for the event would take a thread for each connection
 	}
 }

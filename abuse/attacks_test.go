@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -90,7 +91,7 @@ func slowReaders(ctx context.Context, a *site) {
 			if _, err := io.ReadFull(c, b); err != nil {
 				return err
 			}
-			pause(ctx, time.Second) // the pace of the reader
+			flow.Sleep(ctx.Done(), time.Second) // the pace of the reader
 		}
 		return nil
 	})

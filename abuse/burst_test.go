@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testkit"
@@ -67,7 +68,7 @@ func (a *arena) burst(many int) []*net.TCPConn {
 				return c, nil
 			}
 			c.Close()
-			pause(a.t.Context(), 100*time.Millisecond) // what is held is measured four times a second
+			flow.Sleep(a.t.Context().Done(), 100*time.Millisecond) // what is held is measured four times a second
 		}
 	}
 	var wg sync.WaitGroup

@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -83,6 +84,6 @@ func (a *site) floodDNS(ctx context.Context) {
 		if wire, err := q.Pack(); err == nil {
 			c.Write(wire)
 		}
-		pause(ctx, 2*time.Millisecond) // the pace of the attack
+		flow.Sleep(ctx.Done(), 2*time.Millisecond) // the pace of the attack
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testkit"
@@ -124,7 +125,7 @@ func connectSilent(ctx context.Context, a *site) {
 					connect(c, silentAddr) // it fails
 					c.Close()
 				}
-				pause(ctx, time.Second)
+				flow.Sleep(ctx.Done(), time.Second)
 			}
 		})
 	}

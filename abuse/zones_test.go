@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
 	"github.com/pandoproxy/pando/internal/testnet"
@@ -67,7 +68,7 @@ func attackZones(t *testing.T, mode tailnet.Mode) {
 	during := a.innocent(ctx, long)
 	seen := a.readMetrics("pando_limit_refusals_total")
 	maps.Copy(seen, a.readMetrics("pando_dns_lookups_total"))
-	pause(ctx, time.Second) // for the last fresh name
+	flow.Sleep(ctx.Done(), time.Second) // for the last fresh name
 	stop()
 	running.Wait()
 	highest, sockets := peak()
@@ -126,7 +127,7 @@ func (a *site) askFor(ctx context.Context, n int, from string, between time.Dura
 			if resp.Close {
 				return errors.New("closed")
 			}
-			pause(ctx, between)
+			flow.Sleep(ctx.Done(), between)
 		}
 		return nil
 	})
