@@ -115,8 +115,8 @@ func newArena(t *testing.T, mode tailnet.Mode, limit int64, connections int) *ar
 func (a *arena) start(mode tailnet.Mode) {
 	a.t.Helper()
 	dir := a.t.TempDir()
-	for _, addr := range []*string{&a.Proxy, &a.SNI, &a.Web, &a.Forward, &a.DNS, &a.admin} {
-		*addr = freeAddr(a.t)
+	for i, addr := range testkit.FreePorts(a.t, 6) {
+		*[]*string{&a.Proxy, &a.SNI, &a.Web, &a.Forward, &a.DNS, &a.admin}[i] = addr
 	}
 	a.log = filepath.Join(dir, "log")
 	file := filepath.Join(dir, "pando.yaml")
@@ -174,17 +174,6 @@ drain: {settle: 0s, timeout: 1s}
 		resp.Body.Close()
 		return resp.StatusCode == 200
 	})
-}
-
-// freeAddr returns an address of loopback that nothing listens on.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // attack runs an attack in a process of its own until ctx ends. Attackers have the

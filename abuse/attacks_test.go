@@ -34,9 +34,13 @@ var attacks = []attack{
 	{"unfinished heads (4,000 x 60 KiB)", unfinishedHeads},
 	{"bodies that stop (1,000)", stoppedBodies},
 	{"readers that stop (1,000)", stoppedReaders},
-	{"readers that are slow (200 x 4 KiB/s)", slowReaders},
 	{"targets that stop reading (300)", deafTargets},
 	{idleTunnelsAttack, idleTunnels},
+}
+
+// portAttacks are those on the replica's other ports and on SOCKS, and slow readers.
+var portAttacks = []attack{
+	{"readers that are slow (200 x 4 KiB/s)", slowReaders},
 	{"unfinished greetings and requests of SOCKS (1,000)", unfinishedSOCKS},
 	{"unfinished ClientHellos (2,000 x 16 KiB)", unfinishedHellos},
 	{"unfinished heads at a port of web (1,000 x 60 KiB)", unfinishedWebHeads},
@@ -44,8 +48,8 @@ var attacks = []attack{
 	{"unfinished queries over TCP (1,000), and slow ones over UDP", unfinishedQueries},
 }
 
-// allAttacks returns these attacks and those by names and by silent targets.
-func allAttacks() []attack { return slices.Concat(attacks, zoneAttacks, silentAttacks) }
+// allAttacks returns all attacks, those by names and by silent targets, too.
+func allAttacks() []attack { return slices.Concat(attacks, portAttacks, zoneAttacks, silentAttacks) }
 
 // idleTunnelsAttack is the name of an attack.
 const idleTunnelsAttack = "idle tunnels (16,384 of 4 clients)"

@@ -24,6 +24,7 @@ import (
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/nstest"
 	"github.com/pandoproxy/pando/internal/tailnet"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -137,7 +138,7 @@ func (a *site) askFor(ctx context.Context, n int, from string, between time.Dura
 // returns its address.
 func (a *arena) serveZones() string {
 	a.t.Helper()
-	addr := freeAddr(a.t)
+	addr := testkit.FreePorts(a.t, 1)[0]
 	pc, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		a.t.Fatal(err)

@@ -222,7 +222,7 @@ func badHellos() []badHello {
 // startSNI runs a replica with an SNI port, and returns the port.
 func (w *world) startSNI(t *testing.T, headerTimeout time.Duration) (r *replica, port string) {
 	t.Helper()
-	port = freePorts(t, 1)[0]
+	port = testkit.FreePorts(t, 1)[0]
 	r = w.start(t, func(c *config.Config) {
 		withAdmin(c)
 		c.Limits.PerClient = 0

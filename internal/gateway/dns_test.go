@@ -31,7 +31,7 @@ func ask(t *testing.T, server, network, name string, qtype uint16) *dns.Msg {
 func TestDNSAnswerer(t *testing.T) { userspace(t, sharedTailnet, dnsAnswerer) }
 
 func dnsAnswerer(t *testing.T, w *world) {
-	free := freePorts(t, 1)
+	free := testkit.FreePorts(t, 1)
 	const alone = "alone.example"
 	r := w.start(t, func(c *config.Config) {
 		withAdmin(c)

@@ -50,7 +50,7 @@ func TestPostgreSQL(t *testing.T) {
 		go func() { io.Copy(db, c); db.(*net.TCPConn).CloseWrite() }() // ends with c
 		io.Copy(c, db)
 	})
-	port := freePorts(t, 1)[0]
+	port := testkit.FreePorts(t, 1)[0]
 	r := w.start(t, func(c *config.Config) {
 		c.Forward = []config.ForwardPort{{Listen: port, Target: config.Target{Host: host, Port: target.Port()}}}
 	})
@@ -126,7 +126,7 @@ func startPostgres(t *testing.T, bin, host string) (addr, ca string) {
 			}
 		}
 	}
-	addr = freePorts(t, 1)[0]
+	addr = testkit.FreePorts(t, 1)[0]
 	_, port, _ := net.SplitHostPort(addr)
 	var log bytes.Buffer
 	cmd := run("postgres", "-D", data, "-h", "127.0.0.1", "-p", port, "-k", "", "-c", "ssl=on", "-c", "fsync=off")

@@ -6,14 +6,12 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,37 +21,11 @@ import (
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
-// givenPorts are the ports that freePorts has returned so far.
-var givenPorts sync.Map
-
-// freePorts returns n addresses of loopback with free ports. The ports lie below
-// those that the system hands out, because a connection that is opened meanwhile
-// could get one of those. None is returned twice.
-func freePorts(t *testing.T, n int) (list []string) {
-	t.Helper()
-	for try := 0; len(list) < n; try++ {
-		port := 20000 + rand.IntN(12000)
-		if _, given := givenPorts.LoadOrStore(port, true); given {
-			continue
-		}
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			if try == 100 {
-				t.Fatal(err)
-			}
-			continue
-		}
-		ln.Close()
-		list = append(list, ln.Addr().String())
-	}
-	return list
-}
-
 func TestTransparentFronts(t *testing.T) { eachMode(t, sharedTailnet, transparent) }
 
 // transparent checks clients without a proxy setting, on ports of their own.
 func transparent(t *testing.T, w *world) {
-	free := freePorts(t, 4)
+	free := testkit.FreePorts(t, 4)
 	echo := testnet.NamePort(w.cloud.Serve(func(c net.Conn) { // speaks first
 		io.WriteString(c, "hello\n")
 		io.Copy(c, c)
@@ -149,7 +121,7 @@ type fronts struct{ sni, web, forward, dns string }
 
 func newFronts(t *testing.T) fronts {
 	t.Helper()
-	p := freePorts(t, 4)
+	p := testkit.FreePorts(t, 4)
 	return fronts{p[0], p[1], p[2], p[3]}
 }
 
@@ -253,8 +225,8 @@ func TestSNILeadsBack(t *testing.T) { eachMode(t, sharedTailnet, leadsBack) }
 func leadsBack(t *testing.T, w *world) {
 	const fleet = "10.96.0.7"
 	host := hostAddr(t, w)
-	everywhere := freePorts(t, 1)[0]
-	there := freePorts(t, 1)[0]
+	everywhere := testkit.FreePorts(t, 1)[0]
+	there := testkit.FreePorts(t, 1)[0]
 	here := func(listen, port string) config.FrontPort { // its target's port is its own
 		_, n, _ := net.SplitHostPort(port)
 		number, _ := strconv.Atoi(n)
