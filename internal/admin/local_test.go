@@ -92,7 +92,7 @@ func TestWhoGetsWhat(t *testing.T) {
 		{"GET", "/debug/pprof/trace?seconds=1", false},
 	} {
 		for _, forgotten := range []bool{false, true} {
-			c, forget, err := socket.DialForwarded(t.Context(), addr.Port(), netip.MustParseAddrPort("100.64.0.9:4000"))
+			c, forget, err := socket.DialForwarded(t.Context(), "tcp", addr.Port(), netip.MustParseAddrPort("100.64.0.9:4000"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -126,7 +126,7 @@ func TestPeersAreClients(t *testing.T) {
 	}
 	defer ln.Close()
 	peer := netip.MustParseAddrPort("100.64.0.7:4000")
-	out, forget, err := socket.DialForwarded(t.Context(), uint16(ln.Addr().(*net.TCPAddr).Port), peer)
+	out, forget, err := socket.DialForwarded(t.Context(), "tcp", uint16(ln.Addr().(*net.TCPAddr).Port), peer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestLookupsOfPeers(t *testing.T) {
 	}
 	addr, _ := serve(t, s)
 	peer := netip.MustParseAddrPort("100.64.0.7:4000")
-	c, forget, err := socket.DialForwarded(t.Context(), netip.MustParseAddrPort(addr).Port(), peer)
+	c, forget, err := socket.DialForwarded(t.Context(), "tcp", netip.MustParseAddrPort(addr).Port(), peer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,36 +14,44 @@ import (
 var ForwardedSource = netip.AddrFrom4([4]byte{127, 9, 0, 1})
 
 // forwarded has the client (netip.AddrPort) of each connection that
-// DialForwarded made, by the connection's own address.
+// DialForwarded made, by the connection's own address (forwardedKey).
 var forwarded sync.Map
 
+// forwardedKey is the address of a connection that DialForwarded made. TCP and UDP
+// have ports of their own.
+type forwardedKey struct {
+	network string // "tcp" or "udp", as net.Addr says it
+	addr    netip.AddrPort
+}
+
 // DialForwarded connects to a port of this host's loopback for a client that
-// reached this process in another way. ClientAddr of the accepted connection
-// returns client. The caller calls forget when the connection has ended.
+// reached this process in another way. network is "tcp" or "udp". ClientAddr of the
+// accepted connection, or ClientAt of a packet's source, returns client. The caller
+// calls forget when the connection has ended.
 //
 // The connection is bound and registered before it is made, so whoever accepts
 // it finds the client.
-func DialForwarded(ctx context.Context, port uint16, client netip.AddrPort) (c *net.TCPConn, forget func(), err error) {
-	var local netip.AddrPort
+func DialForwarded(ctx context.Context, network string, port uint16, client netip.AddrPort) (c net.Conn, forget func(), err error) {
+	key := forwardedKey{network: network}
 	d := net.Dialer{
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			bound, err := bind(raw, ForwardedSource)
 			if err != nil {
 				return err
 			}
-			local = bound
-			forwarded.Store(local, client)
+			key.addr = bound
+			forwarded.Store(key, client)
 			return nil
 		},
 	}
 	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
-	conn, err := d.DialContext(ctx, "tcp4", to.String())
-	forget = func() { forwarded.Delete(local) }
+	c, err = d.DialContext(ctx, network+"4", to.String())
+	forget = func() { forwarded.Delete(key) }
 	if err != nil {
 		forget()
 		return nil, nil, err
 	}
-	return conn.(*net.TCPConn), forget, nil
+	return c, forget, nil
 }
 
 // ClientAddr returns the address at the other end of c, or the client for which
@@ -62,7 +70,7 @@ func ClientAt(remote net.Addr) netip.AddrPort {
 	if ap.Addr() != ForwardedSource {
 		return ap
 	}
-	if client, ok := forwarded.Load(ap); ok {
+	if client, ok := forwarded.Load(forwardedKey{remote.Network(), ap}); ok {
 		return client.(netip.AddrPort)
 	}
 	return ap

@@ -17,7 +17,7 @@ func TestDialForwarded(t *testing.T) {
 	defer ln.Close()
 	port := uint16(ln.Addr().(*net.TCPAddr).Port)
 	client := netip.MustParseAddrPort("100.64.0.7:4000")
-	out, forget, err := DialForwarded(t.Context(), port, client)
+	out, forget, err := DialForwarded(t.Context(), "tcp", port, client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,13 +35,47 @@ func TestDialForwarded(t *testing.T) {
 	if got.Addr() != ForwardedSource || IsLocal(got.Addr()) {
 		t.Errorf("ClientAddr after forget = %v, local: %v; want %v, not local", got, IsLocal(got.Addr()), ForwardedSource)
 	}
-	if _, _, err := DialForwarded(t.Context(), 1, client); err == nil {
+	if _, _, err := DialForwarded(t.Context(), "tcp", 1, client); err == nil {
 		t.Error("DialForwarded to a port without a listener: no error")
 	}
 	forwarded.Range(func(local, _ any) bool {
 		t.Errorf("%v is still registered", local)
 		return true
 	})
+}
+
+// TestDialForwardedUDP checks that the source of a datagram is the client for which the
+// socket was made, and not that of a TCP connection with the same port.
+func TestDialForwardedUDP(t *testing.T) {
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	client := netip.MustParseAddrPort("100.64.0.7:4000")
+	out, forget, err := DialForwarded(t.Context(), "udp", uint16(pc.LocalAddr().(*net.UDPAddr).Port), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := out.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	_, from, err := pc.ReadFrom(make([]byte, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ClientAt(from); got != client {
+		t.Errorf("ClientAt(%v) = %v, want %v", from, got, client)
+	}
+	local := out.LocalAddr().(*net.UDPAddr).AddrPort()
+	if got := ClientAt(net.TCPAddrFromAddrPort(local)); got != local || IsLocal(got.Addr()) {
+		t.Errorf("ClientAt of the same port of TCP = %v, local: %v; want %v, not local", got, IsLocal(got.Addr()), local)
+	}
+	forget()
+	if got := ClientAt(from); got != local || IsLocal(got.Addr()) {
+		t.Errorf("ClientAt after the end = %v, local: %v; want %v, not local", got, IsLocal(got.Addr()), local)
+	}
 }
 
 func TestIsLocal(t *testing.T) {

@@ -3,7 +3,6 @@ package tailnet
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"tailscale.com/net/tsdial"
 	"tailscale.com/tsd"
 	"tailscale.com/types/logid"
-	"tailscale.com/types/nettype"
 	"tailscale.com/util/eventbus"
 	"tailscale.com/wgengine"
 	"tailscale.com/wgengine/netstack"
@@ -167,19 +165,7 @@ func (n *Node) serve() {
 		n.stack.SendFromAny()
 	}
 	n.ns.GetTCPHandlerForFlow = n.inboundTCP
-	n.ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
-		if n.checkTailnet() != nil {
-			return nil, true
-		}
-		if n.opts.ServeUDP == nil {
-			return nil, isHostsOwn(dst.Addr())
-		}
-		handler, ok := n.opts.ServeUDP(src, dst)
-		if handler == nil {
-			return nil, ok || isHostsOwn(dst.Addr())
-		}
-		return func(c nettype.ConnPacketConn) { handler(c) }, ok
-	}
+	n.ns.GetUDPHandlerForFlow = n.inboundUDP
 }
 
 // closeTime bounds each part of Close that the library might never finish.

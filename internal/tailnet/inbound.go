@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tailscale.com/net/tsaddr"
+	"tailscale.com/types/nettype"
 
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
@@ -35,6 +36,26 @@ func (n *Node) inboundTCP(src, dst netip.AddrPort) (handler func(net.Conn), inte
 	return nil, isHostsOwn(dst.Addr())
 }
 
+// inboundUDP is inboundTCP for UDP.
+func (n *Node) inboundUDP(src, dst netip.AddrPort) (handler func(nettype.ConnPacketConn), intercept bool) {
+	if n.checkTailnet() != nil {
+		return nil, true
+	}
+	if n.opts.ServeUDP != nil {
+		serve, intercept := n.opts.ServeUDP(src, dst)
+		if intercept && serve != nil {
+			return func(c nettype.ConnPacketConn) { serve(c) }, true
+		}
+		if intercept {
+			return nil, true
+		}
+	}
+	if n.opts.Mode == Userspace && slices.Contains(n.Addrs(), dst.Addr()) {
+		return n.packetsToHost(src, dst.Port()), true
+	}
+	return nil, isHostsOwn(dst.Addr())
+}
+
 // isHostsOwn reports whether a, or the IPv4 address behind the 4via6 address a,
 // is an address at which only this host's own processes may arrive.
 func isHostsOwn(a netip.Addr) bool {
@@ -54,9 +75,8 @@ const takenWithin = 10 * time.Second
 // accepts the peer. If the engine does not start the handler, the connection is
 // closed.
 func (n *Node) toHost(src netip.AddrPort, port uint16) func(net.Conn) {
-	host, forget, err := socket.DialForwarded(n.ctx, port, src)
-	if err != nil {
-		n.log.Debug("peer reached no listener", "peer", src.String(), "port", port, "err", err)
+	host, forget := n.dialHost("tcp", src, port)
+	if host == nil {
 		return nil
 	}
 	end := func() {
@@ -73,6 +93,73 @@ func (n *Node) toHost(src netip.AddrPort, port uint16) func(net.Conn) {
 		copies.Go(func() { n.copyAndEnd(host, c) })
 		copies.Go(func() { n.copyAndEnd(c, host) })
 		copies.Wait()
+	}
+}
+
+// dialHost connects to a port of this host's loopback for a peer. It returns nil if
+// that fails. The caller calls forget when the connection has ended.
+func (n *Node) dialHost(network string, src netip.AddrPort, port uint16) (host net.Conn, forget func()) {
+	host, forget, err := socket.DialForwarded(n.ctx, network, port, src)
+	if err != nil {
+		n.log.Debug("peer reached no listener", "peer", src.String(), "port", port, "network", network, "err", err)
+		return nil, nil
+	}
+	return host, forget
+}
+
+const (
+	// maxPacket is how long a datagram between a peer and this host may be, in bytes.
+	// No DNS client asks for a longer answer.
+	maxPacket = 16 << 10
+	// packetsIdle is how long a peer's port keeps its port of this host after the last
+	// datagram in one of the directions.
+	packetsIdle = 30 * time.Second
+	// maxPacketFlows bounds how many ports of peers have one at a time.
+	maxPacketFlows = 256
+)
+
+// packetsToHost is toHost for UDP.
+func (n *Node) packetsToHost(src netip.AddrPort, port uint16) func(nettype.ConnPacketConn) {
+	if n.packetFlows.Add(1) > maxPacketFlows {
+		n.packetFlows.Add(-1)
+		return nil
+	}
+	host, forget := n.dialHost("udp", src, port)
+	if host == nil {
+		n.packetFlows.Add(-1)
+		return nil
+	}
+	return func(c nettype.ConnPacketConn) {
+		defer flow.CatchIn(n.ctx, new(error))
+		defer n.packetFlows.Add(-1)
+		defer forget()
+		end := func() {
+			host.Close()
+			c.Close()
+		}
+		defer end()
+		var copies sync.WaitGroup
+		copies.Go(func() { n.copyPackets(host, c, end) })
+		copies.Go(func() { n.copyPackets(c, host, end) })
+		copies.Wait()
+	}
+}
+
+// copyPackets copies datagrams of at most maxPacket bytes until src ends, or sends
+// none for packetsIdle. Then it calls end.
+func (n *Node) copyPackets(dst, src net.Conn, end func()) {
+	defer flow.CatchIn(n.ctx, new(error))
+	defer end()
+	b := make([]byte, maxPacket)
+	for {
+		src.SetReadDeadline(time.Now().Add(packetsIdle))
+		size, err := src.Read(b)
+		if err != nil {
+			return
+		}
+		if _, err := dst.Write(b[:size]); err != nil {
+			return
+		}
 	}
 }
 

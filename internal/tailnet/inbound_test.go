@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/nstest"
@@ -117,6 +118,52 @@ func TestPeerIsNoLocalClient(t *testing.T) {
 			t.Error("a port without a listener sent a byte")
 		}
 	})
+}
+
+// TestPeerOverUDPIsNoLocalClient is TestPeerIsNoLocalClient for datagrams, in userspace
+// mode. In kernel mode the host has no route for an answer over UDP to a peer.
+func TestPeerOverUDPIsNoLocalClient(t *testing.T) {
+	w := newWorld(t, tailnet.Userspace)
+	pc, err := net.ListenPacket("udp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	clients := make(chan netip.AddrPort, 16)
+	go func() {
+		b := make([]byte, 64)
+		for {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			clients <- socket.ClientAt(from)
+			pc.WriteTo(b[:n], from)
+		}
+	}()
+	open := w.join(t, "open", tailnet.Options{})
+	peer := w.join(t, "peer", tailnet.Options{ShieldsUp: true})
+	port := uint16(pc.LocalAddr().(*net.UDPAddr).Port)
+	c, err := peer.DialUDP(testkit.Within(t, connTime), netip.AddrPortFrom(open.Addrs()[0], port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(connTime))
+	for _, text := range []string{"one", "two", strings.Repeat("x", 48)} {
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 64)
+		if n, err := c.Read(b); err != nil || string(b[:n]) != text {
+			t.Fatalf("read %q, %v; want %q", b[:n], err, text)
+		}
+		client := <-clients
+		if client.Addr() != peer.Addrs()[0] || socket.IsLocal(client.Addr()) {
+			t.Errorf("the listener sees the client %v, local: %v; want the peer %v, not local",
+				client, socket.IsLocal(client.Addr()), peer.Addrs()[0])
+		}
+	}
 }
 
 // TestWrongTailnetCarriesNothing checks that a node in another tailnet than the

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -181,6 +182,8 @@ type Node struct {
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
 	workers sync.WaitGroup // the goroutines that end with ctx
+
+	packetFlows atomic.Int64 // ports of peers that have a UDP port of this host
 }
 
 // Start starts the engine and the login, and does not wait for the login. The
