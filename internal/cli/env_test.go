@@ -11,9 +11,16 @@ import (
 
 // TestEnv checks the variables in each format, and what a wrong flag is answered.
 func TestEnv(t *testing.T) {
-	const no = "localhost,127.0.0.1,::1,.svc,.cluster.local,kubernetes.default,10.96.0.0/12,10.244.0.0/16,.corp.example"
+	const no = "localhost,127.0.0.1,.svc,.cluster.local,kubernetes.default,10.96.0.1,10.244.0.1,169.254.169.254,169.254.170.2,169.254.170.23,metadata.google.internal,10.96.0.0/12,10.244.0.0/16,.corp.example"
 	args := []string{"env", "--proxy", "http://pando.net.svc:1055", "--cidr", "10.96.0.0/12,10.244.0.0/16", "--no-proxy", ".corp.example"}
-	stdout, _, err := run(t, nil, args...)
+	stdout, stderr, err := run(t, nil, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(strings.ToUpper(stdout), "ALL_PROXY") || stderr != "" {
+		t.Errorf("without flags for that, pando env printed %s and %q; want no ALL_PROXY and no remark", stdout, stderr)
+	}
+	stdout, _, err = run(t, nil, append(args, "--all-proxy")...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,8 +34,8 @@ func TestEnv(t *testing.T) {
 		t.Errorf("--format dotenv printed %s, %v; want lines without export", stdout, err)
 	}
 	stdout, _, err = run(t, nil, append(args, "--format", "kubernetes")...)
-	if err != nil || !strings.HasPrefix(stdout, "env:\n- name: HTTP_PROXY\n  value: http://pando.net.svc:1055\n") || strings.Count(stdout, "- name:") != 8 {
-		t.Errorf("--format kubernetes printed %s, %v; want eight variables", stdout, err)
+	if err != nil || !strings.HasPrefix(stdout, "env:\n- name: HTTP_PROXY\n  value: http://pando.net.svc:1055\n") || strings.Count(stdout, "- name:") != 6 {
+		t.Errorf("--format kubernetes printed %s, %v; want six variables", stdout, err)
 	}
 	for _, tc := range []struct{ name, flag, value, want string }{
 		{"tls", "--proxy", "https://pando:1055", "does not use TLS"},
@@ -50,8 +57,8 @@ func TestEnv(t *testing.T) {
 	}
 }
 
-// TestEnvFromCluster checks that the prefixes come from what kubectl prints. The
-// e2e test asks a real cluster.
+// TestEnvFromCluster checks that the prefixes come from what kubectl prints, and what
+// is said of those of IPv6. The e2e test asks a real cluster.
 func TestEnvFromCluster(t *testing.T) {
 	kubectl := filepath.Join(t.TempDir(), "kubectl")
 	script := `#!/bin/sh
@@ -62,8 +69,24 @@ esac`
 	if err := os.WriteFile(kubectl, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	stdout, _, err := run(t, nil, "env", "--from-cluster", "--kubectl", kubectl)
-	if err != nil || !strings.Contains(stdout, "10.96.0.0/12,fd00:96::/112,10.244.0.0/24,10.244.1.0/24'") {
-		t.Errorf("pando env printed %s, %v; want the prefixes of services and pods", stdout, err)
+	for _, c := range []struct{ flag, tail, remark string }{
+		{"--ipv6=false", ",10.96.0.0/12,10.244.0.0/24,10.244.1.0/24'", "NO_PROXY does not have fd00:96::/112: "},
+		{"--ipv6", ",::1,fd00:ec2::254,fd00:ec2::23,10.96.0.0/12,fd00:96::/112,10.244.0.0/24,10.244.1.0/24'", ""},
+	} {
+		stdout, stderr, err := run(t, nil, "env", "--from-cluster", "--kubectl", kubectl, c.flag)
+		if err != nil || !strings.Contains(stdout, c.tail) || !strings.Contains(stdout, ",10.96.0.1,") {
+			t.Errorf("pando env %s printed %s, %v; want the API server, and %s", c.flag, stdout, err, c.tail)
+		}
+		if !strings.Contains(stderr, c.remark) || (stderr == "") != (c.remark == "") {
+			t.Errorf("pando env %s remarked %q, want %q", c.flag, stderr, c.remark)
+		}
+	}
+}
+
+// TestEnvInPod checks that the API server's address comes from the pod's variables.
+func TestEnvInPod(t *testing.T) {
+	stdout, _, err := run(t, []string{"KUBERNETES_SERVICE_HOST=172.30.0.1"}, "env", "--cidr", "10.96.0.0/12")
+	if err != nil || !strings.Contains(stdout, ",kubernetes.default,172.30.0.1,169.254.169.254,") {
+		t.Errorf("pando env in a pod printed %s, %v; want its API server", stdout, err)
 	}
 }
