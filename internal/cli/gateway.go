@@ -34,8 +34,8 @@ func gatewayCommand(cut context.Context, env Env) *cobra.Command {
 type replica struct {
 	// load reads the configuration, at the start and after each change.
 	load  func() (config.Config, error)
-	file  string   // watched for changes; empty means none
-	notes []string // for the log, at the start
+	file  string       // watched for changes; empty means none
+	notes []stock.Note // for the log, at the start
 }
 
 // runStock runs a replica as the stock container would: without arguments, and
@@ -43,7 +43,7 @@ type replica struct {
 // override them.
 func runStock(ctx, cut context.Context, env Env) error {
 	file := lookup(env.Environ, "PANDO_CONFIG")
-	load := func() (config.Config, []string, error) {
+	load := func() (config.Config, []stock.Note, error) {
 		cfg, notes, err := stock.Load(file, env.Environ)
 		return cfg, notes, configError(err)
 	}
@@ -72,7 +72,11 @@ func runGateway(ctx, cut context.Context, env Env, r replica) error {
 	log, flush := logging.New(env.Stderr, cfg.Log.Format == "text", level)
 	defer flush()
 	for _, note := range r.notes {
-		log.Info("stock environment", "note", note)
+		if note.Warning {
+			log.Warn("stock environment", "note", note.Text)
+		} else {
+			log.Info("stock environment", "note", note.Text)
+		}
 	}
 	if lacksKey(cfg.Tailnet) {
 		log.Warn("no auth key is set",

@@ -55,6 +55,37 @@ func TestGatewaySaysThatNoKeyIsSet(t *testing.T) {
 	}
 }
 
+// TestStockWarns checks that the log of a replica with the stock container's variables
+// warns of a value that was not understood, and only notes what is otherwise
+// different. It starts all the same.
+func TestStockWarns(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := ln.Addr().String()
+	ln.Close()
+	var stderr bytes.Buffer
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it starts and ends
+	environ := []string{"TS_USERSPACE=perhaps", "TS_NEW_THING=1", "TS_AUTHKEY=tskey-auth-x\n", "TS_SOCKS5_SERVER=" + free, "TS_EXTRA_ARGS=--login-server=http://127.0.0.1:1"}
+	if err := Run(ctx, ctx, Env{Environ: environ, Stdout: &stderr, Stderr: &stderr}); err != nil {
+		t.Logf("Run: %v", err)
+	}
+	levels := map[string]string{}
+	for line := range strings.Lines(stderr.String()) {
+		var entry struct{ Level, Msg, Note string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatalf("log line %q: %v", line, err)
+		}
+		name, _, _ := strings.Cut(entry.Note, " ")
+		levels[strings.TrimSuffix(name, ":")] = entry.Level
+	}
+	if levels["TS_USERSPACE"] != "WARN" || levels["TS_NEW_THING"] != "INFO" || !strings.Contains(stderr.String(), `"msg":"serving"`) {
+		t.Errorf("the log has the notes %v and says\n%s\nwant a warning of TS_USERSPACE, a note on TS_NEW_THING, and that it serves", levels, &stderr)
+	}
+}
+
 func TestLacksKey(t *testing.T) {
 	empty := t.TempDir()
 	loggedIn := t.TempDir()

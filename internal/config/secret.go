@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Secret is a string that logs and prints as "[redacted]".
@@ -13,8 +14,15 @@ type Secret string
 const redacted = "[redacted]"
 
 // Reveal returns the secret itself, without white space around it: files, Secrets and
-// variables often end with a newline.
-func (s Secret) Reveal() string { return strings.TrimSpace(string(s)) }
+// variables often end with a newline. Some editors put a mark before the text.
+func (s Secret) Reveal() string { return strings.TrimFunc(string(s), isPadding) }
+
+// isPadding reports whether r is white space, or a mark without a width.
+func isPadding(r rune) bool {
+	const byteOrderMark = 0xfeff
+	const zeroWidthSpace = 0x200b
+	return unicode.IsSpace(r) || r == byteOrderMark || r == zeroWidthSpace
+}
 
 // String returns "[redacted]", or "" for an empty secret.
 func (s Secret) String() string {

@@ -120,7 +120,7 @@ func (v *validator) tailnet(t *Tailnet) {
 }
 
 func (v *validator) authKey(t *Tailnet) {
-	if t.AuthKey != "" && t.AuthKeyFile != "" {
+	if t.AuthKey.Reveal() != "" && t.AuthKeyFile != "" {
 		v.add("tailnet.authKeyFile", "set together with tailnet.authKey; keep one of them")
 	}
 	if t.AuthKeyFile == "" || t.KubeSecret != "" || t.StateDir != "" {
@@ -132,16 +132,16 @@ func (v *validator) authKey(t *Tailnet) {
 }
 
 func (v *validator) oauth(t *Tailnet) {
-	if t.ClientSecret == "" && t.ClientSecretFile == "" {
+	if t.ClientSecret.Reveal() == "" && t.ClientSecretFile == "" {
 		return
 	}
 	_, err := t.ReadClientSecret()
 	switch {
-	case t.ClientSecret != "" && t.ClientSecretFile != "":
+	case t.ClientSecret.Reveal() != "" && t.ClientSecretFile != "":
 		v.add("tailnet.clientSecretFile", "set together with tailnet.clientSecret; keep one of them")
 	case err != nil:
 		v.addError("tailnet.clientSecretFile", secretFileError{fmt.Errorf("%w; mount the file, or set tailnet.clientSecret", err)})
-	case t.AuthKey != "" || t.AuthKeyFile != "":
+	case t.AuthKey.Reveal() != "" || t.AuthKeyFile != "":
 		v.add("tailnet.clientSecret", "set together with an auth key; keep one of them")
 	case len(t.Tags) == 0:
 		v.add("tailnet.tags", "an OAuth client mints keys for tagged devices only; add a tag, such as tag:k8s")

@@ -29,11 +29,19 @@ func Detect(environ []string) bool {
 	})
 }
 
+// Note is a sentence for the log on what was made of the variables.
+type Note struct {
+	Text string
+	// Warning says that a person should look: a value was not understood, and another
+	// one is used. Without it, the note says what differs from the stock container or
+	// was ignored.
+	Warning bool
+}
+
 // Load returns the configuration that TS_*, the file and PANDO_* make, in this
-// order: the later ones win. An empty file name means no file. notes are sentences
-// for the log: what differs from the stock container, and what was ignored. For err,
-// see config.Load; mistakes in TS_* are reported first, without the others.
-func Load(file string, environ []string) (c config.Config, notes []string, err error) {
+// order: the later ones win. An empty file name means no file. notes are for the log.
+// For err, see config.Load; mistakes in TS_* are reported first, without the others.
+func Load(file string, environ []string) (c config.Config, notes []Note, err error) {
 	base, notes, err := FromEnv(environ)
 	if err != nil {
 		return base, notes, err
@@ -42,10 +50,11 @@ func Load(file string, environ []string) (c config.Config, notes []string, err e
 	return c, append(notes, defaultNotes(c)...), err
 }
 
-// FromEnv returns the configuration that TS_* alone make. It is not validated. The
-// error joins all mistakes, each with its variable; with an error, the configuration
-// must not be used.
-func FromEnv(environ []string) (c config.Config, notes []string, err error) {
+// FromEnv returns the configuration that TS_* alone make. It is not validated. A
+// boolean or a duration that cannot be read counts as not set, as in the stock
+// container, and is noted with a warning. The error joins all other mistakes, each with
+// its variable; with an error, the configuration must not be used.
+func FromEnv(environ []string) (c config.Config, notes []Note, err error) {
 	r := newReader(environ)
 	for _, v := range r.variables() {
 		if value, ok := r.env[v.name]; ok {
@@ -61,13 +70,14 @@ func FromEnv(environ []string) (c config.Config, notes []string, err error) {
 
 // defaultNotes returns notes on what the users of c, a configuration that began as
 // FromEnv's, may not expect.
-func defaultNotes(c config.Config) []string {
-	var notes []string
+func defaultNotes(c config.Config) []Note {
+	var notes []Note
+	add := func(text string) { notes = append(notes, Note{Text: text}) }
 	if c.Policy.Direct == "public" {
-		notes = append(notes, "policy.direct is public, as in the stock proxy: internet addresses are dialled through the pod's own network; set PANDO_POLICY_DIRECT=none to refuse them")
+		add("policy.direct is public, as in the stock proxy: internet addresses are dialled through the pod's own network; set PANDO_POLICY_DIRECT=none to refuse them")
 	}
 	if c.Listen.Proxy == config.Default().Listen.Proxy {
-		notes = append(notes, "the proxies listen on "+c.Listen.Proxy+"; set TS_OUTBOUND_HTTP_PROXY_LISTEN or TS_SOCKS5_SERVER to change that")
+		add("the proxies listen on " + c.Listen.Proxy + "; set TS_OUTBOUND_HTTP_PROXY_LISTEN or TS_SOCKS5_SERVER to change that")
 	}
 	return notes
 }
@@ -79,7 +89,7 @@ type reader struct {
 	proxies []string // listen addresses of the proxies
 	metrics bool
 	health  bool
-	notes   []string
+	notes   []Note
 	errs    []error
 }
 
@@ -99,7 +109,11 @@ func newReader(environ []string) *reader {
 }
 
 func (r *reader) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+	r.notes = append(r.notes, Note{Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *reader) warn(format string, args ...any) {
+	r.notes = append(r.notes, Note{Text: fmt.Sprintf(format, args...), Warning: true})
 }
 
 func (r *reader) isVariable(name string) bool {
@@ -111,18 +125,32 @@ func (r *reader) isVariable(name string) bool {
 func (r *reader) others() {
 	for _, name := range slices.Sorted(maps.Keys(r.env)) {
 		value := r.env[name]
-		on, err := strconv.ParseBool(value)
-		isOff := err == nil && !on
 		switch {
 		case value == "" || r.isVariable(name):
 		case refused[name] != "":
-			if !isOff {
+			if r.asksFor(name, value) {
 				r.errs = append(r.errs, fmt.Errorf("%s: not supported; %s", name, refused[name]))
+			}
+		case slices.Contains(engineBooleans, name):
+			// The engine would end the process without a word when it reads the value.
+			if _, err := strconv.ParseBool(value); err != nil {
+				r.errs = append(r.errs, fmt.Errorf("%s: invalid value %q: write true or false", name, value))
 			}
 		case strings.HasPrefix(name, "TS_") && !config.ServiceVariable(name) && !isEngines(name):
 			r.note("%s is not known and is ignored", name)
 		}
 	}
+}
+
+// asksFor reports whether the value of a refused variable asks for what the variable
+// stands for.
+func (r *reader) asksFor(name, value string) bool {
+	on, err := strconv.ParseBool(value)
+	if slices.Contains(refusedBooleans, name) {
+		r.boolean(name, &on)(value)
+		return on
+	}
+	return err != nil || on
 }
 
 // finish settles what depends on more than one variable.

@@ -2,7 +2,6 @@ package stock
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,20 +24,25 @@ type variable struct {
 func (r *reader) variables() []variable {
 	t := &r.cfg.Tailnet
 	return []variable{
-		{"TS_ACCEPT_DNS", boolean(&r.cfg.Resolve.Tailnet)},
-		{"TS_AUTH_ONCE", boolean(&t.AuthOnce)},
+		{"TS_ACCEPT_DNS", r.boolean("TS_ACCEPT_DNS", &r.cfg.Resolve.Tailnet)},
+		{"TS_AUTH_ONCE", r.boolean("TS_AUTH_ONCE", &t.AuthOnce)},
 		{"TS_BOOT_TIMEOUT", r.bootTimeout},
 		{"TS_CLIENT_SECRET", r.clientSecret},
 		{"TS_DEBUG_ADDR_PORT", ignored},
-		{"TS_ENABLE_HEALTH_CHECK", boolean(&r.health)},
-		{"TS_ENABLE_METRICS", boolean(&r.metrics)},
+		{"TS_ENABLE_HEALTH_CHECK", r.boolean("TS_ENABLE_HEALTH_CHECK", &r.health)},
+		{"TS_ENABLE_METRICS", r.boolean("TS_ENABLE_METRICS", &r.metrics)},
 		{"TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS", ignored},
-		{"TS_HEALTHCHECK_ADDR_PORT", ignored}, // finish reads it: other variables say what it is for
+		{"TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT", ignored}, // of TS_SERVE_CONFIG, which is refused
+		{"TS_HEALTHCHECK_ADDR_PORT", ignored},                   // finish reads it: other variables say what it is for
 		{"TS_HOSTNAME", text(&t.Hostname)},
 		{"TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV", ignored}, // always done
 		{"TS_KUBE_SECRET", text(&t.KubeSecret)},
 		{"TS_LOCAL_ADDR_PORT", ignored}, // finish reads it, too
+		{"TS_LOGS_DIR", ignored},        // no logs are uploaded
+		{"TS_LOG_TARGET", ignored},
+		{"TS_LOG_VERBOSITY", r.verbose},
 		{"TS_OUTBOUND_HTTP_PROXY_LISTEN", r.proxy},
+		{"TS_PORTLIST", ignored}, // ports are not reported
 		{"TS_ROUTES", r.routes},
 		{"TS_SOCKET", ignored}, // there is no tailscaled to talk to
 		{"TS_SOCKS5_SERVER", r.proxy},
@@ -68,7 +72,6 @@ var refused = map[string]string{
 	"TS_TAILNET_TARGET_FQDN":                                  useProxy,
 	"TS_SERVE_CONFIG":                                         useTailnet,
 	"TS_EXPERIMENTAL_CERT_SHARE":                              useTailnet,
-	"TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT":              useTailnet,
 	"TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR":                    useOperator,
 	"TS_EGRESS_PROXIES_CONFIG_PATH":                           useOperator,
 	"TS_INGRESS_PROXIES_CONFIG_PATH":                          useOperator,
@@ -78,12 +81,37 @@ var refused = map[string]string{
 	"TS_AUDIENCE":                                             useKeys,
 }
 
-// isEngines reports whether the engine itself reads the variable.
+// refusedBooleans are those of refused that are off unless they are true.
+var refusedBooleans = []string{"TS_EXPERIMENTAL_CERT_SHARE", "EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRESS"}
+
+// engineBooleans are booleans that the engine itself reads, once it runs.
+var engineBooleans = []string{
+	"TS_ASSUME_NETWORK_UP_FOR_TEST",
+	"TS_DISABLE_SSH_SERVER",
+	"TS_DISABLE_TAILDROP",
+	"TS_NO_LOGS_NO_SUPPORT",
+	"TS_PANIC_IF_HIT_MAIN_CONTROL",
+	"TS_TUN_DISABLE_TCP_GRO",
+	"TS_TUN_DISABLE_UDP_GRO",
+	"TS_UNSAFE_SKIP_NKS_VERIFICATION",
+	"TS_USE_CACHED_NETMAP",
+	"TS_USE_CONTROL_DIAL_PLAN",
+}
+
+// isEngines reports whether the variable is one more that the engine itself reads. It
+// reads most of them before this package does.
 func isEngines(name string) bool {
 	engine := []string{
-		"TS_NO_LOGS_NO_SUPPORT",
+		"TS_ALLOW_SELF_INGRESS",
 		"TS_DISABLE_PORTMAPPER",
+		"TS_DISABLE_UPNP",
+		"TS_DISCO_PONG_IPV4_DELAY",
+		"TS_DNS_FORWARD_SKIP_TCP_RETRY",
+		"TS_ENABLE_RAW_DISCO",
 		"TS_FORCE_LINUX_BIND_TO_DEVICE",
+		"TS_FORCE_NOISE_443",
+		"TS_NETSTACK_KEEPALIVE_IDLE",
+		"TS_NETSTACK_KEEPALIVE_INTERVAL",
 		"TS_PERMIT_CERT_UID",
 		"TS_TEST_ONLY_ROOT",
 		"TS_TEST_FAKE_NETFILTER",
@@ -100,15 +128,17 @@ func text(field *string) func(string) error {
 	}
 }
 
-// boolean leaves field as it is if the value is empty.
-func boolean(field *bool) func(string) error {
+// boolean leaves field as it is, which is the default, if the value is empty or not a
+// boolean.
+func (r *reader) boolean(name string, field *bool) func(string) error {
 	return func(v string) error {
 		if v == "" {
 			return nil
 		}
 		b, err := strconv.ParseBool(v)
 		if err != nil {
-			return fmt.Errorf("invalid value %q: write true or false", v)
+			r.warn("%s: %q is not a boolean, so the default %t is used, as in the stock container; write true or false", name, v, *field)
+			return nil
 		}
 		*field = b
 		return nil
@@ -117,7 +147,7 @@ func boolean(field *bool) func(string) error {
 
 func (r *reader) userspace(v string) error {
 	userspace := true
-	err := boolean(&userspace)(v)
+	err := r.boolean("TS_USERSPACE", &userspace)(v)
 	if !userspace {
 		r.cfg.Tailnet.Mode = "kernel"
 	}
@@ -132,27 +162,31 @@ func (r *reader) proxy(v string) error {
 }
 
 func (r *reader) authKey(v string) error {
-	if v == "" {
+	if config.Secret(v).Reveal() == "" {
 		return nil
 	}
-	t := &r.cfg.Tailnet
-	t.AuthKey = ""
-	t.AuthKeyFile = ""
-	return setSecret(v, &t.AuthKey, &t.AuthKeyFile)
+	return setSecret(v, &r.cfg.Tailnet.AuthKey, &r.cfg.Tailnet.AuthKeyFile)
 }
 
 func (r *reader) clientSecret(v string) error {
 	return setSecret(v, &r.cfg.Tailnet.ClientSecret, &r.cfg.Tailnet.ClientSecretFile)
 }
 
-// setSecret sets value, or file if v has the form file:PATH.
+// setSecret sets value, or file if v has the form file:PATH, without the white space
+// around them.
 func setSecret(v string, value *config.Secret, file *string) error {
+	v = config.Secret(v).Reveal()
 	path, ok := strings.CutPrefix(v, "file:")
+	path = strings.TrimSpace(path)
+	*value = ""
+	*file = ""
 	switch {
 	case ok && path == "":
 		return errors.New("file: has no path; write file:PATH")
 	case ok:
 		*file = path
+	case strings.HasPrefix(v, "arn:"):
+		return errors.New("the AWS Parameter Store is not supported; write the key itself, or file:PATH")
 	default:
 		*value = config.Secret(v)
 	}
@@ -177,7 +211,8 @@ func (r *reader) bootTimeout(v string) error {
 	}
 	d, err := time.ParseDuration(v)
 	if err != nil {
-		return fmt.Errorf("invalid duration %q: write it with a unit, such as 60s", v)
+		r.warn("TS_BOOT_TIMEOUT: %q is not a duration, so there is no time limit, as if it were not set; write it with a unit, such as 60s", v)
+		return nil
 	}
 	r.cfg.Tailnet.BootTimeout = config.Duration(d)
 	return nil
