@@ -120,6 +120,8 @@ func TestForbiddenImports(t *testing.T) {
 			deny(strings.HasPrefix(path, "gvisor.dev/") && f.pkg != "internal/tailnet/userspace", "only the package of the userspace stack uses it")
 			deny(own == "internal/tailnet" && !slices.Contains([]string{"internal/device", "internal/testnet", "internal/nstest"}, f.pkg),
 				"the device runs the engine; no other package needs it")
+			deny(own == "internal/podproxy" && !slices.Contains([]string{"internal/device", "internal/gateway", "internal/oauth", "internal/tailnet"}, f.pkg),
+				"flows of clients never use the proxy of the replica's own environment")
 			deny(own == "internal/gateway" && !slices.Contains([]string{"internal/cli", "internal/demo"}, f.pkg), "the gateway is built by cli and demo")
 			deny((own == "internal/testnet" || own == "internal/nstest" || own == "internal/testkit" || own == "internal/fleet/kubetest") && f.pkg != "internal/demo", "the test tailnet is for tests and the demo")
 			deny(strings.HasPrefix(f.pkg+"/", "internal/config/") && inside && own != "internal/auth" && own != "internal/host" && !strings.HasPrefix(own, "internal/config/"), "config imports auth, host and its own packages alone")

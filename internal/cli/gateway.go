@@ -88,6 +88,7 @@ func runGateway(ctx, cut context.Context, env Env, r replica) error {
 		Log:     log,
 		Level:   level,
 		Version: Version,
+		Environ: env.Environ,
 		Load:    r.load,
 		Hangup:  env.Hangup,
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/fleet"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/podproxy"
 	"github.com/pandoproxy/pando/internal/tailnet"
 )
 
@@ -38,7 +39,10 @@ type Options struct {
 	// calls FollowDNS again and again: first when the device is on its tailnet,
 	// before Ready lets a request pass. Nil is allowed.
 	FollowDNS func()
-	Log       *slog.Logger // nil discards
+	// Proxy is how the device reaches the control server, the relays and the OAuth
+	// service. Run keeps what it knows of the own fleet up to date. Nil means no proxy.
+	Proxy *podproxy.Proxy
+	Log   *slog.Logger // nil discards
 }
 
 // Device is one device. Its methods may be called at the same time, except
@@ -78,15 +82,20 @@ func New(opts Options) *Device {
 // one it goes no further until that changes. It returns nil when ctx has ended,
 // and otherwise why the device could not join.
 func (d *Device) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var untilEnd sync.WaitGroup
+	defer untilEnd.Wait()
+	d.opts.Proxy.Check(ctx)
+	untilEnd.Go(func() { d.opts.Proxy.Follow(ctx) })
 	if err := d.start(ctx); err != nil || ctx.Err() != nil {
+		stop()
 		return err
 	}
 	d.warmUp(ctx)
 	// There is nothing to follow before: until the sessions are warm, Ready lets no
 	// lookup pass, so no answer is cached that a change could make wrong, and warmUp
 	// has followed the configuration once. It has saved the device, too.
-	var untilEnd sync.WaitGroup
-	defer untilEnd.Wait()
 	untilEnd.Go(func() { d.followDNS(ctx) })
 	untilEnd.Go(func() { d.upkeep(ctx) })
 	untilEnd.Go(func() { d.watchExpected(ctx) })

@@ -48,6 +48,7 @@ func (d *Device) engineOptions() tailnet.Options {
 		CacheDir:        c.CacheDir,
 		Port:            uint16(c.Port),
 		TUNName:         c.TUN,
+		Proxy:           d.opts.Proxy,
 		Logger:          d.log,
 	}
 }
@@ -139,7 +140,7 @@ func (d *Device) minter(client string) (*oauth.Client, error) {
 	if len(d.config.Tags) == 0 {
 		return nil, errors.New("tailnet.tags: an OAuth client mints keys for tags only; set at least one tag, such as tag:k8s")
 	}
-	minter, err := oauth.New(client, d.config.Tags)
+	minter, err := oauth.New(client, d.config.Tags, d.opts.Proxy)
 	if err != nil {
 		return nil, fmt.Errorf("tailnet.clientSecret: %w", err)
 	}

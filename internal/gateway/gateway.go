@@ -48,6 +48,7 @@ type Options struct {
 	Log     *slog.Logger   // nil discards
 	Level   *slog.LevelVar // level of Log, which log.level changes; nil if it cannot change
 	Version string         // for the metrics and the status; empty means unknown
+	Environ []string       // as os.Environ returns it: its proxy variables are used; nil means none
 
 	// Load reads the configuration again. It is called when one of Files has
 	// changed, and for each value from Hangup (SIGHUP). When it returns an
@@ -137,6 +138,7 @@ func (g *Gateway) newDevice() *device.Device {
 		PeerTimeout: time.Duration(g.cfg.Tunnel.PeerTimeout),
 		UseDNS:      g.cfg.Resolve.Tailnet,
 		FollowDNS:   func() { g.road.Resolver.Follow() },
+		Proxy:       podProxy(g.cfg, g.opts, g.own),
 		Log:         g.log,
 	})
 }

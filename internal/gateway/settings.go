@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/own"
+	"github.com/pandoproxy/pando/internal/podproxy"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
@@ -115,6 +117,21 @@ func served(road *datapath.Road, cfg config.Config, p config.FrontPort, defaultP
 		}
 	}
 	return s
+}
+
+// podProxy returns the proxy that the replica's own environment names.
+func podProxy(cfg config.Config, o Options, own func(netip.AddrPort) bool) *podproxy.Proxy {
+	p := podproxy.Options{
+		Environ:   o.Environ,
+		Own:       own,
+		Name:      proxyName(cfg.Tailnet.Hostname),
+		HostsFile: o.HostsFile,
+		Log:       o.Log,
+	}
+	for _, h := range slices.Concat(cfg.Listen.Replicas, cfg.DNS.Fleet) {
+		p.Fleet = append(p.Fleet, h.String())
+	}
+	return podproxy.New(p)
 }
 
 // proxyName returns the replica's name in Via and Proxy-Status. Each replica has a

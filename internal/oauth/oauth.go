@@ -16,7 +16,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/pandoproxy/pando/internal/podproxy"
 )
 
 // Client creates auth keys.
@@ -24,6 +27,7 @@ type Client struct {
 	secret   string
 	api      string
 	settings keySettings
+	proxy    *podproxy.Proxy
 }
 
 // keySettings is devices.create in the API's request.
@@ -34,11 +38,11 @@ type keySettings struct {
 	Tags          []string `json:"tags"`
 }
 
-// New returns a client for secret, whose keys give devices the tags. Options may
-// follow the secret, as with the stock client:
+// New returns a client for secret, whose keys give devices the tags. It reaches the API
+// through proxy; nil means without one. Options may follow the secret, as with the stock client:
 // "?ephemeral=false&preauthorized=true&baseURL=https://…". The defaults are
 // ephemeral=true and preauthorized=false.
-func New(secret string, tags []string) (*Client, error) {
+func New(secret string, tags []string, proxy *podproxy.Proxy) (*Client, error) {
 	secret, options, _ := strings.Cut(secret, "?")
 	values, err := url.ParseQuery(options)
 	if err != nil {
@@ -48,6 +52,7 @@ func New(secret string, tags []string) (*Client, error) {
 		secret:   secret,
 		api:      "https://api.tailscale.com",
 		settings: keySettings{Ephemeral: true, Tags: tags},
+		proxy:    proxy,
 	}
 	for name := range values {
 		v := values.Get(name)
@@ -91,6 +96,9 @@ func (c *Client) Mint(ctx context.Context) (string, error) {
 		return "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	transport := c.proxy.Transport()
+	defer transport.CloseIdleConnections()
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport})
 	resp, err := conf.Client(ctx).Do(req)
 	if err != nil {
 		return "", fmt.Errorf("cannot create an auth key: %w", err)

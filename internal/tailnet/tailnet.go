@@ -26,6 +26,7 @@ import (
 	"tailscale.com/ipn"
 	"tailscale.com/types/preftype"
 
+	"github.com/pandoproxy/pando/internal/podproxy"
 	"github.com/pandoproxy/pando/internal/tailnet/control"
 	"github.com/pandoproxy/pando/internal/tailnet/session"
 )
@@ -124,6 +125,11 @@ type Options struct {
 	// TUNName is the name of the device in kernel mode. Empty means "tailscale0".
 	TUNName string
 
+	// Proxy is the HTTP proxy on the way to the control server and to the relays; no
+	// connection to a peer or a target uses it. The engine knows one for the whole
+	// process, that of the Node which was started last. Nil leaves it as it is.
+	Proxy *podproxy.Proxy
+
 	// Logger gets the node's messages. The engine's own messages are at debug
 	// level. Nil discards all of them.
 	Logger *slog.Logger
@@ -192,6 +198,7 @@ type Node struct {
 func Start(ctx context.Context, opts Options) (*Node, error) {
 	opts = opts.withDefaults()
 	disableTelemetry()
+	useProxy(opts.Proxy)
 	n := &Node{opts: opts, log: opts.Logger}
 	var err error
 	n.routed, err = lru.New[netip.Addr, time.Time](routesKept)
@@ -309,6 +316,7 @@ func (n *Node) SessionsMended() int64 { return n.sessions.Mended() }
 func (n *Node) Close() error {
 	n.stop()
 	n.workers.Wait()
+	defer dropProxy(n.opts.Proxy)
 	return n.engine.close(n.opts.Ephemeral)
 }
 

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -292,6 +293,15 @@ func (n *Net) device(hostname string) (*tailcfg.Node, error) {
 		}
 	}
 	return nil, fmt.Errorf("testnet: there is no device called %q", hostname)
+}
+
+// NameRelay gives the relay a name, in place of its address. Devices still connect to the
+// address, but ask a proxy for the name. Call it before devices join. It returns the
+// name with the relay's port.
+func (n *Net) NameRelay(name string) string {
+	node := n.ctl.DERPMap.Regions[1].Nodes[0]
+	node.HostName = name
+	return net.JoinHostPort(name, strconv.Itoa(node.DERPPort))
 }
 
 // RequirePerson makes a person log each new device in, on a page of the control
