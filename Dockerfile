@@ -13,4 +13,5 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /pando /pando
 COPY --from=build /pando /usr/local/bin/containerboot
+COPY --from=build /pando /usr/local/bin/tailscale
 ENTRYPOINT ["/pando"]

@@ -66,7 +66,7 @@ ARCHS ?= amd64 arm64
 .PHONY: image
 image: ## pack dist/pando-image.tar for linux/amd64 and linux/arm64, with an SBOM beside it
 	for arch in $(ARCHS); do GOOS=linux GOARCH=$$arch $(RELEASE_BUILD) -o dist/pando-linux-$$arch ./cmd/pando || exit 1; done
-	cd tools && $(PLAIN_GO) run ./image -name $(IMAGE) -out ../dist/pando-image.tar -max 14 -entrypoint /pando -links usr/local/bin/containerboot=/pando \
+	cd tools && $(PLAIN_GO) run ./image -name $(IMAGE) -out ../dist/pando-image.tar -max 14 -entrypoint /pando -links usr/local/bin/containerboot=/pando,usr/local/bin/tailscale=/pando \
 	  $(foreach a,$(ARCHS),linux/$(a)=pando:../dist/pando-linux-$(a))
 	cd tools && gomod=$$($(PLAIN_GO) tool -n cyclonedx-gomod) && for arch in $(ARCHS); do \
 	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $$gomod app -json -licenses -std -noserial -notimestamp -main cmd/pando -output ../dist/pando-image-$$arch.cdx.json .. || exit 1; done

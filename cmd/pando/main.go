@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/pandoproxy/pando/internal/cli"
@@ -27,6 +28,7 @@ func main() {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := cli.Run(ctx, cut, cli.Env{
+		Name:    filepath.Base(os.Args[0]),
 		Args:    os.Args[1:],
 		Environ: os.Environ(),
 		Stdout:  os.Stdout,

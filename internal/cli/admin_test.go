@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -65,6 +66,21 @@ func TestStatus(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTailscale checks that the program is the stock container's command if it is called
+// tailscale.
+func TestTailscale(t *testing.T) {
+	var out bytes.Buffer
+	err := Run(t.Context(), t.Context(), Env{
+		Name:    "tailscale",
+		Args:    []string{"--socket=/tmp/tailscaled.sock", "ip", "-4"},
+		Environ: []string{"TS_ENABLE_HEALTH_CHECK=true", "TS_LOCAL_ADDR_PORT=" + adminServer(t, golden(t))},
+		Stdout:  &out,
+	})
+	if err != nil || out.String() != "100.64.0.7\n" {
+		t.Errorf("tailscale ip -4 prints %q, %v; want the device's address", &out, err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pandoproxy/pando/internal/cli/stockcli"
 	"github.com/pandoproxy/pando/internal/stock"
 )
 
@@ -22,6 +23,7 @@ var Version = "dev"
 
 // Env is what the command line takes from its process.
 type Env struct {
+	Name           string   // the program's; tailscale means the stock container's command
 	Args           []string // without the program's name
 	Environ        []string // as os.Environ returns it
 	Stdout, Stderr io.Writer
@@ -31,6 +33,9 @@ type Env struct {
 // Run runs one command. ctx ends when the process should stop, cut ends when it
 // should stop at once. The caller prints the error; see ExitCode.
 func Run(ctx, cut context.Context, env Env) error {
+	if env.Name == stockcli.Name {
+		return stockcli.Run(ctx, env.Args, env.Environ, env.Stdout)
+	}
 	root := newRoot(cut, env)
 	var helpErr error
 	help := root.HelpFunc()

@@ -85,12 +85,12 @@ func explainCommand(env Env) *cobra.Command {
 		if err := readCA(&q, caFile); err != nil {
 			return err
 		}
-		data, err := port.post(cmd.Context(), "/explain", q)
+		data, err := port.Post(cmd.Context(), "/explain", q)
 		if err != nil {
 			return err
 		}
 		var x status.Explanation
-		if err := port.decode(data, &x); err != nil {
+		if err := port.Decode(data, &x); err != nil {
 			return err
 		}
 		if out.json() {

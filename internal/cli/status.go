@@ -45,12 +45,12 @@ func showCommand(env Env, name, short string, flows *int, show func(io.Writer, *
 			"  kubectl exec pando-0 -- /pando " + name,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			data, err := port.get(cmd.Context(), fmt.Sprintf("/status?flows=%d", *flows))
+			data, err := port.Get(cmd.Context(), fmt.Sprintf("/status?flows=%d", *flows))
 			if err != nil {
 				return err
 			}
 			var st status.Replica
-			if err := port.decode(data, &st); err != nil {
+			if err := port.Decode(data, &st); err != nil {
 				return err
 			}
 			if out.json() {
