@@ -263,5 +263,9 @@ func newStatus(st *status.Replica) statusJSON {
 
 func newDevice(name string, addrs []netip.Addr) device {
 	short, _, _ := strings.Cut(name, ".")
-	return device{HostName: short, DNSName: name + ".", TailscaleIPs: addrs}
+	d := device{HostName: short, TailscaleIPs: addrs}
+	if name != "" {
+		d.DNSName = name + "."
+	}
+	return d
 }
