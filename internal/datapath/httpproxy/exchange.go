@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/cause"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/watch"
@@ -173,10 +174,10 @@ func (x *exchange) watchClient() { x.watch.Start(x.s.c, func() { x.o.Close() }) 
 // upgrade turns the exchange into a tunnel (RFC 9110 section 7.8).
 func (x *exchange) upgrade(resp *http.Response) fate {
 	if err := wire.CheckSwitch(x.req, resp); err != nil {
-		return x.failed(&badResponse{err})
+		return x.failed(&cause.BadResponse{Err: err})
 	}
 	if whole, _ := x.upload.done(bodyGrace); !whole {
-		return x.failed(&badResponse{errors.New("the origin switched protocols before the request was complete")})
+		return x.failed(&cause.BadResponse{Err: errors.New("the origin switched protocols before the request was complete")})
 	}
 	if x.watch.Stop() {
 		return x.failed(net.ErrClosed)

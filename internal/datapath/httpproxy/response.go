@@ -5,28 +5,29 @@ import (
 	"net/http"
 	"syscall"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/cause"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/socket"
 )
 
-var errHeadTooLong = &badResponse{errors.New("the response head is larger than Pando accepts")}
+var errHeadTooLong = &cause.BadResponse{Err: errors.New("the response head is larger than Pando accepts")}
 
 // readHead reads the head of the next response, interim or final. The error is a
-// *badResponse if the origin sent something that is not a response.
+// *cause.BadResponse if the origin sent something that is not a response.
 func (x *exchange) readHead() (*http.Response, error) {
 	head := &x.o.Head
 	resp, err := http.ReadResponse(x.o.R, x.req)
 	switch {
 	case err != nil && head.Exceeded():
 		return nil, errHeadTooLong
-	case err != nil && head.Started() && !isBroken(err):
-		return nil, &badResponse{err}
+	case err != nil && head.Started() && !cause.IsBroken(err):
+		return nil, &cause.BadResponse{Err: err}
 	case err != nil:
 		return nil, err
 	}
 	if err := wire.CheckResponse(resp); err != nil {
-		return nil, &badResponse{err}
+		return nil, &cause.BadResponse{Err: err}
 	}
 	if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 		head.End()

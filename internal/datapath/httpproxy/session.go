@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/account"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/cause"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
@@ -148,7 +149,7 @@ func (s *session) unreadable(rec *flow.Record, err error, tooLong bool) fate {
 		fe.Class = flow.Timeout
 		fe.Hint = "the request's head did not arrive in time"
 		rec.Status = http.StatusRequestTimeout
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), hasLeft(s.head.Err):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), cause.HasLeft(s.head.Err):
 		fe.Class = flow.Canceled
 		rec.Status = 0
 		return closeNow

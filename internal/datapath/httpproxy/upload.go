@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/cause"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 )
@@ -83,7 +84,7 @@ func (u *upload) run() {
 	err := u.send()
 	u.err = err
 	close(u.ended)
-	if isReadError(err) || flow.IsPanic(err) {
+	if cause.IsReadError(err) || flow.IsPanic(err) {
 		// The client broke off: without this the origin would wait for the rest.
 		// It comes last, so that the exchange finds the cause in u.err.
 		u.x.o.Close()
