@@ -92,12 +92,13 @@ func (x *exchange) copyBody(resp *http.Response, f wire.Framing) error {
 		return wire.Flush(x.s.w)
 	}
 	body := wire.Body{
-		Reader:  resp.Body,
-		Source:  x.o.R,
-		Chunked: f.Chunked,
-		Trailer: &resp.Trailer,
-		Pace:    x.pace,
-		Stop:    x.o.Closed(),
+		Reader:   resp.Body,
+		Source:   &x.o.Head,
+		Readable: x.o.Readable,
+		Chunked:  f.Chunked,
+		Trailer:  &resp.Trailer,
+		Pace:     x.pace,
+		Stop:     x.o.Closed(),
 	}
 	n, err := body.CopyTo(x.s.w)
 	if err == nil && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && socket.Lost(x.o.Conn) {

@@ -98,7 +98,7 @@ func (u *upload) send() (err error) {
 	timeout := orDefault(x.s.p.BodyTimeout, DefaultBodyTimeout)
 	body := wire.Body{
 		Reader:  x.req.Body,
-		Source:  x.s.r,
+		Source:  &x.s.head,
 		Chunked: wire.IsChunked(x.req),
 		Trailer: &x.req.Trailer,
 		BeforeRead: func() {

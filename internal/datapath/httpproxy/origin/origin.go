@@ -86,9 +86,13 @@ func (o *Conn) Closed() <-chan struct{} { return o.closed }
 // can't do that: with nil the caller would wait for an origin that waits too.
 func (o *Conn) CloseWrite() error { return socket.CloseWrite(o.Conn) }
 
+// Readable reports whether a read of the connection returns at once: with bytes, with
+// its end or with an error. It does not look at what R holds.
+func (o *Conn) Readable() bool { return socket.Readable(o.Conn) }
+
 // stale reports whether an idle connection is of no use any more: the origin
 // has ended it, or has sent bytes that no request asked for.
-func (o *Conn) stale() bool { return o.R.Buffered() > 0 || socket.Readable(o.Conn) }
+func (o *Conn) stale() bool { return o.R.Buffered() > 0 || o.Readable() }
 
 // boundReader reads a connection, takes each read for progress, and scans heads.
 type boundReader struct{ o *Conn }

@@ -37,16 +37,21 @@ func Flush(w *bufio.Writer) error {
 
 // Body is the body of a message that is passed on.
 type Body struct {
-	// Reader reads the body without its framing, from Source.
+	// Reader reads the body without its framing. In the end it reads Source, the
+	// connection.
 	Reader io.Reader
-	Source *bufio.Reader
+	Source *HeadReader
 	// Chunked writes the body in chunks, with the trailer fields behind it (RFC
 	// 9112 section 7.1). net/http fills Trailer in when Reader ends; nil means
 	// no trailer fields.
 	Chunked bool
 	Trailer *http.Header
-	// BeforeRead is called before each read. Nil means nothing to call.
+	// BeforeRead is called before each read of the connection. Nil means nothing to
+	// call.
 	BeforeRead func()
+	// Readable reports that such a read would return at once. What is written then
+	// leaves together with what comes. Nil means that this is not known.
+	Readable func() bool
 	// BeforeEnd is called when the body has been read whole, before its last bytes
 	// are written. Nil means nothing to call.
 	BeforeEnd func()
@@ -58,13 +63,17 @@ type Body struct {
 
 	// DroppedTrailers is the number of trailer fields that CopyTo did not pass on.
 	DroppedTrailers int
+
+	flushed error // of a flush before a read
 }
 
 // CopyTo writes the body to w, flushes w, and returns the number of bytes
-// without framing. It also flushes w whenever Source holds nothing more, so
-// that a stream is passed on as it comes. The error is a *ReadError or a
-// *WriteError.
+// without framing. It also flushes w before each read of the connection, which may
+// wait: so what w holds, be it only the head of the message, is passed on as it comes.
+// The error is a *ReadError or a *WriteError.
 func (b *Body) CopyTo(w *bufio.Writer) (int64, error) {
+	b.Source.BeforeRead = func() error { return b.beforeRead(w) }
+	defer func() { b.Source.BeforeRead = nil }()
 	if !b.Chunked {
 		n, err := b.copy(w, w)
 		if err != nil {
@@ -91,36 +100,55 @@ func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
 	defer buffers.Put(buf)
 	var total int64
 	for {
-		if b.BeforeRead != nil {
-			b.BeforeRead()
-		}
 		n, rerr := b.Reader.Read(buf[:])
 		if rerr == io.EOF && b.BeforeEnd != nil {
 			b.BeforeEnd()
 		}
 		if n > 0 {
-			m, werr := b.write(dst, buf[:n])
+			m, err := b.write(dst, w, buf[:n])
 			total += int64(m)
-			if werr == nil && b.Source.Buffered() == 0 && rerr == nil {
-				werr = w.Flush()
-			}
-			if werr != nil {
-				return total, &WriteError{werr}
+			if err != nil {
+				return total, &WriteError{err}
 			}
 		}
-		if rerr == io.EOF {
+		switch {
+		case rerr == io.EOF:
 			return total, nil
-		}
-		if rerr != nil {
+		case b.flushed != nil: // whatever the reader has made of it
+			return total, &WriteError{b.flushed}
+		case rerr != nil:
+			if total > 0 {
+				w.Flush() // what has come of the body is passed on
+			}
 			return total, &ReadError{rerr}
 		}
 	}
 }
 
-// write writes p to dst when its bytes may move.
-func (b *Body) write(dst io.Writer, p []byte) (int, error) {
-	if b.Pace != nil && !flow.Sleep(b.Stop, b.Pace(b.Up, len(p))) {
-		return 0, net.ErrClosed
+// beforeRead sends what waits in w before the connection is read.
+func (b *Body) beforeRead(w *bufio.Writer) error {
+	if b.BeforeRead != nil {
+		b.BeforeRead()
+	}
+	if w.Buffered() > 0 && (b.Readable == nil || !b.Readable()) {
+		b.flushed = w.Flush()
+	}
+	return b.flushed
+}
+
+// write writes p to dst, which writes to w, when its bytes may move.
+func (b *Body) write(dst io.Writer, w *bufio.Writer, p []byte) (int, error) {
+	if b.Pace == nil {
+		return dst.Write(p)
+	}
+	wait := b.Pace(b.Up, len(p))
+	if wait > 0 {
+		if err := w.Flush(); err != nil {
+			return 0, err
+		}
+		if !flow.Sleep(b.Stop, wait) {
+			return 0, net.ErrClosed
+		}
 	}
 	return dst.Write(p)
 }

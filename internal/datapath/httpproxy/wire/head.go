@@ -20,6 +20,9 @@ type HeadReader struct {
 	// Err is the error of the last read. net/http's line parser takes what it
 	// has for a line when a read fails, and does not report the error.
 	Err error
+	// BeforeRead is called before each read of R. Its error is that of the read. Nil
+	// means nothing to call.
+	BeforeRead func() error
 	// Charge is called before the reader holds n bytes more of a head. The first
 	// chargeStep bytes are free. An error ends the head. Nil means that heads cost
 	// nothing.
@@ -55,6 +58,11 @@ func (h *HeadReader) Exceeded() bool { return h.bounded && h.left <= 0 }
 
 // Read reads from R. It returns io.EOF when the bound is used up.
 func (h *HeadReader) Read(b []byte) (int, error) {
+	if h.BeforeRead != nil {
+		if err := h.BeforeRead(); err != nil {
+			return 0, err
+		}
+	}
 	if h.bounded {
 		if h.left <= 0 {
 			return 0, io.EOF
