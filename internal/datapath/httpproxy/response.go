@@ -91,12 +91,13 @@ func (x *exchange) copyBody(resp *http.Response, f wire.Framing) error {
 	if !f.Body {
 		return wire.Flush(x.s.w)
 	}
+	reader, trailer := wire.BodyReader(resp.TransferEncoding, resp.Body, x.o.R)
 	body := wire.Body{
-		Reader:   resp.Body,
+		Reader:   reader,
 		Source:   &x.o.Head,
 		Readable: x.o.Readable,
 		Chunked:  f.Chunked,
-		Trailer:  &resp.Trailer,
+		Trailer:  trailer,
 		Pace:     x.pace,
 		Stop:     x.o.Closed(),
 	}

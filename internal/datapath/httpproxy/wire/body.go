@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"sync"
 	"time"
 
@@ -42,8 +41,8 @@ type Body struct {
 	Reader io.Reader
 	Source *HeadReader
 	// Chunked writes the body in chunks, with the trailer fields behind it (RFC
-	// 9112 section 7.1). net/http fills Trailer in when Reader ends; nil means
-	// no trailer fields.
+	// 9112 section 7.1). Trailer is filled in when Reader ends; nil means that there
+	// are no trailer fields.
 	Chunked bool
 	Trailer *http.Header
 	// BeforeRead is called before each read of the connection. Nil means nothing to
@@ -74,28 +73,22 @@ type Body struct {
 func (b *Body) CopyTo(w *bufio.Writer) (int64, error) {
 	b.Source.BeforeRead = func() error { return b.beforeRead(w) }
 	defer func() { b.Source.BeforeRead = nil }()
-	if !b.Chunked {
-		n, err := b.copy(w, w)
-		if err != nil {
-			return n, err
-		}
-		return n, Flush(w)
-	}
-	chunks := httputil.NewChunkedWriter(w)
-	n, err := b.copy(chunks, w)
+	n, err := b.copy(w)
 	if err != nil {
 		return n, err
 	}
-	chunks.Close() // w keeps an error until Flush
-	if b.Trailer != nil {
-		b.DroppedTrailers = writeTrailer(w, *b.Trailer)
+	if b.Chunked {
+		w.WriteString("0\r\n") // w keeps an error until Flush
+		if b.Trailer != nil {
+			b.DroppedTrailers = writeTrailer(w, *b.Trailer)
+		}
+		w.WriteString("\r\n")
 	}
-	w.WriteString("\r\n")
 	return n, Flush(w)
 }
 
-// copy copies the body to dst, which writes to w.
-func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
+// copy copies the body to w, without what ends it.
+func (b *Body) copy(w *bufio.Writer) (int64, error) {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	var total int64
@@ -105,7 +98,7 @@ func (b *Body) copy(dst io.Writer, w *bufio.Writer) (int64, error) {
 			b.BeforeEnd()
 		}
 		if n > 0 {
-			m, err := b.write(dst, w, buf[:n])
+			m, err := b.write(w, buf[:n])
 			total += int64(m)
 			if err != nil {
 				return total, &WriteError{err}
@@ -136,21 +129,33 @@ func (b *Body) beforeRead(w *bufio.Writer) error {
 	return b.flushed
 }
 
-// write writes p to dst, which writes to w, when its bytes may move.
-func (b *Body) write(dst io.Writer, w *bufio.Writer, p []byte) (int, error) {
+// write writes p when its bytes may move.
+func (b *Body) write(w *bufio.Writer, p []byte) (int, error) {
+	if err := b.pace(w, len(p)); err != nil {
+		return 0, err
+	}
+	if b.Chunked {
+		return writeChunk(w, p)
+	}
+	return w.Write(p)
+}
+
+// pace waits until n bytes may move. What is in w does not wait for them.
+func (b *Body) pace(w *bufio.Writer, n int) error {
 	if b.Pace == nil {
-		return dst.Write(p)
+		return nil
 	}
-	wait := b.Pace(b.Up, len(p))
-	if wait > 0 {
-		if err := w.Flush(); err != nil {
-			return 0, err
-		}
-		if !flow.Sleep(b.Stop, wait) {
-			return 0, net.ErrClosed
-		}
+	wait := b.Pace(b.Up, n)
+	if wait <= 0 {
+		return nil
 	}
-	return dst.Write(p)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if !flow.Sleep(b.Stop, wait) {
+		return net.ErrClosed
+	}
+	return nil
 }
 
 // ReadAhead returns a copy of what r has read ahead.
