@@ -17,7 +17,8 @@ import (
 
 // AbsoluteForm is the Target of a proxy: requests name their target in the
 // request line, as CONNECT does (RFC 9110 section 9.3.6) or in absolute-form
-// (RFC 9112 section 3.2.2).
+// (RFC 9112 section 3.2.2). Some clients of WebSocket write ws:// there, which is
+// http:// for a proxy (RFC 6455 section 3).
 func AbsoluteForm(req *http.Request) (host string, port uint16, err error) {
 	if req.Method == http.MethodConnect {
 		host, port, err = Split(req.RequestURI, "")
@@ -30,10 +31,10 @@ func AbsoluteForm(req *http.Request) (host string, port uint16, err error) {
 	switch {
 	case u.Scheme == "" && u.Host == "":
 		return "", 0, invalid("this port is a proxy, not a web server: set it as http_proxy, or use curl -x http://this:1055 http://target/", errors.New("not in absolute-form"))
-	case u.Scheme == "https":
+	case u.Scheme == "https" || u.Scheme == "wss":
 		return "", 0, invalid("use CONNECT for https:// targets; clients send it when https_proxy is set", errors.New("https in absolute-form"))
-	case u.Scheme != "http":
-		return "", 0, invalid("only http:// URLs can be requested in absolute-form", fmt.Errorf("scheme %q", u.Scheme))
+	case u.Scheme != "http" && u.Scheme != "ws":
+		return "", 0, invalid("only http:// and ws:// URLs can be requested in absolute-form", fmt.Errorf("scheme %q", u.Scheme))
 	case u.User != nil:
 		// RFC 9110 section 4.2.4: user information in a URL is used to deceive, so
 		// treat it as an error.
