@@ -118,7 +118,6 @@ func (x *exchange) run() (f fate) {
 		panic(err)               // serveOrFail ends the flow
 	})
 	// All heads of one response, interim ones included, share the bound.
-	x.o.Scan.Begin()
 	x.o.Head.Begin(orDefault(x.s.p.MaxHeaderBytes, DefaultMaxHeaderBytes))
 	if err := x.send(); err != nil {
 		return x.failed(err)
@@ -145,7 +144,7 @@ func (x *exchange) run() (f fate) {
 func (x *exchange) send() error {
 	hasBody := x.req.Body != http.NoBody
 	x.o.HadBody = x.o.HadBody || hasBody
-	wire.WriteRequestHead(x.o.W, x.req, x.s.p.name())
+	wire.WriteRequestHead(x.o.W, x.req, x.s.head.Order, x.s.p.name())
 	if hasBody && (x.pace != nil || wire.IsChunked(x.req) || x.req.ContentLength > int64(x.s.r.Buffered())) {
 		if err := x.o.W.Flush(); err != nil {
 			return err
@@ -172,8 +171,8 @@ func (x *exchange) send() error {
 func (x *exchange) watchClient() { x.watch.Start(x.s.c, func() { x.o.Close() }) }
 
 // upgrade turns the exchange into a tunnel (RFC 9110 section 7.8).
-func (x *exchange) upgrade(resp *http.Response) fate {
-	if err := wire.CheckSwitch(x.req, resp); err != nil {
+func (x *exchange) upgrade(resp *wire.Response) fate {
+	if err := wire.CheckSwitch(x.req, resp.Response); err != nil {
 		return x.failed(&cause.BadResponse{Err: err})
 	}
 	if whole, _ := x.upload.done(bodyGrace); !whole {
@@ -183,10 +182,7 @@ func (x *exchange) upgrade(resp *http.Response) fate {
 		return x.failed(net.ErrClosed)
 	}
 	s := x.s
-	wire.WriteResponseHead(s.w, resp, s.p.name())
-	s.w.WriteString("Connection: Upgrade\r\n")
-	wire.WriteField(s.w, "Upgrade", resp.Header["Upgrade"]...)
-	s.w.WriteString("\r\n")
+	wire.WriteSwitch(s.w, resp, s.p.name())
 	if err := wire.Flush(s.w); err != nil {
 		return x.failed(err)
 	}

@@ -72,7 +72,7 @@ func FuzzRequest(f *testing.F) {
 			t.Fatal(err)
 		}
 		wantBody, wantErr := io.ReadAll(want.Body)
-		sent, sendErr := sendTo(req, br)
+		sent, sendErr := sendTo(req, head.Order, br)
 		left := bufio.NewReader(bytes.NewReader(sent))
 		got, err := http.ReadRequest(left)
 		if err != nil {
@@ -101,7 +101,7 @@ func FuzzRequest(f *testing.F) {
 }
 
 // sendTo returns what an origin gets for req, whose body is read from br.
-func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
+func sendTo(req *http.Request, order wire.Order, br *bufio.Reader) ([]byte, error) {
 	var sent bytes.Buffer
 	c, far := net.Pipe() // carries nothing; the exchange closes it
 	defer far.Close()
@@ -111,6 +111,7 @@ func sendTo(req *http.Request, br *bufio.Reader) ([]byte, error) {
 		c: &net.TCPConn{},
 		r: br,
 	}
+	s.head.Order = order
 	o := origin.New(c, flow.Target{}, 0)
 	o.W = bufio.NewWriter(&sent)
 	x := newExchange(s, o, req, &flow.Record{})
@@ -153,22 +154,13 @@ func sameFields(t *testing.T, b []byte, got, want http.Header) {
 func sameTrailers(t *testing.T, b []byte, got, want http.Header) {
 	t.Helper()
 	for k, vs := range want {
-		if mayTrail(k) && len(got[k]) != len(vs) {
+		if wire.MayTrail(k) && len(got[k]) != len(vs) {
 			t.Errorf("%q: trailer field %q = %q, want %q", b, k, got[k], vs)
 		}
 	}
 	for k, vs := range got {
-		if want[k] == nil && vs != nil || !mayTrail(k) || strings.ContainsAny(fmt.Sprint(vs), "\r\n\x00") {
+		if want[k] == nil && vs != nil || !wire.MayTrail(k) || strings.ContainsAny(fmt.Sprint(vs), "\r\n\x00") {
 			t.Errorf("%q: trailer field %q = %q, want that it is removed", b, k, vs)
 		}
 	}
-}
-
-// mayTrail asks package wire whether a trailer field may be passed on.
-func mayTrail(name string) bool {
-	var b bytes.Buffer
-	w := bufio.NewWriter(&b)
-	wire.WriteTrailerField(w, http.Header{name: nil})
-	w.Flush()
-	return b.Len() > 0
 }

@@ -15,9 +15,9 @@ var errHeadTooLong = &cause.BadResponse{Err: errors.New("the response head is la
 
 // readHead reads the head of the next response, interim or final. The error is a
 // *cause.BadResponse if the origin sent something that is not a response.
-func (x *exchange) readHead() (*http.Response, error) {
+func (x *exchange) readHead() (*wire.Response, error) {
 	head := &x.o.Head
-	resp, err := http.ReadResponse(x.o.R, x.req)
+	resp, err := head.ReadResponse(x.o.R, x.req)
 	switch {
 	case err != nil && head.Exceeded():
 		return nil, errHeadTooLong
@@ -26,7 +26,7 @@ func (x *exchange) readHead() (*http.Response, error) {
 	case err != nil:
 		return nil, err
 	}
-	if err := wire.CheckResponse(resp); err != nil {
+	if err := wire.CheckResponse(resp.Response); err != nil {
 		return nil, &cause.BadResponse{Err: err}
 	}
 	if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
@@ -38,23 +38,21 @@ func (x *exchange) readHead() (*http.Response, error) {
 
 // passInterim passes an interim response on. Clients of HTTP/1.0 do not know
 // them (RFC 9110 section 15.2).
-func (x *exchange) passInterim(resp *http.Response) error {
+func (x *exchange) passInterim(resp *wire.Response) error {
 	if !x.req.ProtoAtLeast(1, 1) {
 		return nil
 	}
 	x.answered = true
-	wire.WriteResponseHead(x.s.w, resp, x.s.p.name())
-	x.s.w.WriteString("\r\n")
+	wire.WriteInterim(x.s.w, resp, x.s.p.name())
 	return wire.Flush(x.s.w)
 }
 
 // respond copies the final response and releases both connections.
-func (x *exchange) respond(resp *http.Response) fate {
+func (x *exchange) respond(resp *wire.Response) fate {
 	x.rec.Status = resp.StatusCode
 	x.answered = true
 	f := x.framing(resp)
-	wire.WriteResponseHead(x.s.w, resp, x.s.p.name())
-	wire.WriteFraming(x.s.w, x.req, resp, f)
+	wire.WriteFinal(x.s.w, x.req, resp, f, x.s.p.name())
 	if err := x.copyBody(resp, f); err != nil {
 		x.rec.Err, _ = x.failure(err) // the client has the origin's status already
 		x.release(origin.Broken)
@@ -68,9 +66,9 @@ func (x *exchange) respond(resp *http.Response) fate {
 }
 
 // framing decides how resp reaches the client (RFC 9112 section 6.3).
-func (x *exchange) framing(resp *http.Response) wire.Framing {
+func (x *exchange) framing(resp *wire.Response) wire.Framing {
 	f := wire.Framing{
-		Body:    wire.BodyAllowed(x.req, resp),
+		Body:    wire.BodyAllowed(x.req, resp.Response),
 		Persist: x.s.persistent(x.req),
 	}
 	if f.Body && resp.ContentLength < 0 {
@@ -87,19 +85,16 @@ func (x *exchange) framing(resp *http.Response) wire.Framing {
 }
 
 // copyBody copies the body of a final response, if it has one.
-func (x *exchange) copyBody(resp *http.Response, f wire.Framing) error {
+func (x *exchange) copyBody(resp *wire.Response, f wire.Framing) error {
 	if !f.Body {
 		return wire.Flush(x.s.w)
 	}
-	reader, trailer := wire.BodyReader(resp.TransferEncoding, resp.Body, x.o.R)
 	body := wire.Body{
-		Reader:   reader,
-		Source:   &x.o.Head,
-		Readable: x.o.Readable,
-		Chunked:  f.Chunked,
-		Trailer:  trailer,
-		Pace:     x.pace,
-		Stop:     x.o.Closed(),
+		Reader:  wire.BodyReader(resp.TransferEncoding, resp.Body, x.o.R),
+		Source:  &x.o.Head,
+		Chunked: f.Chunked,
+		Pace:    x.pace,
+		Stop:    x.o.Closed(),
 	}
 	n, err := body.CopyTo(x.s.w)
 	if err == nil && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && socket.Lost(x.o.Conn) {

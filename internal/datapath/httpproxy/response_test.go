@@ -162,6 +162,7 @@ func FuzzResponse(f *testing.F) {
 		if err != nil {
 			return
 		}
+		sameFields(t, b, got.Header, want.Header)
 		if got.StatusCode != want.StatusCode || rerr != nil || !bytes.Equal(body, wantBody) {
 			t.Fatalf("%q: the client reads status %d, body %q, error %v; want %d, %q", b, got.StatusCode, body, rerr, want.StatusCode, wantBody)
 		}
@@ -191,7 +192,7 @@ func answer(b []byte, method string, minor int) ([]byte, fate, error) {
 		w: bufio.NewWriter(&sent),
 	}
 	o := origin.New(c, flow.Target{}, 0)
-	o.R = bufio.NewReader(bytes.NewReader(b))
+	o.Head.R = bytes.NewReader(b)
 	req := &http.Request{
 		Method:     method,
 		ProtoMajor: 1,
@@ -199,7 +200,7 @@ func answer(b []byte, method string, minor int) ([]byte, fate, error) {
 		Header:     http.Header{"Connection": {"keep-alive"}},
 	}
 	x := newExchange(s, o, req, &flow.Record{})
-	resp, err := http.ReadResponse(o.R, req)
+	resp, err := o.Head.ReadResponse(o.R, req)
 	if err != nil {
 		return nil, closeNow, err
 	}

@@ -17,7 +17,7 @@ func owner(rec *flow.Record) origin.Owner {
 // has been read whole. An origin that takes the body of a request for another
 // request answers that one, too. Its answer must not reach the next request, so a
 // connection is closed when there is a reason to think that this can happen.
-func (x *exchange) outcome(resp *http.Response) origin.Outcome {
+func (x *exchange) outcome(resp *wire.Response) origin.Outcome {
 	switch {
 	case resp.Close:
 		return origin.OriginCloses
@@ -27,7 +27,7 @@ func (x *exchange) outcome(resp *http.Response) origin.Outcome {
 		return origin.Expect
 	case x.early:
 		return origin.Early
-	case x.o.Scan.Ambiguous():
+	case resp.Ambiguous:
 		return origin.Ambiguous
 	case wire.AuthenticatesConnection(x.req.Header["Authorization"]), wire.AuthenticatesConnection(resp.Header["Www-Authenticate"]):
 		return origin.ConnectionAuth

@@ -96,12 +96,10 @@ func (u *upload) send() (err error) {
 	defer flow.Catch(&err)
 	x := u.x
 	timeout := orDefault(x.s.p.BodyTimeout, DefaultBodyTimeout)
-	reader, trailer := wire.BodyReader(x.req.TransferEncoding, x.req.Body, x.s.r)
 	body := wire.Body{
-		Reader:  reader,
+		Reader:  wire.BodyReader(x.req.TransferEncoding, x.req.Body, x.s.r),
 		Source:  &x.s.head,
 		Chunked: wire.IsChunked(x.req),
-		Trailer: trailer,
 		BeforeRead: func() {
 			u.setReadDeadline(time.Now().Add(timeout))
 			x.o.Progress() // an origin may be silent while it receives

@@ -112,12 +112,12 @@ func TestStatusAfterSlowBody(t *testing.T) {
 	u.client.CloseWrite()
 	<-u.upload.ended
 	u.upload.err = &wire.ReadError{Err: os.ErrDeadlineExceeded}
-	u.respond(&http.Response{
+	u.respond(&wire.Response{Response: &http.Response{
 		Status:        "200 OK",
 		StatusCode:    http.StatusOK,
 		ContentLength: 5,
 		Body:          io.NopCloser(iotest.ErrReader(net.ErrClosed)),
-	})
+	}})
 	if class := flow.ClassOf(u.rec.Err); u.rec.Status != http.StatusOK || class != flow.Timeout {
 		t.Errorf("the record has status %d and class %v, want %d and %v", u.rec.Status, class, http.StatusOK, flow.Timeout)
 	}

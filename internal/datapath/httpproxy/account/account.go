@@ -12,8 +12,9 @@ import (
 
 const (
 	// headShare is how many bytes of memory a byte of a head costs: the parser's
-	// buffers grow by doubling, and the fields are copied out of them.
-	headShare = 2
+	// buffers grow by doubling, and the fields are copied out of them. The names of the
+	// fields are held once more, as they came.
+	headShare = 3
 	// exchangeCost is what a request costs while it is with its origin, in bytes,
 	// besides the buffers of both sockets: buffers of the body, those of the
 	// origin's connection, and two goroutines.

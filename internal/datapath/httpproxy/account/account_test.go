@@ -26,7 +26,7 @@ func (m *memory) Add(_ netip.Addr, n int64) { m.held += n }
 
 // TestAccount checks that what a request takes is given back, whatever it was.
 func TestAccount(t *testing.T) {
-	m := &memory{most: exchangeCost + 100}
+	m := &memory{most: exchangeCost + 41*headShare}
 	a := &Account{Memory: m}
 	if err := a.Head(40); err != nil || m.held != 40*headShare {
 		t.Errorf("Head(40) = %v with %d held", err, m.held)
@@ -38,7 +38,7 @@ func TestAccount(t *testing.T) {
 		t.Errorf("Head without memory = %v, want %v", err, errFull)
 	}
 	a.Measure(time.Now(), 5000, 1)
-	if want := int64(80 + exchangeCost + 5000); m.held != want {
+	if want := int64(40*headShare + exchangeCost + 5000); m.held != want {
 		t.Errorf("held %d, want %d", m.held, want)
 	}
 	a.Release()

@@ -23,7 +23,6 @@ type Conn struct {
 	// R reads the connection through Head, which bounds the heads of responses.
 	R    *bufio.Reader
 	Head wire.HeadReader
-	Scan wire.ResponseScan // sees what is read
 	W    *bufio.Writer
 	// Reused is set when the connection has served another request before.
 	Reused bool
@@ -48,6 +47,7 @@ func New(c net.Conn, target flow.Target, maxSilence time.Duration) *Conn {
 		maxSilence: maxSilence,
 	}
 	o.Head.R = boundReader{o}
+	o.Head.Readable = o.readable
 	o.R = bufio.NewReaderSize(&o.Head, bufferSize)
 	return o
 }
@@ -86,20 +86,18 @@ func (o *Conn) Closed() <-chan struct{} { return o.closed }
 // can't do that: with nil the caller would wait for an origin that waits too.
 func (o *Conn) CloseWrite() error { return socket.CloseWrite(o.Conn) }
 
-// Readable reports whether a read of the connection returns at once: with bytes, with
+// readable reports whether a read of the connection returns at once: with bytes, with
 // its end or with an error. It does not look at what R holds.
-func (o *Conn) Readable() bool { return socket.Readable(o.Conn) }
+func (o *Conn) readable() bool { return socket.Readable(o.Conn) }
 
 // stale reports whether an idle connection is of no use any more: the origin
 // has ended it, or has sent bytes that no request asked for.
-func (o *Conn) stale() bool { return o.R.Buffered() > 0 || o.Readable() }
+func (o *Conn) stale() bool { return o.R.Buffered() > 0 || o.readable() }
 
-// boundReader reads a connection, takes each read for progress, and scans heads.
+// boundReader reads a connection, and takes each read for progress.
 type boundReader struct{ o *Conn }
 
 func (r boundReader) Read(b []byte) (int, error) {
 	r.o.Progress()
-	n, err := r.o.Conn.Read(b)
-	r.o.Scan.Scan(b[:n])
-	return n, err
+	return r.o.Conn.Read(b)
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -40,17 +39,12 @@ type Body struct {
 	// connection.
 	Reader io.Reader
 	Source *HeadReader
-	// Chunked writes the body in chunks, with the trailer fields behind it (RFC
-	// 9112 section 7.1). Trailer is filled in when Reader ends; nil means that there
-	// are no trailer fields.
+	// Chunked writes the body in chunks (RFC 9112 section 7.1). If Reader is a *Chunks,
+	// its trailer fields follow.
 	Chunked bool
-	Trailer *http.Header
 	// BeforeRead is called before each read of the connection. Nil means nothing to
 	// call.
 	BeforeRead func()
-	// Readable reports that such a read would return at once. What is written then
-	// leaves together with what comes. Nil means that this is not known.
-	Readable func() bool
 	// BeforeEnd is called when the body has been read whole, before its last bytes
 	// are written. Nil means nothing to call.
 	BeforeEnd func()
@@ -63,32 +57,34 @@ type Body struct {
 	// DroppedTrailers is the number of trailer fields that CopyTo did not pass on.
 	DroppedTrailers int
 
+	w       *bufio.Writer
 	flushed error // of a flush before a read
 }
 
 // CopyTo writes the body to w, flushes w, and returns the number of bytes
-// without framing. It also flushes w before each read of the connection, which may
-// wait: so what w holds, be it only the head of the message, is passed on as it comes.
-// The error is a *ReadError or a *WriteError.
+// without framing. It also flushes w before each read of the connection that may wait:
+// so what w holds, be it only the head of the message, is passed on as it comes. The
+// error is a *ReadError or a *WriteError.
 func (b *Body) CopyTo(w *bufio.Writer) (int64, error) {
-	b.Source.BeforeRead = func() error { return b.beforeRead(w) }
-	defer func() { b.Source.BeforeRead = nil }()
-	n, err := b.copy(w)
+	b.w = w
+	b.Source.body = b
+	defer func() { b.Source.body = nil }()
+	n, err := b.copy()
 	if err != nil {
 		return n, err
 	}
 	if b.Chunked {
 		w.WriteString("0\r\n") // w keeps an error until Flush
-		if b.Trailer != nil {
-			b.DroppedTrailers = writeTrailer(w, *b.Trailer)
+		if c, ok := b.Reader.(*Chunks); ok {
+			b.DroppedTrailers = writeTrailer(w, c)
 		}
 		w.WriteString("\r\n")
 	}
 	return n, Flush(w)
 }
 
-// copy copies the body to w, without what ends it.
-func (b *Body) copy(w *bufio.Writer) (int64, error) {
+// copy copies the body, without what ends it.
+func (b *Body) copy() (int64, error) {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	var total int64
@@ -98,7 +94,7 @@ func (b *Body) copy(w *bufio.Writer) (int64, error) {
 			b.BeforeEnd()
 		}
 		if n > 0 {
-			m, err := b.write(w, buf[:n])
+			m, err := b.write(buf[:n])
 			total += int64(m)
 			if err != nil {
 				return total, &WriteError{err}
@@ -111,37 +107,38 @@ func (b *Body) copy(w *bufio.Writer) (int64, error) {
 			return total, &WriteError{b.flushed}
 		case rerr != nil:
 			if total > 0 {
-				w.Flush() // what has come of the body is passed on
+				b.w.Flush() // what has come of the body is passed on
 			}
 			return total, &ReadError{rerr}
 		}
 	}
 }
 
-// beforeRead sends what waits in w before the connection is read.
-func (b *Body) beforeRead(w *bufio.Writer) error {
+// beforeRead sends what waits to be written before the connection is read. If the read
+// returns at once, what waits leaves together with what comes.
+func (b *Body) beforeRead() error {
 	if b.BeforeRead != nil {
 		b.BeforeRead()
 	}
-	if w.Buffered() > 0 && (b.Readable == nil || !b.Readable()) {
-		b.flushed = w.Flush()
+	if b.w.Buffered() > 0 && (b.Source.Readable == nil || !b.Source.Readable()) {
+		b.flushed = b.w.Flush()
 	}
 	return b.flushed
 }
 
 // write writes p when its bytes may move.
-func (b *Body) write(w *bufio.Writer, p []byte) (int, error) {
-	if err := b.pace(w, len(p)); err != nil {
+func (b *Body) write(p []byte) (int, error) {
+	if err := b.pace(len(p)); err != nil {
 		return 0, err
 	}
 	if b.Chunked {
-		return writeChunk(w, p)
+		return writeChunk(b.w, p)
 	}
-	return w.Write(p)
+	return b.w.Write(p)
 }
 
-// pace waits until n bytes may move. What is in w does not wait for them.
-func (b *Body) pace(w *bufio.Writer, n int) error {
+// pace waits until n bytes may move. What was written before does not wait for them.
+func (b *Body) pace(n int) error {
 	if b.Pace == nil {
 		return nil
 	}
@@ -149,7 +146,7 @@ func (b *Body) pace(w *bufio.Writer, n int) error {
 	if wait <= 0 {
 		return nil
 	}
-	if err := w.Flush(); err != nil {
+	if err := b.w.Flush(); err != nil {
 		return err
 	}
 	if !flow.Sleep(b.Stop, wait) {

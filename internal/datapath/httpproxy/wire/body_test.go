@@ -75,7 +75,10 @@ func TestBodyFlushes(t *testing.T) {
 		{"the_socket_is_empty", []string{"", "hello"}, func() bool { return false }, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			source := &HeadReader{R: &script{pieces: append([]string{"head"}, c.pieces...)}}
+			source := &HeadReader{
+				R:        &script{pieces: append([]string{"head"}, c.pieces...)},
+				Readable: c.readable,
+			}
 			br := bufio.NewReaderSize(source, 4096)
 			ahead := len("head" + c.pieces[0])
 			if _, err := br.Peek(ahead); err != nil {
@@ -86,9 +89,8 @@ func TestBodyFlushes(t *testing.T) {
 			w := bufio.NewWriter(sent)
 			w.WriteString("head")
 			body := Body{
-				Reader:   &exactly{br, len("hello")},
-				Source:   source,
-				Readable: c.readable,
+				Reader: &exactly{br, len("hello")},
+				Source: source,
 			}
 			if n, err := body.CopyTo(w); n != 5 || err != nil || sent.String() != "headhello" {
 				t.Errorf("CopyTo = %d, %v with %q written; want 5, nil, %q", n, err, sent.String(), "headhello")
@@ -142,7 +144,7 @@ func TestBodyStopsWhenItCannotWrite(t *testing.T) {
 	if we, ok := errors.AsType[*WriteError](err); !ok || we.Err != broken {
 		t.Errorf("CopyTo = %v, want a WriteError of %v", err, broken)
 	}
-	if source.BeforeRead != nil {
+	if source.body != nil {
 		t.Error("the source still flushes the writer")
 	}
 }

@@ -1,10 +1,8 @@
 package wire
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"strings"
 
@@ -62,55 +60,4 @@ func CheckSwitch(req *http.Request, resp *http.Response) error {
 		return errors.New("the origin switched protocols and did not say to which")
 	}
 	return nil
-}
-
-// ResponseScan looks at the bytes of response heads as they pass, for what
-// net/http's parser does not report: it removes Content-Length where there is a
-// Transfer-Encoding. The zero value scans nothing.
-type ResponseScan struct {
-	on   bool
-	head headScan
-	line [len("HTTP/1.1 200")]byte // the beginning of the status line
-	size int
-}
-
-// Begin starts the heads of one response: interim ones and the final one.
-func (s *ResponseScan) Begin() {
-	*s = ResponseScan{on: true}
-	s.head.begin(math.MaxInt)
-}
-
-// Scan looks at the next bytes. It ignores what follows the final head.
-func (s *ResponseScan) Scan(b []byte) {
-	for len(b) > 0 && s.on {
-		line, rest, ended := bytes.Cut(b, []byte("\n"))
-		if s.head.requestLine && s.size < len(s.line) {
-			s.size += copy(s.line[s.size:], line)
-		}
-		s.head.part(line)
-		if ended {
-			s.head.endLine()
-		}
-		if s.head.over {
-			s.endHead()
-		}
-		b = rest
-	}
-}
-
-// endHead begins the next head after an interim one.
-func (s *ResponseScan) endHead() {
-	status := string(s.line[len("HTTP/1.1 "):])
-	if status[0] == '1' && status != "101" {
-		s.Begin()
-		return
-	}
-	s.on = false
-}
-
-// Ambiguous reports whether the end of the final response is not clear: it has
-// Transfer-Encoding together with Content-Length, or in HTTP/1.0. Such a connection
-// must be closed after the response (RFC 9112 sections 6.1 and 6.3).
-func (s *ResponseScan) Ambiguous() bool {
-	return s.head.encoding && (s.head.length || bytes.HasPrefix(s.line[:], []byte("HTTP/1.0")))
 }

@@ -16,8 +16,8 @@ func TestMayTrail(t *testing.T) {
 		"Www-Authenticate": false, "Location": false, "Vary": false, "Age": false, "Date": false, "Expires": false, "Retry-After": false,
 		"Via": false, "Forwarded": false, "X-Forwarded-For": false, "X Y": false, "X-A ": false,
 	} {
-		if got := mayTrail(name); got != want {
-			t.Errorf("mayTrail(%q) = %v, want %v", name, got, want)
+		if got := MayTrail(name); got != want {
+			t.Errorf("MayTrail(%q) = %v, want %v", name, got, want)
 		}
 	}
 }
@@ -50,20 +50,5 @@ func TestCheckSwitch(t *testing.T) {
 				t.Errorf("CheckSwitch = %v, want accepted: %v", err, c.ok)
 			}
 		})
-	}
-}
-
-// TestResponseScan checks that it does not matter in which pieces a head arrives.
-func TestResponseScan(t *testing.T) {
-	const head = "HTTP/1.1 100 Continue\r\nX: 1\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-	for size := 1; size <= len(head); size++ {
-		var s ResponseScan
-		s.Begin()
-		for i := 0; i < len(head); i += size {
-			s.Scan([]byte(head[i:min(i+size, len(head))]))
-		}
-		if !s.Ambiguous() || s.on {
-			t.Errorf("in pieces of %d bytes: ambiguous %v, still scanning %v; want true, false", size, s.Ambiguous(), s.on)
-		}
 	}
 }

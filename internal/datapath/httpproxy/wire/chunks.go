@@ -20,6 +20,7 @@ type Chunks struct {
 	// Trailer has the trailer fields once Read has returned io.EOF; nil without any.
 	Trailer http.Header
 
+	order  Order // of Trailer
 	state  chunkState
 	left   uint64 // bytes of the chunk in progress
 	excess int64  // bytes of framing beyond what is normal
@@ -27,14 +28,12 @@ type Chunks struct {
 }
 
 // BodyReader returns what reads the body of a message from br, with encodings as
-// net/http has parsed them, and where the trailer fields are once it has ended; nil
-// where there can be none. plain reads a body that is not in chunks.
-func BodyReader(encodings []string, plain io.Reader, br *bufio.Reader) (io.Reader, *http.Header) {
+// net/http has parsed them. plain reads a body that is not in chunks.
+func BodyReader(encodings []string, plain io.Reader, br *bufio.Reader) io.Reader {
 	if len(encodings) == 0 {
-		return plain, nil
+		return plain
 	}
-	c := &Chunks{R: br} // net/http knows no other encoding
-	return c, &c.Trailer
+	return &Chunks{R: br} // net/http accepts no other encoding
 }
 
 // chunkState is what comes next in a body in chunks.
@@ -164,6 +163,9 @@ func (c *Chunks) trailer() error {
 	for n := len(crlfCRLF); ; n++ { // its end must fit in R's buffer: this bounds its size
 		section, err := c.R.Peek(n)
 		if bytes.HasSuffix(section, crlfCRLF) {
+			scan := headScan{maxFields: math.MaxInt, lenient: true}
+			scan.scan(section)
+			c.order = scan.order()
 			break
 		}
 		if err == bufio.ErrBufferFull {

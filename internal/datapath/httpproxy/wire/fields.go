@@ -67,27 +67,24 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// WriteField writes a field line for each value. It trims surrounding white
-// space, which is not part of the value (RFC 9110 section 5.5): net/http leaves
-// some where a value ends with an empty continuation line.
-func WriteField(w *bufio.Writer, name string, values ...string) {
-	for _, v := range values {
-		w.WriteString(name)
-		w.WriteString(": ")
-		w.WriteString(textproto.TrimString(v))
-		w.WriteString("\r\n")
-	}
+// WriteField writes a field line. It trims surrounding white space, which is not part
+// of the value (RFC 9110 section 5.5): net/http leaves some where a value ends with an
+// empty continuation line.
+func WriteField(w *bufio.Writer, name, value string) {
+	w.WriteString(name)
+	w.WriteString(": ")
+	w.WriteString(textproto.TrimString(value))
+	w.WriteString("\r\n")
 }
 
-// writeVia writes the Via field of a message that this proxy passes on (RFC
-// 9110 section 7.6.3). before are the values it came with, major and minor the
-// version it came in.
-func writeVia(w *bufio.Writer, before []string, major, minor int, proxy string) {
+// via returns the Via field of a message that this proxy passes on (RFC 9110 section
+// 7.6.3). before are the values it came with, major and minor the version it came in.
+func via(before []string, major, minor int, proxy string) own {
 	v := strconv.Itoa(major) + "." + strconv.Itoa(minor) + " " + proxy
 	if len(before) > 0 {
 		v = strings.Join(before, ", ") + ", " + v
 	}
-	WriteField(w, "Via", v)
+	return own{name: "Via", key: "Via", value: v}
 }
 
 // HasVia reports whether the values of a Via field name proxy.

@@ -21,6 +21,8 @@ func CountMaxForwards(req *http.Request) (last bool, err error) {
 	if n == 0 {
 		return true, nil
 	}
-	req.Header.Set("Max-Forwards", strconv.Itoa(n-1))
+	for i := range req.Header["Max-Forwards"] {
+		req.Header["Max-Forwards"][i] = strconv.Itoa(n - 1)
+	}
 	return false, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 
 	"golang.org/x/net/http/httpguts"
@@ -20,20 +21,23 @@ type HeadReader struct {
 	// Err is the error of the last read. net/http's line parser takes what it
 	// has for a line when a read fails, and does not report the error.
 	Err error
-	// BeforeRead is called before each read of R. Its error is that of the read. Nil
-	// means nothing to call.
-	BeforeRead func() error
+	// Readable reports that a read of R would return at once. Nil means that this is
+	// not known.
+	Readable func() bool
 	// Charge is called before the reader holds n bytes more of a head. The first
 	// chargeStep bytes are free. An error ends the head. Nil means that heads cost
 	// nothing.
 	Charge func(n int) error
 	// Refused is the error of Charge that ended the head; nil without one.
 	Refused error
+	// Order has the fields of the last request that ReadRequest has read.
+	Order Order
 
 	bounded bool
-	max     int // since Begin
-	left    int // bytes that may still be read while bounded
-	charged int // bytes since Begin that are paid for
+	max     int   // since Begin
+	left    int   // bytes that may still be read while bounded
+	charged int   // bytes since Begin that are paid for
+	body    *Body // the copy that reads R; nil without one
 	scans   bool
 	scan    headScan // looks at what is read while scans is set
 }
@@ -58,8 +62,8 @@ func (h *HeadReader) Exceeded() bool { return h.bounded && h.left <= 0 }
 
 // Read reads from R. It returns io.EOF when the bound is used up.
 func (h *HeadReader) Read(b []byte) (int, error) {
-	if h.BeforeRead != nil {
-		if err := h.BeforeRead(); err != nil {
+	if h.body != nil {
+		if err := h.body.beforeRead(); err != nil {
 			return 0, err
 		}
 	}
@@ -114,15 +118,13 @@ func (h *HeadReader) ReadRequest(br *bufio.Reader, maxFields int) (*http.Request
 		}
 		br.Discard(1)
 	}
-	ahead, _ := br.Peek(br.Buffered())
-	h.scan.begin(maxFields)
-	h.scan.scan(ahead)
+	h.beginScan(br, newScan(maxFields))
 	if h.scan.fault != nil {
 		return nil, h.scan.fault
 	}
-	h.scans = true
 	req, err := http.ReadRequest(br)
 	h.scans = false
+	h.Order = h.scan.order()
 	switch {
 	case h.Refused != nil:
 		return nil, h.Refused
@@ -132,6 +134,32 @@ func (h *HeadReader) ReadRequest(br *bufio.Reader, maxFields int) (*http.Request
 		return nil, err
 	}
 	return req, h.scan.check(req)
+}
+
+// ReadResponse reads the head of a response to req from br, which reads h. It does not
+// check it. The error is that of the parser or the connection.
+func (h *HeadReader) ReadResponse(br *bufio.Reader, req *http.Request) (*Response, error) {
+	scan := newScan(math.MaxInt)
+	scan.lenient = true
+	h.beginScan(br, scan)
+	resp, err := http.ReadResponse(br, req)
+	h.scans = false
+	if err != nil {
+		return nil, err
+	}
+	return &Response{
+		Response:  resp,
+		Order:     h.scan.order(),
+		Ambiguous: h.scan.encoding && (h.scan.length || resp.ProtoMinor == 0),
+	}, nil
+}
+
+// beginScan scans what br holds, and has what h reads from now on scanned.
+func (h *HeadReader) beginScan(br *bufio.Reader, scan headScan) {
+	ahead, _ := br.Peek(br.Buffered())
+	h.scan = scan
+	h.scan.scan(ahead)
+	h.scans = h.scan.fault == nil
 }
 
 // ValidHead checks what net/http's own server demands of a request and its

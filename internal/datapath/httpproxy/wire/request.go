@@ -11,37 +11,47 @@ import (
 // length is not known.
 func IsChunked(req *http.Request) bool { return req.Body != http.NoBody && req.ContentLength < 0 }
 
-// WriteRequestHead writes the head of req for its origin. proxy is the name of
-// this proxy in Via.
-func WriteRequestHead(w *bufio.Writer, req *http.Request, proxy string) {
+// WriteRequestHead writes the head of req for its origin, with its fields in order. proxy
+// is the name of this proxy in Via.
+func WriteRequestHead(w *bufio.Writer, req *http.Request, order Order, proxy string) {
 	hasBody := req.Body != http.NoBody
-	w.WriteString(req.Method + " " + OriginForm(req) + " HTTP/1.1\r\nHost: " + req.Host + "\r\n")
-	options := ConnectionOptions(req.Header)
-	for name, values := range req.Header {
-		switch {
-		case !options.EndToEnd(name), name == "Via":
-			continue
-		case name == "Expect" && !(hasBody && req.ProtoAtLeast(1, 1)): // RFC 9110 section 10.1.1
-			continue
-		}
-		WriteField(w, name, values...)
+	w.WriteString(req.Method + " " + OriginForm(req) + " HTTP/1.1\r\n")
+	host := own{name: "Host", key: "Host", value: req.Host}
+	if !order.has("Host") {
+		WriteField(w, host.name, host.value)
+		host.written = true
 	}
-	writeVia(w, req.Header["Via"], req.ProtoMajor, req.ProtoMinor, proxy)
+	mine := append(make([]own, 0, 6), host, via(req.Header["Via"], req.ProtoMajor, req.ProtoMinor, proxy)) // no allocation
 	switch {
 	case AsksUpgrade(req):
-		w.WriteString("Connection: Upgrade\r\n")
-		WriteField(w, "Upgrade", req.Header["Upgrade"]...)
+		mine = append(mine, upgrade(req.Header)...)
 	case hasToken(req.Header["Te"], "trailers"):
-		w.WriteString("Connection: TE\r\nTE: trailers\r\n")
+		mine = append(mine, own{name: "Connection", key: "Connection", value: "TE"}, own{name: "TE", key: "Te", value: "trailers"})
 	}
 	switch {
 	case IsChunked(req):
-		w.WriteString("Transfer-Encoding: chunked\r\n")
-		WriteTrailerField(w, req.Trailer)
+		mine = append(mine, own{name: "Transfer-Encoding", key: "Transfer-Encoding", value: "chunked"})
 	case hasBody || len(req.Header["Content-Length"]) > 0:
-		w.WriteString("Content-Length: " + strconv.FormatInt(max(req.ContentLength, 0), 10) + "\r\n")
+		mine = append(mine, contentLength(max(req.ContentLength, 0)))
 	}
+	if !hasBody || !req.ProtoAtLeast(1, 1) { // RFC 9110 section 10.1.1
+		mine = append(mine, own{key: "Expect", written: true})
+	}
+	writeFields(w, order, req.Header, mine, IsChunked(req))
 	w.WriteString("\r\n")
+}
+
+// upgrade returns the fields with which a message with the fields h asks for, or
+// announces, other protocols.
+func upgrade(h http.Header) []own {
+	return []own{
+		{name: "Connection", key: "Connection", value: "Upgrade"},
+		{name: "Upgrade", key: "Upgrade", value: strings.Join(h["Upgrade"], ", ")},
+	}
+}
+
+func contentLength(n int64) own {
+	return own{name: "Content-Length", key: "Content-Length", value: strconv.FormatInt(n, 10)}
 }
 
 // OriginForm returns the request-target for the origin: what the client sent

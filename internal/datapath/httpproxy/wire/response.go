@@ -3,7 +3,6 @@ package wire
 import (
 	"bufio"
 	"net/http"
-	"strconv"
 	"strings"
 )
 
@@ -20,47 +19,69 @@ func BodyAllowed(req *http.Request, resp *http.Response) bool {
 	return req.Method != http.MethodHead && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusNotModified
 }
 
-// WriteResponseHead writes the status line and the end-to-end fields of resp,
-// without the empty line after them. CheckResponse has accepted resp. proxy is the
-// name of this proxy in Via.
-func WriteResponseHead(w *bufio.Writer, resp *http.Response, proxy string) {
+// Response is the head of a response, with its fields as they came.
+type Response struct {
+	*http.Response
+	Order Order
+	// Ambiguous is set if the end of the response is not clear: it has
+	// Transfer-Encoding together with Content-Length, or in HTTP/1.0. net/http has
+	// decided, and does not say so. The connection must be closed after such a
+	// response (RFC 9112 sections 6.1 and 6.3).
+	Ambiguous bool
+}
+
+// WriteInterim writes resp, an interim response. proxy is the name of this proxy in Via.
+// CheckResponse has accepted resp.
+func WriteInterim(w *bufio.Writer, resp *Response, proxy string) {
+	writeHead(w, resp, proxy, nil, false)
+}
+
+// WriteSwitch writes resp, a response with status 101 that CheckSwitch has accepted.
+func WriteSwitch(w *bufio.Writer, resp *Response, proxy string) {
+	writeHead(w, resp, proxy, upgrade(resp.Header), false)
+}
+
+// WriteFinal writes the head of resp, the final response to req, with the fields for
+// framing and for this connection.
+func WriteFinal(w *bufio.Writer, req *http.Request, resp *Response, f Framing, proxy string) {
+	mine := make([]own, 0, 4)
+	switch {
+	case f.Chunked:
+		mine = append(mine, own{name: "Transfer-Encoding", key: "Transfer-Encoding", value: "chunked"})
+	case f.Body && resp.ContentLength >= 0:
+		mine = append(mine, contentLength(resp.ContentLength))
+	case !f.Body && resp.StatusCode != http.StatusNoContent:
+		if length := resp.Header["Content-Length"]; len(length) > 0 { // of a HEAD or a 304
+			mine = append(mine, own{name: "Content-Length", key: "Content-Length", value: length[0]})
+		}
+	}
+	connection := ""
+	switch {
+	case !f.Persist:
+		connection = "close"
+	case !req.ProtoAtLeast(1, 1):
+		connection = "keep-alive"
+	}
+	if resp.StatusCode == http.StatusUpgradeRequired && len(resp.Header["Upgrade"]) > 0 { // RFC 9110 section 15.5.22
+		asked := upgrade(resp.Header)
+		mine = append(mine, asked[1])
+		connection = strings.TrimSuffix(asked[0].value+", "+connection, ", ")
+	}
+	if connection != "" {
+		mine = append(mine, own{name: "Connection", key: "Connection", value: connection})
+	}
+	writeHead(w, resp, proxy, mine, f.Chunked)
+}
+
+// writeHead writes the status line and the fields of resp, with mine in their place.
+func writeHead(w *bufio.Writer, resp *Response, proxy string, mine []own, trailers bool) {
 	status := resp.Status
 	if !strings.Contains(status, " ") {
 		status = status[:3] + " " // RFC 9112 section 4: the space is required, the reason is not
 	}
 	w.WriteString("HTTP/1.1 " + status + "\r\n")
-	options := ConnectionOptions(resp.Header)
-	for name, values := range resp.Header {
-		if !options.EndToEnd(name) || name == "Via" {
-			continue
-		}
-		WriteField(w, name, values...)
-	}
-	writeVia(w, resp.Header["Via"], resp.ProtoMajor, resp.ProtoMinor, proxy)
-}
-
-// WriteFraming writes the fields for framing and for this connection, and ends
-// the head of resp, the final response to req.
-func WriteFraming(w *bufio.Writer, req *http.Request, resp *http.Response, f Framing) {
-	switch {
-	case f.Chunked:
-		w.WriteString("Transfer-Encoding: chunked\r\n")
-	case f.Body && resp.ContentLength >= 0:
-		w.WriteString("Content-Length: " + strconv.FormatInt(resp.ContentLength, 10) + "\r\n")
-	case !f.Body && resp.StatusCode != http.StatusNoContent:
-		if length := resp.Header["Content-Length"]; len(length) > 0 { // of a HEAD or a 304
-			WriteField(w, "Content-Length", length[0])
-		}
-	}
-	switch {
-	case !f.Persist:
-		w.WriteString("Connection: close\r\n")
-	case !req.ProtoAtLeast(1, 1):
-		w.WriteString("Connection: keep-alive\r\n")
-	}
-	if f.Chunked {
-		WriteTrailerField(w, resp.Trailer)
-	}
+	mine = append(mine, via(resp.Header["Via"], resp.ProtoMajor, resp.ProtoMinor, proxy))
+	writeFields(w, resp.Order, resp.Header, mine, trailers)
 	w.WriteString("\r\n")
 }
 

@@ -112,8 +112,7 @@ func FuzzReadRequest(f *testing.F) {
 		if (err == nil) != (err2 == nil) || err == nil && rest != rest2 {
 			t.Errorf("whole: %v with %q left; in pieces of %d: %v with %q left", err, rest, piece, err2, rest2)
 		}
-		var s headScan
-		s.begin(1 << 20)
+		s := newScan(1 << 20)
 		consumed := 0
 		trimmed := bytes.TrimLeft(head, "\r\n")
 		for !s.over && s.fault == nil && consumed < len(trimmed) {

@@ -44,10 +44,11 @@ var notInTrailers = map[string]bool{
 // content, of fields that proxies add, and of fields that browsers obey.
 var notInTrailersPrefixes = []string{"If-", "Content-", "X-Forwarded-", "Access-Control-", "Sec-"}
 
-// mayTrail reports whether a trailer field is passed on. Others are dropped. The
+// MayTrail reports whether a trailer field is passed on. Others are dropped. The
 // message is not refused, because its head and its body have been passed on when
 // its trailer fields come. Content-Digest is made for trailers (RFC 9530 section 2).
-func mayTrail(name string) bool {
+// name is canonical.
+func MayTrail(name string) bool {
 	if hopByHop[name] || notInTrailers[name] || !httpguts.ValidHeaderFieldName(name) {
 		return false
 	}
@@ -59,26 +60,29 @@ func mayTrail(name string) bool {
 	return true
 }
 
-// WriteTrailerField writes the Trailer field, which announces trailer fields.
-func WriteTrailerField(w *bufio.Writer, trailer http.Header) {
-	names := make([]string, 0, len(trailer))
-	for name := range trailer {
-		if mayTrail(name) {
+// writeAnnouncement writes f, a Trailer field, with the names of those trailer fields that
+// are passed on.
+func writeAnnouncement(w *bufio.Writer, f field) {
+	var names []string
+	for name := range strings.SplitSeq(f.value, ",") {
+		name = strings.TrimSpace(name)
+		if MayTrail(http.CanonicalHeaderKey(name)) {
 			names = append(names, name)
 		}
 	}
 	if len(names) > 0 {
-		WriteField(w, "Trailer", strings.Join(names, ", "))
+		WriteField(w, f.name, strings.Join(names, ", "))
 	}
 }
 
-// writeTrailer writes trailer fields, and returns how many it left out.
-func writeTrailer(w *bufio.Writer, trailer http.Header) (dropped int) {
-	for name, values := range trailer {
-		if mayTrail(name) {
-			WriteField(w, name, values...)
+// writeTrailer writes the trailer fields of c, and returns how many it left out.
+func writeTrailer(w *bufio.Writer, c *Chunks) (dropped int) {
+	all := fields{rest: c.order, header: c.Trailer}
+	for f, ok := all.next(); ok; f, ok = all.next() {
+		if MayTrail(f.key) {
+			WriteField(w, f.name, f.value)
 		} else {
-			dropped += len(values)
+			dropped++
 		}
 	}
 	return dropped
