@@ -29,7 +29,10 @@ func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Rec
 	if err != nil {
 		return s.refuse(rec, req, err)
 	}
-	for fresh := false; ; fresh = true {
+	// An origin may close an idle connection while a request is on its way. It is not known
+	// then whether the origin has served the request. So a request that must not be sent
+	// twice gets a connection that has served no other one.
+	for fresh := !wire.Replayable(req); ; fresh = true {
 		o, err := s.reach(ctx, rec, targets, fresh)
 		if err != nil {
 			return s.refuse(rec, req, err)
@@ -130,6 +133,9 @@ func (x *exchange) run() (f fate) {
 			return x.failed(err)
 		case resp.StatusCode == http.StatusSwitchingProtocols:
 			return x.upgrade(resp)
+		case x.answersIdle(resp):
+			x.release(origin.Broken)
+			return resend
 		case resp.StatusCode >= 200:
 			return x.respond(resp)
 		}
@@ -196,6 +202,12 @@ func (x *exchange) upgrade(resp *wire.Response) fate {
 		TargetEarly: wire.ReadAhead(x.o.R),
 	})
 	return handedOver
+}
+
+// answersIdle reports whether resp is not for the request, but says that the origin has
+// closed an idle connection as this request took it (RFC 9110 section 15.5.9).
+func (x *exchange) answersIdle(resp *wire.Response) bool {
+	return resp.StatusCode == http.StatusRequestTimeout && x.o.Reused && !x.answered && wire.Replayable(x.req)
 }
 
 // failed ends an exchange that has no response.

@@ -18,8 +18,9 @@ func owner(rec *flow.Record) origin.Owner {
 // request answers that one, too. Its answer must not reach the next request, so a
 // connection is closed when there is a reason to think that this can happen.
 func (x *exchange) outcome(resp *wire.Response) origin.Outcome {
+	takesMore := x.o.Hint(wire.KeepAlive(resp.Header["Keep-Alive"]))
 	switch {
-	case resp.Close:
+	case resp.Close, !takesMore:
 		return origin.OriginCloses
 	case x.req.Body != http.NoBody && !wire.BodyHasMeaning(x.req.Method):
 		return origin.OddBody
@@ -75,8 +76,12 @@ func (x *exchange) release(out origin.Outcome) (whole bool) {
 // may ignore a body.
 func (x *exchange) keep() origin.Outcome {
 	p := x.s.p
-	shared := p.Reuse == origin.ReuseShared && !x.o.HadBody
-	if p.pool.Put(x.o, owner(x.rec), shared, orDefault(p.IdleTimeout, DefaultIdleTimeout)) {
+	terms := origin.Terms{
+		Shared:  p.Reuse == origin.ReuseShared && !x.o.HadBody,
+		Idle:    orDefault(p.IdleTimeout, DefaultIdleTimeout),
+		Replace: !wire.Replayable(x.req), // it has not used an idle one
+	}
+	if p.pool.Put(x.o, owner(x.rec), terms) {
 		return origin.Kept
 	}
 	return origin.Full

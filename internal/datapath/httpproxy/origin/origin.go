@@ -29,6 +29,8 @@ type Conn struct {
 	// HadBody is set when the connection has carried a request with a body.
 	HadBody bool
 
+	hints hints // what the origin has said of the connection
+
 	closed      chan struct{} // closed by Close
 	closeOnce   sync.Once
 	maxSilence  time.Duration // zero means no bound
@@ -86,13 +88,52 @@ func (o *Conn) Closed() <-chan struct{} { return o.closed }
 // can't do that: with nil the caller would wait for an origin that waits too.
 func (o *Conn) CloseWrite() error { return socket.CloseWrite(o.Conn) }
 
+// hints are what an origin has said of a connection.
+type hints struct {
+	timeout time.Duration // how long the origin keeps it while it is idle; zero if not known
+	more    int           // requests that it still takes
+	counted bool          // more is known
+}
+
+// Hint records what the origin has said in a response (wire.KeepAlive). It reports false
+// if the origin takes no other request. timeout and most are negative if the origin has
+// not said them; what it said before holds then.
+//
+// Apache counts most down with each response. Node repeats its whole number.
+func (o *Conn) Hint(timeout time.Duration, most int) (takesMore bool) {
+	h := &o.hints
+	if timeout >= 0 {
+		h.timeout = timeout
+	}
+	h.more--
+	if most >= 0 && (!h.counted || most < h.more) {
+		h.more = most
+		h.counted = true
+	}
+	return timeout != 0 && (!h.counted || h.more > 0)
+}
+
+// closingMargin is how long before its origin the pool closes an idle connection: a
+// request that is on its way must arrive in time.
+const closingMargin = time.Second
+
+// idleFor returns for how long the connection may be idle, and at most most.
+func (o *Conn) idleFor(most time.Duration) time.Duration {
+	if o.hints.timeout == 0 {
+		return most
+	}
+	return min(most, o.hints.timeout-min(closingMargin, o.hints.timeout/2))
+}
+
 // readable reports whether a read of the connection returns at once: with bytes, with
 // its end or with an error. It does not look at what R holds.
 func (o *Conn) readable() bool { return socket.Readable(o.Conn) }
 
-// stale reports whether an idle connection is of no use any more: the origin
-// has ended it, or has sent bytes that no request asked for.
-func (o *Conn) stale() bool { return o.R.Buffered() > 0 || o.readable() }
+// stale reports whether an idle connection is of no use any more: its time is over, the
+// origin has ended it, or has sent bytes that no request asked for.
+func (o *Conn) stale() bool {
+	return o.R.Buffered() > 0 || time.Since(o.pooled.until) >= 0 || o.readable()
+}
 
 // boundReader reads a connection, and takes each read for progress.
 type boundReader struct{ o *Conn }

@@ -50,6 +50,14 @@ type pooled struct {
 	holder  Owner         // the client that has put it
 	element *list.Element // in Pool.order; nil while the connection is in use
 	expiry  *time.Timer   // nil before the first time
+	until   time.Time     // when expiry ends the idle time; a busy machine may be late
+}
+
+// Terms say how a connection is kept.
+type Terms struct {
+	Shared  bool          // requests of any client may use it
+	Idle    time.Duration // for how long it is kept at most, unless its origin says less
+	Replace bool          // it takes the place of the one to the same target that is idle for longest
 }
 
 // Take returns an idle connection to one of targets that by may use, or nil.
@@ -82,17 +90,19 @@ func (p *Pool) pop(by Owner, targets []flow.Target) *Conn {
 }
 
 // Put takes o, which has served a request of the client by, and keeps it for a
-// later request of the same client, or of any client if shared is set. It keeps o
-// for idle at most. A full pool closes the connection that is idle for longest.
-// Put reports false if it has closed o: because by has its share of the pool
-// already, or because there are enough connections to this target, or because the
-// pool is closed.
-func (p *Pool) Put(o *Conn, by Owner, shared bool, idle time.Duration) bool {
+// later request of the same client, as terms say. A full pool closes the connection
+// that is idle for longest. Put reports false if it has closed o: because by has its
+// share of the pool already, or because there are enough connections to this target,
+// or because the pool is closed.
+func (p *Pool) Put(o *Conn, by Owner, terms Terms) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := place{by, o.Target}
-	if shared {
+	if terms.Shared {
 		at.owner = Owner{}
+	}
+	if same := p.idle[at]; terms.Replace && len(same) > 0 {
+		p.drop(same[0])
 	}
 	if p.closed || p.held[by] >= maxIdlePerClient || len(p.idle[at]) >= maxIdlePerTarget {
 		o.Close()
@@ -102,6 +112,8 @@ func (p *Pool) Put(o *Conn, by Owner, shared bool, idle time.Duration) bool {
 		p.drop(p.order.Front().Value.(*Conn))
 	}
 	p.add(o, at, by)
+	idle := o.idleFor(terms.Idle)
+	o.pooled.until = time.Now().Add(idle)
 	if o.pooled.expiry == nil {
 		o.pooled.expiry = time.AfterFunc(idle, func() { p.expire(o) })
 	} else {

@@ -54,7 +54,7 @@ func TestDropStale(t *testing.T) {
 	sends, sender := newOrigin(t, here)
 	ends, ender := newOrigin(t, there)
 	for _, o := range []*Conn{quiet, sends, ends} {
-		p.Put(o, ann, false, time.Hour)
+		p.Put(o, ann, Terms{Idle: time.Hour})
 	}
 	p.DropStale()
 	if n := p.order.Len(); n != 3 {
@@ -79,7 +79,7 @@ func TestPoolTake(t *testing.T) {
 	b, _ := newOrigin(t, here)
 	c, _ := newOrigin(t, there)
 	for _, o := range []*Conn{a, b, c} {
-		p.Put(o, ann, false, time.Hour)
+		p.Put(o, ann, Terms{Idle: time.Hour})
 	}
 	for _, s := range []struct {
 		name    string
@@ -101,7 +101,7 @@ func TestPoolTake(t *testing.T) {
 	if n := size(p); n != 0 {
 		t.Errorf("%d connections or lists are left, want 0", n)
 	}
-	p.Put(a, ann, false, time.Hour)
+	p.Put(a, ann, Terms{Idle: time.Hour})
 	if got := p.Take(ann, []flow.Target{here}); got != a {
 		t.Errorf("Take after a second Put = %p, want %p", got, a)
 	}
@@ -115,13 +115,13 @@ func TestPoolExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &Pool{}
 		defer p.Close()
-		p.Put(first, ann, false, time.Minute)
-		p.Put(again, ann, false, time.Minute)
+		p.Put(first, ann, Terms{Idle: time.Minute})
+		p.Put(again, ann, Terms{Idle: time.Minute})
 		time.Sleep(time.Minute - time.Nanosecond)
 		if got := p.Take(ann, []flow.Target{here}); got != again {
 			t.Fatalf("Take just before the end of the idle time = %p, want %p", got, again)
 		}
-		p.Put(again, ann, false, time.Minute) // starts its idle time again
+		p.Put(again, ann, Terms{Idle: time.Minute}) // starts its idle time again
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		ended(t, firstServer)
@@ -153,8 +153,8 @@ func TestPoolStale(t *testing.T) {
 			defer p.Close()
 			good, _ := newOrigin(t, here)
 			bad, server := newOrigin(t, here)
-			p.Put(good, ann, false, time.Hour)
-			p.Put(bad, ann, false, time.Hour)
+			p.Put(good, ann, Terms{Idle: time.Hour})
+			p.Put(bad, ann, Terms{Idle: time.Hour})
 			c.do(server)
 			raw, err := bad.Conn.(*net.TCPConn).SyscallConn()
 			if err != nil {
@@ -179,7 +179,7 @@ func TestPoolStale(t *testing.T) {
 		if _, err := o.R.ReadByte(); err != nil {
 			t.Fatal(err)
 		}
-		p.Put(o, ann, false, time.Hour)
+		p.Put(o, ann, Terms{Idle: time.Hour})
 		if got := p.Take(ann, []flow.Target{here}); got != nil {
 			t.Errorf("Take = %p with bytes read ahead, want nil", got)
 		}
@@ -192,10 +192,10 @@ func TestPoolClose(t *testing.T) {
 	p := &Pool{}
 	idle, idleServer := newOrigin(t, here)
 	late, lateServer := newOrigin(t, here)
-	p.Put(idle, ann, false, time.Hour)
+	p.Put(idle, ann, Terms{Idle: time.Hour})
 	p.Close()
 	ended(t, idleServer)
-	p.Put(late, ann, false, time.Hour)
+	p.Put(late, ann, Terms{Idle: time.Hour})
 	ended(t, lateServer)
 	if got := p.Take(ann, []flow.Target{here}); got != nil {
 		t.Errorf("Take from a closed pool = %p, want nil", got)
@@ -210,13 +210,13 @@ func TestPoolLimits(t *testing.T) {
 		defer p.Close()
 		for range maxIdlePerTarget {
 			o, _ := newOrigin(t, here)
-			p.Put(o, ann, false, time.Hour)
+			p.Put(o, ann, Terms{Idle: time.Hour})
 		}
 		full, server := newOrigin(t, here)
-		p.Put(full, ann, false, time.Hour)
+		p.Put(full, ann, Terms{Idle: time.Hour})
 		ended(t, server)
 		next, _ := newOrigin(t, there)
-		p.Put(next, ann, false, time.Hour)
+		p.Put(next, ann, Terms{Idle: time.Hour})
 		if got := p.Take(ann, []flow.Target{there}); got != next {
 			t.Errorf("Take for another target = %p, want %p", got, next)
 		}
@@ -225,12 +225,12 @@ func TestPoolLimits(t *testing.T) {
 		p := &Pool{held: map[Owner]int{ann: maxIdlePerClient - 1}, idle: map[place][]*Conn{}}
 		last, _ := newOrigin(t, here)
 		full, server := newOrigin(t, there)
-		if !p.Put(last, ann, false, time.Hour) || p.Put(full, ann, true, time.Hour) {
+		if !p.Put(last, ann, Terms{Idle: time.Hour}) || p.Put(full, ann, Terms{Shared: true, Idle: time.Hour}) {
 			t.Error("Put does not stop at the client's share of the pool")
 		}
 		ended(t, server)
 		next, _ := newOrigin(t, there)
-		if !p.Put(next, bob, false, time.Hour) {
+		if !p.Put(next, bob, Terms{Idle: time.Hour}) {
 			t.Error("Put for another client = false, want that it has a share of its own")
 		}
 	})
@@ -241,7 +241,7 @@ func TestPoolLimits(t *testing.T) {
 		again, _ := newOrigin(t, here)
 		next, _ := newOrigin(t, there)
 		for _, o := range []*Conn{longest, again, next} {
-			if !p.Put(o, ann, false, time.Hour) {
+			if !p.Put(o, ann, Terms{Idle: time.Hour}) {
 				t.Error("Put = false, want a place for the newest connection")
 			}
 		}
@@ -275,7 +275,7 @@ func TestPoolOwners(t *testing.T) {
 			p := &Pool{}
 			defer p.Close()
 			o, _ := newOrigin(t, here)
-			p.Put(o, c.put, c.shared, time.Hour)
+			p.Put(o, c.put, Terms{Shared: c.shared, Idle: time.Hour})
 			if got := p.Take(c.take, []flow.Target{here}); (got != nil) != c.want {
 				t.Errorf("Take = %p, want a connection: %v", got, c.want)
 			}
