@@ -41,6 +41,7 @@ var exitCodes = map[flow.Class]int{
 	flow.Cut:             25,
 	flow.Canceled:        26,
 	flow.Loop:            27,
+	flow.BadCertificate:  28,
 }
 
 const explainLong = `Explain why a target can or cannot be reached. A running replica takes the road that clients

@@ -224,6 +224,8 @@ func sample(k Key) (string, any) {
 		return "k", Secret("k")
 	case "tailnet.authKeyFile":
 		return "config.go", "config.go"
+	case "http.caFile":
+		return "testdata/authority.pem", "testdata/authority.pem"
 	case "auth.usersFile":
 		return "testdata/users", "testdata/users"
 	case "tailnet.tags":

@@ -330,6 +330,14 @@ type HTTP struct {
 	// connection has carried a request with a body. `none`: no other request. With `shared`, a
 	// hostile client and a faulty origin may find a way to change what another client gets.
 	Reuse string `json:"reuse"`
+	// Send requests for https:// URLs on over TLS, after the target's certificate was
+	// verified. Some clients, such as BusyBox wget, send such requests to the proxy itself,
+	// and not over CONNECT. Between the client and Pando they are not encrypted. If false,
+	// they are refused with a hint.
+	OriginTLS bool `json:"originTLS"`
+	// File with more authorities whose certificates originTLS accepts, in PEM. Those that the
+	// system trusts are always accepted. The file is read at the start.
+	CAFile string `json:"caFile"`
 }
 
 // Tunnel is the section tunnel.

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/pandoproxy/pando/internal/auth"
+	"github.com/pandoproxy/pando/internal/config/authorities"
 	"github.com/pandoproxy/pando/internal/config/names"
 	"github.com/pandoproxy/pando/internal/config/strictyaml"
 	"github.com/pandoproxy/pando/internal/config/value"
@@ -51,6 +52,9 @@ func validate(c *Config, r *strictyaml.Report) {
 	v.between("http.maxHeaderBytes", c.HTTP.MaxHeaderBytes, 1024, 1<<20)
 	v.between("http.maxHeaders", c.HTTP.MaxHeaders, 16, 4096)
 	v.oneOf("http.reuse", c.HTTP.Reuse, "client", "shared", "none")
+	if _, err := authorities.Load(c.HTTP.CAFile); err != nil {
+		v.addError("http.caFile", err)
+	}
 	v.notNegative("tunnel.idleTimeout", c.Tunnel.IdleTimeout, "use 0s to keep idle tunnels open")
 	v.notNegative("tunnel.maxLife", c.Tunnel.MaxLife, "use 0s to keep old tunnels open")
 	v.notNegative("tunnel.peerTimeout", c.Tunnel.PeerTimeout, "use 0s to leave it to TCP")

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -22,29 +24,38 @@ import (
 
 	"github.com/pandoproxy/pando/internal/datapath/forward"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/secure"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
 	"github.com/pandoproxy/pando/internal/datapath/socks5"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testkit"
 )
 
-// labHost is the name of the origin of a lab, on every port.
-const labHost = "api.corp.example"
+// labHost is the name of the origin of a lab, on every port. The certificate of package
+// httptest is for it.
+const labHost = "example.com"
 
 // lab is an origin with every front before it.
 type lab struct{ proxy, web, sni, forward string }
 
-// newLab opens the fronts. Their connections lead to origin, an address of loopback.
-func newLab(t *testing.T, origin string) lab {
+// newLab opens the fronts. Their connections lead to origin, an address of loopback. roots
+// are the authorities for requests for https:// URLs; nil means those of the system.
+func newLab(t *testing.T, origin string, roots *x509.CertPool) lab {
 	t.Helper()
-	r := newRoad(t, &outside{addrs: map[string][]string{labHost: {"10.0.0.1"}}}, policy.Policy{})
+	r := newRoad(t, &outside{}, policy.Policy{})
+	r.Resolver = resolve.New(resolve.Options{
+		Hosts:      map[string][]netip.Addr{labHost: {netip.MustParseAddr("10.0.0.1")}},
+		HostsFile:  os.DevNull,
+		ResolvConf: os.DevNull,
+	})
 	r.Dialer.Tailnet = func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", origin)
 	}
-	proxy := &httpproxy.Proxy{Road: r}
+	proxy := &httpproxy.Proxy{Road: r, Secure: secure.New(roots)}
 	web := &httpproxy.Proxy{
 		Road:   r,
 		Front:  flow.Web,
@@ -201,7 +212,7 @@ func message(n int) []byte {
 // each message come back before the client sends more, and trailers come.
 func TestGRPC(t *testing.T) {
 	for _, secure := range []bool{true, false} {
-		l := newLab(t, grpcServer(t, secure))
+		l := newLab(t, grpcServer(t, secure), nil)
 		ways := tunnels
 		if secure {
 			ways = append([]way{bySNI}, tunnels...)
@@ -272,10 +283,10 @@ func TestServerSentEvents(t *testing.T) {
 	})
 	plain := httptest.NewServer(events)
 	defer plain.Close()
-	secure := httptest.NewTLSServer(events)
-	defer secure.Close()
-	l := newLab(t, plain.Listener.Addr().String())
-	lTLS := newLab(t, secure.Listener.Addr().String())
+	tlsServer := httptest.NewTLSServer(events)
+	defer tlsServer.Close()
+	l := newLab(t, plain.Listener.Addr().String(), nil)
+	lTLS := newLab(t, tlsServer.Listener.Addr().String(), rootsOf(tlsServer))
 
 	type front struct {
 		name, url string
@@ -288,6 +299,7 @@ func TestServerSentEvents(t *testing.T) {
 	fronts := []front{
 		{"http", "http://" + labHost, &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: l.proxy})}},
 		{"web", "http://" + labHost, through(func() net.Conn { return dialLab(t, l.web) })},
+		{"https_in_absolute_form", "http://" + labHost, through(func() net.Conn { return absoluteHTTPS{dialLab(t, lTLS.proxy)} })},
 	}
 	for _, w := range tunnels {
 		fronts = append(fronts, front{w.name, "http://" + labHost, through(func() net.Conn { return w.open(t, l) })})
@@ -316,6 +328,24 @@ func TestServerSentEvents(t *testing.T) {
 		})
 	}
 }
+
+// rootsOf returns the authorities that verify the certificate of s.
+func rootsOf(s *httptest.Server) *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	return roots
+}
+
+// absoluteHTTPS is a connection to a proxy of a client that writes https:// URLs into its
+// requests. It gets requests with a path.
+type absoluteHTTPS struct{ net.Conn }
+
+func (c absoluteHTTPS) Write(b []byte) (int, error) {
+	_, err := c.Conn.Write(bytes.Replace(b, []byte(" /"), []byte(" https://"+labHost+"/"), 1))
+	return len(b), err
+}
+
+func (c absoluteHTTPS) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
 // handshakes are the ways in which a server of WebSocket answers. Each ends with the
 // server's first frame.
@@ -350,7 +380,10 @@ func TestWebSockets(t *testing.T) {
 		name, target string
 		open         func(t *testing.T, l lab) net.Conn
 	}
+	server := httptest.NewTLSServer(nil) // lends its certificate
+	server.Close()
 	fronts := []front{
+		{"wss_in_absolute_form", "wss://" + labHost + "/chat", func(t *testing.T, l lab) net.Conn { return dialLab(t, l.proxy) }},
 		{"ws_in_absolute_form", "ws://" + labHost + "/chat", func(t *testing.T, l lab) net.Conn { return dialLab(t, l.proxy) }},
 		{"ws_with_port", "WS://" + labHost + ":8080/chat", func(t *testing.T, l lab) net.Conn { return dialLab(t, l.proxy) }},
 		{"http_in_absolute_form", "http://" + labHost + "/chat", func(t *testing.T, l lab) net.Conn { return dialLab(t, l.proxy) }},
@@ -362,9 +395,9 @@ func TestWebSockets(t *testing.T) {
 	for _, h := range handshakes {
 		fronts := fronts
 		if h.name == "late" {
-			fronts = fronts[:5] // the tunnels are alike
+			fronts = fronts[:6] // the tunnels are alike
 		}
-		l := newLab(t, testkit.ServeConns(t, func(c *net.TCPConn) {
+		serve := func(c net.Conn) {
 			defer c.Close()
 			br := bufio.NewReader(c)
 			req, err := http.ReadRequest(br)
@@ -376,8 +409,14 @@ func TestWebSockets(t *testing.T) {
 			}
 			h.answer(c)
 			io.Copy(c, br)
-		}).String())
+		}
+		plain := newLab(t, testkit.ServeConns(t, func(c *net.TCPConn) { serve(c) }).String(), nil)
+		secure := newLab(t, testkit.ServeConns(t, func(c *net.TCPConn) { serve(tls.Server(c, server.TLS)) }).String(), rootsOf(server))
 		for _, f := range fronts {
+			l := plain
+			if strings.HasPrefix(f.target, "wss:") {
+				l = secure
+			}
 			t.Run(h.name+"/"+f.name, func(t *testing.T) {
 				t.Parallel() // the late answers
 				c := f.open(t, l)

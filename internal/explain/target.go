@@ -110,7 +110,7 @@ func (x *explanation) reportTLS(state tls.ConnectionState, took time.Duration, w
 		return true
 	}
 	x.fail("tls", took, &flow.Error{
-		Class: flow.BadResponse,
+		Class: flow.BadCertificate,
 		Op:    "tls",
 		Err:   fmt.Errorf("not verified: %w", err),
 		Hint:  "clients reject this certificate; check its names, dates and issuer, and what the name resolves to",

@@ -113,7 +113,7 @@ func TestProbe(t *testing.T) {
 		{"unknown_authority", tlsAddr, status.ExplainRequest{Target: "https://example.com/"},
 			[]string{"warn tls: TLS 1.3…", "  not verified: x509: certificate signed by unknown authority; if clients trust another authority, give it with --ca", "ok http: HTTP/1.1 200 OK"}, flow.OK, ""},
 		{"other_name", tlsAddr, status.ExplainRequest{Target: "https://other.example/", CA: ca},
-			[]string{"fail tls: not verified: x509: certificate is valid for example.com, *.example.com, not other.example", "  TLS 1.3…"}, flow.BadResponse, "check its names"},
+			[]string{"fail tls: not verified: x509: certificate is valid for example.com, *.example.com, not other.example", "  TLS 1.3…"}, flow.BadCertificate, "check its names"},
 		{"wants_a_certificate", wantsCertificate, status.ExplainRequest{Target: "example.com:443", CA: ca},
 			[]string{"warn tls: TLS 1.3…", "  the server asks for a client certificate; none was sent, so it may still close the connection"}, flow.OK, ""},
 		{"not_tls", mail, status.ExplainRequest{Target: "example.com:25", TLS: true},

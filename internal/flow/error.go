@@ -36,6 +36,8 @@ const (
 	Reset
 	// BadResponse: the target sent something that its protocol does not allow.
 	BadResponse
+	// BadCertificate: the target's TLS certificate could not be verified.
+	BadCertificate
 	// Idle: no byte moved for longer than the idle timeout.
 	Idle
 	// Overloaded: a limit of the replica was reached.
@@ -67,6 +69,7 @@ var classNames = [classes]string{
 	Timeout:         "timeout",
 	Reset:           "reset",
 	BadResponse:     "bad_response",
+	BadCertificate:  "bad_certificate",
 	Idle:            "idle",
 	Overloaded:      "overloaded",
 	NotReady:        "not_ready",

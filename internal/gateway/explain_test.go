@@ -210,7 +210,7 @@ func explainedTalk(t *testing.T, w *world) {
 	api := "https://" + testnet.APIName
 	r.wants(t, []string{api + "/x"}, 0, "WARN  tls", "not verified", "--ca") // its authority is not the system's
 	r.wants(t, []string{"--ca", "/dev/null", api + "/x"}, 0, "WARN  tls")    // as if none were given
-	r.wants(t, []string{"--ca", w.ca(), api + otherName + "/"}, 21, "class: bad_response", "not verified", "for other."+testnet.Zone)
+	r.wants(t, []string{"--ca", w.ca(), api + otherName + "/"}, 28, "class: bad_certificate", "not verified", "for other."+testnet.Zone)
 	r.wants(t, []string{api + closes + "/"}, 20, "class: reset", "FAIL  tls", "load balancer")
 	r.wants(t, []string{"--tls", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  tls", "speaks another protocol")
 	r.wants(t, []string{"--http", testnet.APIName + mail}, 21, "class: bad_response", "FAIL  http")

@@ -10,10 +10,10 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -24,10 +24,12 @@ import (
 
 	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/config/authorities"
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/secure"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
 	"github.com/pandoproxy/pando/internal/datapath/mux"
@@ -104,6 +106,10 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	if err != nil {
 		return nil, err
 	}
+	roots, err := authorities.Load(cfg.HTTP.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("http.caFile: %w", err)
+	}
 	g.reloads.applied = cfg
 	// The parts below get functions that read fields of g which are still nil here,
 	// such as g.road in FollowDNS and g.ports in the policy. So no constructor calls
@@ -118,7 +124,11 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Gateway, error)
 	g.road = g.newRoad()
 	g.fleet = own.NewFleet(cfg.DNS.Fleet, cfg.Listen.Replicas, g.road.Resolver.LookupPod, g.log)
 	g.prober = g.newProber()
-	g.proxies = newProxies(cfg, g.road, g.metrics, authenticator(g.users))
+	g.proxies = newProxies(cfg, g.road, g.metrics)
+	g.proxies[0].Authenticate = authenticator(g.users)
+	if cfg.HTTP.OriginTLS {
+		g.proxies[0].Secure = secure.New(roots)
+	}
 	g.mux = g.newMux()
 
 	// The ports come last, so that there is nothing else to close after an error.
@@ -186,10 +196,8 @@ func (g *Gateway) newRoad() *datapath.Road {
 
 // newProxies returns the proxy of the proxy port, and then one for each web
 // port.
-func newProxies(cfg config.Config, road *datapath.Road, m *metrics.Metrics, authenticate func(client netip.Addr, user, password string) error) []*httpproxy.Proxy {
-	first := newProxy(cfg, road, m)
-	first.Authenticate = authenticate
-	list := []*httpproxy.Proxy{first}
+func newProxies(cfg config.Config, road *datapath.Road, m *metrics.Metrics) []*httpproxy.Proxy {
+	list := []*httpproxy.Proxy{newProxy(cfg, road, m)}
 	for _, p := range cfg.Web {
 		web := newProxy(cfg, road, m)
 		web.Road = served(road, cfg, p, 80)

@@ -162,7 +162,7 @@ func badRequests(t *testing.T, w *world) {
 		status        int
 	}{
 		"origin_form":    {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "this port is a proxy", 400},
-		"https":          {"GET https://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "use CONNECT", 400},
+		"https":          {"GET https://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "set HTTPS_PROXY", 400},
 		"ftp":            {"GET ftp://" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "only http", 400},
 		"userinfo":       {"GET http://a:b@" + testnet.APIName + "/ HTTP/1.1\r\nHost: x\r\n\r\n", "user name", 400},
 		"connect_noport": {"CONNECT " + testnet.APIName + " HTTP/1.1\r\nHost: x\r\n\r\n", "host:port", 400},

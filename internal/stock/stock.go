@@ -98,6 +98,7 @@ func newReader(environ []string) *reader {
 	r := &reader{cfg: config.Default(), env: map[string]string{}}
 	r.cfg.Listen.Admin = ""
 	r.cfg.Policy.Direct = "public"
+	r.cfg.HTTP.OriginTLS = true
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		r.env[name] = value

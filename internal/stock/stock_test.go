@@ -37,6 +37,7 @@ func TestFromEnv(t *testing.T) {
 	want.Listen.Admin = "[::]:9002"
 	want.Listen.Also = []string{}
 	want.Policy.Direct = "public"
+	want.HTTP.OriginTLS = true
 	want.Tailnet.Mode = "kernel"
 	want.Tailnet.Hostname = "ts-proxy-1"
 	want.Tailnet.KubeSecret = "ts-proxy-1-ts-state"
@@ -117,6 +118,7 @@ func TestVariables(t *testing.T) {
 			want := config.Default()
 			want.Listen.Admin = ""
 			want.Policy.Direct = "public"
+			want.HTTP.OriginTLS = true
 			c.want(&want)
 			want.Tailnet.Ephemeral = want.Tailnet.KubeSecret == "" && want.Tailnet.StateDir == ""
 			if len(got.Listen.Also) == 0 {

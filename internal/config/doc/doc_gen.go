@@ -98,6 +98,8 @@ var descriptions = map[string]string{
 	"http.maxHeaderBytes":      "Size limit of the head of a request, in bytes.",
 	"http.maxHeaders":          "Most header fields in a request.",
 	"http.reuse":               "Which requests use a connection to an origin that has served another request. client: requests of the same client address and user. shared: requests of any client, until the connection has carried a request with a body. none: no other request. With shared, a hostile client and a faulty origin may find a way to change what another client gets.",
+	"http.originTLS":           "Send requests for https:// URLs on over TLS, after the target's certificate was verified. Some clients, such as BusyBox wget, send such requests to the proxy itself, and not over CONNECT. Between the client and Pando they are not encrypted. If false, they are refused with a hint.",
+	"http.caFile":              "File with more authorities whose certificates originTLS accepts, in PEM. Those that the system trusts are always accepted. The file is read at the start.",
 	"tunnel":                   "When open connections are closed.",
 	"tunnel.idleTimeout":       "Close tunnels and plain-HTTP exchanges that carry no data for this long. 0s disables it.",
 	"tunnel.maxLife":           "Close tunnels that are older than this, idle or not. Up to a tenth of the time is taken off at random, so that tunnels that began together do not end together. It lets load move to new replicas. 0s disables it.",

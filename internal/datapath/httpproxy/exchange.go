@@ -25,7 +25,8 @@ func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Rec
 	if err != nil {
 		return s.refuse(rec, req, err)
 	}
-	req.Host, err = target.HostField(rec.Host, rec.Port)
+	var server string // for TLS
+	req.Host, server, err = target.HostField(req, rec.Host, rec.Port)
 	if err != nil {
 		return s.refuse(rec, req, err)
 	}
@@ -33,7 +34,7 @@ func (s *session) exchange(ctx context.Context, req *http.Request, rec *flow.Rec
 	// then whether the origin has served the request. So a request that must not be sent
 	// twice gets a connection that has served no other one.
 	for fresh := !wire.Replayable(req); ; fresh = true {
-		o, err := s.reach(ctx, rec, targets, fresh)
+		o, err := s.reach(ctx, rec, targets, server, fresh)
 		if err != nil {
 			return s.refuse(rec, req, err)
 		}
@@ -65,10 +66,10 @@ func (s *session) maxForwards(req *http.Request, rec *flow.Record) (f fate, done
 }
 
 // reach returns a connection to one of targets: a pooled one if there is one,
-// or always a new one if fresh is set.
-func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Target, fresh bool) (*origin.Conn, error) {
+// or always a new one if fresh is set. It has TLS for server, unless that is empty.
+func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Target, server string, fresh bool) (*origin.Conn, error) {
 	if !fresh {
-		if o := s.p.pool.Take(owner(rec), targets); o != nil {
+		if o := s.p.pool.Take(owner(rec), targets, server); o != nil {
 			rec.Addr = o.Target.Addr
 			rec.Path = o.Target.Path
 			rec.Reused = true
@@ -80,7 +81,15 @@ func (s *session) reach(ctx context.Context, rec *flow.Record, targets []flow.Ta
 	if err != nil {
 		return nil, err
 	}
-	return origin.New(c, flow.Target{Addr: rec.Addr, Path: rec.Path}, s.p.SilenceTimeout), nil
+	if server != "" {
+		start := time.Now()
+		c, err = s.p.Secure.Open(ctx, c, server)
+		rec.Dial += time.Since(start)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return origin.New(c, flow.Target{Addr: rec.Addr, Path: rec.Path}, server, s.p.SilenceTimeout), nil
 }
 
 // exchange is one request and its response, over one origin connection. It

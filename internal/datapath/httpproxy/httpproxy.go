@@ -26,6 +26,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/origin"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/reply"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/secure"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 )
@@ -65,6 +66,9 @@ type Proxy struct {
 	// Target returns the host and port that a request is for, or a *flow.Error of
 	// class BadRequest. Nil means target.AbsoluteForm.
 	Target func(*http.Request) (host string, port uint16, err error)
+	// Secure opens TLS to origins, for requests for https:// URLs in absolute-form. Nil
+	// means that they are refused. It has an effect only without Target.
+	Secure *secure.Client
 	// Name is this proxy's name in Via and Proxy-Status fields. It is a token,
 	// and no other proxy has it: a request that comes with it is a loop. Empty
 	// means "pando".

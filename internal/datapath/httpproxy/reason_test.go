@@ -72,6 +72,7 @@ func TestReasonPhrases(t *testing.T) {
 		flow.Timeout:         "504 Target did not answer Pando in time",
 		flow.Reset:           "502 Target closed the connection from Pando",
 		flow.BadResponse:     "502 Target sent Pando an invalid answer",
+		flow.BadCertificate:  "502 Target's certificate is not trusted by Pando",
 		flow.Idle:            "504 Connection through Pando was idle for too long",
 		flow.Overloaded:      "503 Pando is at its connection limit",
 		flow.NotReady:        "503 Pando is not ready",

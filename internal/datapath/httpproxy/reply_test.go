@@ -31,6 +31,7 @@ func TestStatusFor(t *testing.T) {
 		flow.Timeout:         {504, "connection_timeout"},
 		flow.Reset:           {502, "connection_terminated"},
 		flow.BadResponse:     {502, "http_protocol_error"},
+		flow.BadCertificate:  {502, "tls_certificate_error"},
 		flow.Idle:            {504, "connection_read_timeout"},
 		flow.Overloaded:      {503, "connection_limit_reached"},
 		flow.NotReady:        {503, "destination_unavailable"},

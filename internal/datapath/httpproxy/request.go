@@ -16,7 +16,11 @@ func (s *session) check(req *http.Request, rec *flow.Record) error {
 		return badRequest("send a well-formed HTTP/1.1 request", &malformed{err})
 	}
 	find := s.p.Target
-	if find == nil {
+	switch {
+	case find != nil:
+	case s.p.Secure != nil:
+		find = target.AbsoluteFormTLS
+	default:
 		find = target.AbsoluteForm
 	}
 	host, port, err := find(req)

@@ -112,7 +112,7 @@ func sendTo(req *http.Request, order wire.Order, br *bufio.Reader) ([]byte, erro
 		r: br,
 	}
 	s.head.Order = order
-	o := origin.New(c, flow.Target{}, 0)
+	o := origin.New(c, flow.Target{}, "", 0)
 	o.W = bufio.NewWriter(&sent)
 	x := newExchange(s, o, req, &flow.Record{})
 	err := x.send()

@@ -191,7 +191,7 @@ func answer(b []byte, method string, minor int) ([]byte, fate, error) {
 		c: &net.TCPConn{},
 		w: bufio.NewWriter(&sent),
 	}
-	o := origin.New(c, flow.Target{}, 0)
+	o := origin.New(c, flow.Target{}, "", 0)
 	o.Head.R = bytes.NewReader(b)
 	req := &http.Request{
 		Method:     method,

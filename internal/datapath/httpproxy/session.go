@@ -16,6 +16,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/account"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/cause"
+	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/wire"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
@@ -185,7 +186,7 @@ func (s *session) serve(ctx context.Context, req *http.Request, rec *flow.Record
 	if req.Method == http.MethodConnect {
 		return s.connect(ctx, req, rec)
 	}
-	if err := s.account.Exchange(); err != nil {
+	if err := s.account.Exchange(target.IsSecure(req)); err != nil {
 		return s.refuse(rec, req, err)
 	}
 	return s.exchange(ctx, req, rec)

@@ -37,7 +37,7 @@ func startUpload(t *testing.T, bodyTimeout time.Duration) uploading {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := newExchange(s, origin.New(far, flow.Target{}, 0), req, &flow.Record{})
+	x := newExchange(s, origin.New(far, flow.Target{}, "", 0), req, &flow.Record{})
 	if err := x.send(); err != nil {
 		t.Fatal(err)
 	}

@@ -134,7 +134,7 @@ func alertFor(err error) alert {
 		return userCanceled // not the target's fault: a retry may succeed
 	case flow.Canceled, flow.OK:
 		return noAlert
-	case flow.ResolveFailed, flow.Refused, flow.Unreachable, flow.Timeout, flow.Reset, flow.BadResponse, flow.Idle, flow.Internal:
+	case flow.ResolveFailed, flow.Refused, flow.Unreachable, flow.Timeout, flow.Reset, flow.BadResponse, flow.BadCertificate, flow.Idle, flow.Internal:
 	}
 	return internalError
 }

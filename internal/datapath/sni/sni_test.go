@@ -93,7 +93,7 @@ func TestAlertFor(t *testing.T) {
 		flow.OK: noAlert, flow.Internal: internalError, flow.BadRequest: unexpectedMessage, flow.Unauthenticated: accessDenied,
 		flow.Denied: accessDenied, flow.NotFound: unrecognizedName, flow.ResolveFailed: internalError, flow.NoRoute: unrecognizedName,
 		flow.Refused: internalError, flow.Unreachable: internalError, flow.Timeout: internalError, flow.Reset: internalError,
-		flow.BadResponse: internalError, flow.Idle: internalError, flow.Overloaded: userCanceled, flow.NotReady: userCanceled,
+		flow.BadResponse: internalError, flow.BadCertificate: internalError, flow.Idle: internalError, flow.Overloaded: userCanceled, flow.NotReady: userCanceled,
 		flow.Cut: userCanceled, flow.Canceled: noAlert, flow.Loop: accessDenied,
 	}
 	for _, class := range flow.Classes() {

@@ -85,7 +85,7 @@ func replyFor(err error) replyCode {
 		return ttlExpired
 	case flow.Unauthenticated, flow.Canceled:
 		return noReply
-	case flow.Internal, flow.BadRequest, flow.Reset, flow.BadResponse, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
+	case flow.Internal, flow.BadRequest, flow.Reset, flow.BadResponse, flow.BadCertificate, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
 		return generalFailure
 	}
 	return generalFailure

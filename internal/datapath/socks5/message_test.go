@@ -44,6 +44,7 @@ func TestReplyFor(t *testing.T) {
 		flow.Timeout:         ttlExpired,
 		flow.Reset:           generalFailure,
 		flow.BadResponse:     generalFailure,
+		flow.BadCertificate:  generalFailure,
 		flow.Idle:            generalFailure,
 		flow.Overloaded:      generalFailure,
 		flow.NotReady:        generalFailure,

@@ -19,6 +19,9 @@ const (
 	// besides the buffers of both sockets: buffers of the body, those of the
 	// origin's connection, and two goroutines.
 	exchangeCost = 40 << 10
+	// tlsCost is what TLS with the origin costs more: records in both directions, and
+	// the handshake.
+	tlsCost = 48 << 10
 	// stalledBytes is from how many bytes on an exchange over which nothing moves
 	// is taken for stalled.
 	stalledBytes = 16 << 10
@@ -42,8 +45,14 @@ type Account struct {
 // Head takes what n bytes of a head cost, until Release.
 func (a *Account) Head(n int) error { return a.take(headShare * int64(n)) }
 
-// Exchange takes what a request costs while it is with its origin, until Release.
-func (a *Account) Exchange() error { return a.take(exchangeCost) }
+// Exchange takes what a request costs while it is with its origin, until Release. With
+// TLS it costs more.
+func (a *Account) Exchange(tls bool) error {
+	if tls {
+		return a.take(exchangeCost + tlsCost)
+	}
+	return a.take(exchangeCost)
+}
 
 func (a *Account) take(n int64) error {
 	if a.Memory == nil {

@@ -31,7 +31,7 @@ func TestAccount(t *testing.T) {
 	if err := a.Head(40); err != nil || m.held != 40*headShare {
 		t.Errorf("Head(40) = %v with %d held", err, m.held)
 	}
-	if err := a.Exchange(); err != nil {
+	if err := a.Exchange(false); err != nil {
 		t.Errorf("Exchange = %v, want nil", err)
 	}
 	if err := a.Head(40); err != errFull {
@@ -56,7 +56,7 @@ func TestAccount(t *testing.T) {
 func TestStalled(t *testing.T) {
 	a := &Account{Memory: &memory{most: 1 << 20}}
 	now := time.Now()
-	a.Exchange()
+	a.Exchange(false)
 	for i, c := range []struct {
 		held     int64
 		progress uint64

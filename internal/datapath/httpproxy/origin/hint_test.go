@@ -36,13 +36,13 @@ func TestHintOfTime(t *testing.T) {
 				}
 				p.Put(o, ann, Terms{Idle: c.idle})
 				time.Sleep(c.want - time.Nanosecond) // the clock of the test
-				if got := p.Take(ann, []flow.Target{here}); got != o {
+				if got := p.Take(ann, []flow.Target{here}, ""); got != o {
 					t.Fatalf("Take just before %v = %p, want the connection", c.want, got)
 				}
 				p.Put(o, ann, Terms{Idle: c.idle})
 				time.Sleep(c.want) // the clock of the test
 				synctest.Wait()
-				if got := p.Take(ann, []flow.Target{here}); got != nil || size(p) != 0 {
+				if got := p.Take(ann, []flow.Target{here}, ""); got != nil || size(p) != 0 {
 					t.Errorf("Take after %v = %p with %d left, want none", c.want, got, size(p))
 				}
 			})
@@ -58,7 +58,7 @@ func TestLateTimer(t *testing.T) {
 	defer p.Close()
 	p.Put(o, ann, Terms{Idle: time.Hour})
 	o.pooled.until = time.Now()
-	if got := p.Take(ann, []flow.Target{here}); got != nil {
+	if got := p.Take(ann, []flow.Target{here}, ""); got != nil {
 		t.Errorf("Take = %p, want nil", got)
 	}
 	ended(t, server)
@@ -117,7 +117,7 @@ func TestReplace(t *testing.T) {
 	}
 	ended(t, server)
 	for _, want := range []*Conn{next, again, nil} {
-		if got := p.Take(ann, []flow.Target{here}); got != want {
+		if got := p.Take(ann, []flow.Target{here}, ""); got != want {
 			t.Errorf("Take = %p, want %p", got, want)
 		}
 	}

@@ -20,6 +20,8 @@ const bufferSize = 4 << 10
 type Conn struct {
 	net.Conn
 	Target flow.Target
+	// Server is the server whose certificate was verified; empty without TLS.
+	Server string
 	// R reads the connection through Head, which bounds the heads of responses.
 	R    *bufio.Reader
 	Head wire.HeadReader
@@ -38,18 +40,22 @@ type Conn struct {
 	pooled      pooled        // guarded by the pool's lock
 }
 
-// New returns a connection to target. maxSilence bounds the time for which the
-// origin may send nothing once BoundSilence was called; zero means no bound.
-func New(c net.Conn, target flow.Target, maxSilence time.Duration) *Conn {
+// New returns a connection to target, with TLS for server unless that is empty.
+// maxSilence bounds the time for which the origin may send nothing once BoundSilence
+// was called; zero means no bound.
+func New(c net.Conn, target flow.Target, server string, maxSilence time.Duration) *Conn {
 	o := &Conn{
 		Conn:       c,
 		Target:     target,
+		Server:     server,
 		W:          bufio.NewWriterSize(c, bufferSize),
 		closed:     make(chan struct{}),
 		maxSilence: maxSilence,
 	}
 	o.Head.R = boundReader{o}
-	o.Head.Readable = o.readable
+	if server == "" { // a record of TLS may have come in part
+		o.Head.Readable = o.readable
+	}
 	o.R = bufio.NewReaderSize(&o.Head, bufferSize)
 	return o
 }

@@ -15,6 +15,7 @@ const (
 	maxIdle          = 2048
 	maxIdlePerClient = maxIdle / 4
 	maxIdlePerTarget = 256
+	maxIdleTLS       = 256 // each holds more memory than others
 )
 
 // Owner is the client that a connection is kept for. The zero value stands for
@@ -35,6 +36,7 @@ type Pool struct {
 	idle   map[place][]*Conn // the last one was used last
 	order  list.List         // all of them, as *Conn: the one that is idle for longest first
 	held   map[Owner]int     // how many each client has put
+	tls    int               // how many have TLS
 	closed bool
 }
 
@@ -42,6 +44,7 @@ type Pool struct {
 type place struct {
 	owner  Owner
 	target flow.Target
+	server string // see Conn.Server
 }
 
 // pooled is what the pool notes of an idle connection.
@@ -60,10 +63,11 @@ type Terms struct {
 	Replace bool          // it takes the place of the one to the same target that is idle for longest
 }
 
-// Take returns an idle connection to one of targets that by may use, or nil.
-func (p *Pool) Take(by Owner, targets []flow.Target) *Conn {
+// Take returns an idle connection to one of targets that by may use, or nil. With a
+// server it is one with TLS for that server.
+func (p *Pool) Take(by Owner, targets []flow.Target, server string) *Conn {
 	for {
-		o := p.pop(by, targets)
+		o := p.pop(by, targets, server)
 		if o == nil || !o.stale() {
 			return o
 		}
@@ -71,12 +75,12 @@ func (p *Pool) Take(by Owner, targets []flow.Target) *Conn {
 	}
 }
 
-func (p *Pool) pop(by Owner, targets []flow.Target) *Conn {
+func (p *Pool) pop(by Owner, targets []flow.Target, server string) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range targets {
 		for _, owner := range [...]Owner{by, {}} {
-			list := p.idle[place{owner, t}]
+			list := p.idle[place{owner, t, server}]
 			if n := len(list); n > 0 {
 				o := list[n-1]
 				p.remove(o)
@@ -97,14 +101,15 @@ func (p *Pool) pop(by Owner, targets []flow.Target) *Conn {
 func (p *Pool) Put(o *Conn, by Owner, terms Terms) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at := place{by, o.Target}
+	at := place{by, o.Target, o.Server}
 	if terms.Shared {
 		at.owner = Owner{}
 	}
 	if same := p.idle[at]; terms.Replace && len(same) > 0 {
 		p.drop(same[0])
 	}
-	if p.closed || p.held[by] >= maxIdlePerClient || len(p.idle[at]) >= maxIdlePerTarget {
+	full := p.held[by] >= maxIdlePerClient || len(p.idle[at]) >= maxIdlePerTarget || o.Server != "" && p.tls >= maxIdleTLS
+	if p.closed || full {
 		o.Close()
 		return false
 	}
@@ -173,6 +178,9 @@ func (p *Pool) add(o *Conn, at place, by Owner) {
 	o.pooled.element = p.order.PushBack(o)
 	p.idle[at] = append(p.idle[at], o)
 	p.held[by]++
+	if at.server != "" {
+		p.tls++
+	}
 }
 
 // remove takes the idle connection o out of the pool. p.mu is held.
@@ -192,6 +200,9 @@ func (p *Pool) remove(o *Conn) {
 	p.held[o.pooled.holder]--
 	if p.held[o.pooled.holder] == 0 {
 		delete(p.held, o.pooled.holder)
+	}
+	if at.server != "" {
+		p.tls--
 	}
 	p.order.Remove(o.pooled.element)
 	o.pooled.element = nil

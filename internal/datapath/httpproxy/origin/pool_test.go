@@ -27,7 +27,7 @@ var (
 func newOrigin(t *testing.T, to flow.Target) (*Conn, *net.TCPConn) {
 	t.Helper()
 	c, server := testkit.TCPPair(t)
-	return New(c, to, 0), server
+	return New(c, to, "", 0), server
 }
 
 // ended fails the test unless the other end of c was closed.
@@ -66,7 +66,7 @@ func TestDropStale(t *testing.T) {
 		p.DropStale()
 		return p.order.Len() == 1
 	})
-	if o := p.Take(ann, []flow.Target{here}); o != quiet {
+	if o := p.Take(ann, []flow.Target{here}, ""); o != quiet {
 		t.Errorf("Take = %v, want the connection whose origin is quiet", o)
 	}
 }
@@ -93,7 +93,7 @@ func TestPoolTake(t *testing.T) {
 		{"then_the_next_target", []flow.Target{here, there}, c},
 		{"then_none", []flow.Target{here, there}, nil},
 	} {
-		got := p.Take(ann, s.targets)
+		got := p.Take(ann, s.targets, "")
 		if got != s.want || got != nil && !got.Reused {
 			t.Fatalf("%s: Take = %p, want %p, marked as reused", s.name, got, s.want)
 		}
@@ -102,7 +102,7 @@ func TestPoolTake(t *testing.T) {
 		t.Errorf("%d connections or lists are left, want 0", n)
 	}
 	p.Put(a, ann, Terms{Idle: time.Hour})
-	if got := p.Take(ann, []flow.Target{here}); got != a {
+	if got := p.Take(ann, []flow.Target{here}, ""); got != a {
 		t.Errorf("Take after a second Put = %p, want %p", got, a)
 	}
 }
@@ -118,7 +118,7 @@ func TestPoolExpiry(t *testing.T) {
 		p.Put(first, ann, Terms{Idle: time.Minute})
 		p.Put(again, ann, Terms{Idle: time.Minute})
 		time.Sleep(time.Minute - time.Nanosecond)
-		if got := p.Take(ann, []flow.Target{here}); got != again {
+		if got := p.Take(ann, []flow.Target{here}, ""); got != again {
 			t.Fatalf("Take just before the end of the idle time = %p, want %p", got, again)
 		}
 		p.Put(again, ann, Terms{Idle: time.Minute}) // starts its idle time again
@@ -130,7 +130,7 @@ func TestPoolExpiry(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := p.Take(ann, []flow.Target{here}); got != nil || size(p) != 0 {
+		if got := p.Take(ann, []flow.Target{here}, ""); got != nil || size(p) != 0 {
 			t.Errorf("Take after the idle time = %p with %d left, want nil with 0", got, size(p))
 		}
 	})
@@ -163,7 +163,7 @@ func TestPoolStale(t *testing.T) {
 			if err := raw.Read(func(uintptr) bool { return socket.Readable(bad.Conn) }); err != nil { // wait until it has arrived
 				t.Fatal(err)
 			}
-			if got := p.Take(ann, []flow.Target{here}); got != good {
+			if got := p.Take(ann, []flow.Target{here}, ""); got != good {
 				t.Errorf("Take = %p, want the good connection %p", got, good)
 			}
 			if _, err := bad.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
@@ -180,7 +180,7 @@ func TestPoolStale(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.Put(o, ann, Terms{Idle: time.Hour})
-		if got := p.Take(ann, []flow.Target{here}); got != nil {
+		if got := p.Take(ann, []flow.Target{here}, ""); got != nil {
 			t.Errorf("Take = %p with bytes read ahead, want nil", got)
 		}
 	})
@@ -197,7 +197,7 @@ func TestPoolClose(t *testing.T) {
 	ended(t, idleServer)
 	p.Put(late, ann, Terms{Idle: time.Hour})
 	ended(t, lateServer)
-	if got := p.Take(ann, []flow.Target{here}); got != nil {
+	if got := p.Take(ann, []flow.Target{here}, ""); got != nil {
 		t.Errorf("Take from a closed pool = %p, want nil", got)
 	}
 }
@@ -217,7 +217,7 @@ func TestPoolLimits(t *testing.T) {
 		ended(t, server)
 		next, _ := newOrigin(t, there)
 		p.Put(next, ann, Terms{Idle: time.Hour})
-		if got := p.Take(ann, []flow.Target{there}); got != next {
+		if got := p.Take(ann, []flow.Target{there}, ""); got != next {
 			t.Errorf("Take for another target = %p, want %p", got, next)
 		}
 	})
@@ -246,10 +246,10 @@ func TestPoolLimits(t *testing.T) {
 			}
 		}
 		ended(t, server)
-		if got := p.Take(ann, []flow.Target{here}); got != again {
+		if got := p.Take(ann, []flow.Target{here}, ""); got != again {
 			t.Errorf("Take = %p, want %p", got, again)
 		}
-		if got := p.Take(ann, []flow.Target{there}); got != next || size(p) != 0 {
+		if got := p.Take(ann, []flow.Target{there}, ""); got != next || size(p) != 0 {
 			t.Errorf("Take = %p with %d left, want %p with 0", got, size(p), next)
 		}
 	})
@@ -276,7 +276,7 @@ func TestPoolOwners(t *testing.T) {
 			defer p.Close()
 			o, _ := newOrigin(t, here)
 			p.Put(o, c.put, Terms{Shared: c.shared, Idle: time.Hour})
-			if got := p.Take(c.take, []flow.Target{here}); (got != nil) != c.want {
+			if got := p.Take(c.take, []flow.Target{here}, ""); (got != nil) != c.want {
 				t.Errorf("Take = %p, want a connection: %v", got, c.want)
 			}
 			if c.want && size(p) != 0 {

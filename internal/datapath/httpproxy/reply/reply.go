@@ -45,6 +45,8 @@ func StatusFor(class flow.Class) Status {
 		return Status{http.StatusBadGateway, "Target closed the connection from Pando", "connection_terminated", "the target closed the connection"}
 	case flow.BadResponse:
 		return Status{http.StatusBadGateway, "Target sent Pando an invalid answer", "http_protocol_error", "the target's answer is not valid"}
+	case flow.BadCertificate:
+		return Status{http.StatusBadGateway, "Target's certificate is not trusted by Pando", "tls_certificate_error", "the target's certificate could not be verified"}
 	case flow.Idle:
 		return Status{http.StatusGatewayTimeout, "Connection through Pando was idle for too long", "connection_read_timeout", "the connection was idle for too long"}
 	case flow.Overloaded:

@@ -150,10 +150,48 @@ func TestHostField(t *testing.T) {
 		{"not_an_address", "1.2.3.4.5", 80, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := HostField(c.host, c.port)
-			if got != c.want || (err == nil) != (c.want != "") {
-				t.Errorf("HostField(%q, %d) = %q, %v; want %q", c.host, c.port, got, err, c.want)
+			got, server, err := HostField(read(t, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n"), c.host, c.port)
+			if got != c.want || server != "" || (err == nil) != (c.want != "") {
+				t.Errorf("HostField(%q, %d) = %q, %q, %v; want %q and no server", c.host, c.port, got, server, err, c.want)
 			}
 		})
+	}
+}
+
+// TestSecure checks requests for URLs that demand TLS.
+func TestSecure(t *testing.T) {
+	for _, c := range []struct{ name, url, target, host, server string }{
+		{"https", "https://api.corp.example/x", "api.corp.example:443", "api.corp.example", "api.corp.example"},
+		{"wss", "WSS://API.corp.example", "API.corp.example:443", "api.corp.example", "api.corp.example"},
+		{"port", "https://api.corp.example:8443/", "api.corp.example:8443", "api.corp.example:8443", "api.corp.example"},
+		{"its_own_port", "https://api.corp.example:443/", "api.corp.example:443", "api.corp.example", "api.corp.example"},
+		{"port_of_http", "https://api.corp.example:80/", "api.corp.example:80", "api.corp.example:80", "api.corp.example"},
+		{"trailing_dot", "https://api.corp.example./", "api.corp.example.:443", "api.corp.example", "api.corp.example"},
+		{"ipv4", "https://0x0a.12.3.4/", "0x0a.12.3.4:443", "10.12.3.4", "10.12.3.4"},
+		{"ipv6", "https://[FD00::0:4]/", "[FD00::0:4]:443", "[fd00::4]", "fd00::4"},
+		{"ipv6_and_port", "https://[fd00::4]:8443/", "[fd00::4]:8443", "[fd00::4]:8443", "fd00::4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req := read(t, "GET "+c.url+" HTTP/1.1\r\nHost: other.example\r\n\r\n")
+			host, port, err := AbsoluteFormTLS(req)
+			if got := (flow.Request{Host: host, Port: port}).Target(); err != nil || got != c.target {
+				t.Fatalf("target %q, error %v; want %q", got, err, c.target)
+			}
+			field, server, err := HostField(req, host, port)
+			if field != c.host || server != c.server || err != nil {
+				t.Errorf("HostField = %q, %q, %v; want %q, %q", field, server, err, c.host, c.server)
+			}
+			_, _, err = AbsoluteForm(req)
+			if hint := flow.HintOf(err); flow.ClassOf(err) != flow.BadRequest || !strings.Contains(hint, "HTTPS_PROXY") || !strings.Contains(hint, "http.originTLS") {
+				t.Errorf("without TLS: %v, hint %q; want one with the variable and the setting", err, hint)
+			}
+			if _, _, err := ByHost(80)(req); flow.ClassOf(err) != flow.BadRequest {
+				t.Errorf("on a port for clients without a proxy setting: error %v, want %v", err, flow.BadRequest)
+			}
+		})
+	}
+	req := read(t, "CONNECT https://api.corp.example:443 HTTP/1.1\r\nHost: a\r\n\r\n")
+	if _, _, err := AbsoluteFormTLS(req); err == nil {
+		t.Error("CONNECT with a URL is accepted")
 	}
 }
