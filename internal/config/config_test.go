@@ -165,6 +165,29 @@ func TestEmptyLists(t *testing.T) {
 	}
 }
 
+// TestProxyProtocolOfAPort checks that a list which is left out differs from an empty
+// one, also when the configuration is written and read again.
+func TestProxyProtocolOfAPort(t *testing.T) {
+	file := write(t, "sni: [{listen: ':8443'}, {listen: ':8444', proxyProtocol: []}, {listen: ':8445', proxyProtocol: [192.0.2.8]}]\n")
+	c, err := Load(file, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := json.Marshal(c.SNI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again Config
+	if err := Parse([]byte(`{"sni":`+string(out)+"}"), &again); err != nil {
+		t.Fatal(err)
+	}
+	for how, ports := range map[string][]FrontPort{"read": c.SNI, "read again": again.SNI} {
+		if a, b, d := ports[0].ProxyProtocol, ports[1].ProxyProtocol, ports[2].ProxyProtocol; a != nil || b == nil || len(b) > 0 || len(d) != 1 {
+			t.Errorf("%s: the lists are %#v, %#v and %v; want nil, an empty one, and one prefix", how, a, b, d)
+		}
+	}
+}
+
 // TestAllMistakesAtOnce checks that the mistakes of all sources are reported, each with
 // its place.
 func TestAllMistakesAtOnce(t *testing.T) {
@@ -240,7 +263,7 @@ func sample(k Key) (string, any) {
 		return "report", "report"
 	case "policy.default", "resolve.privateAnswers":
 		return "deny", "deny"
-	case "policy.notPublic":
+	case "policy.notPublic", "listen.proxyProtocol":
 		return "198.51.100.0/24", []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	case "resolve.privateZones":
 		return "rds.example.com", []string{"rds.example.com"}

@@ -65,6 +65,13 @@ type Listen struct {
 	// pod's resolver knows, such as pando-replicas.pando.svc. A request for one of them would
 	// come back to the fleet, so it is refused on every port. The chart sets it.
 	Replicas []FleetHost `json:"replicas"`
+	// Load balancers that say who their client is: prefixes or single addresses. Each connection
+	// from there must begin with a header of the PROXY protocol, version 1 or 2. The address in
+	// it is then the client's, for rules, limits and the log. A header from elsewhere is
+	// refused. It applies to the ports for clients, of proxy, also, sni, web and forward; not to
+	// dns and admin. Empty means that no header is accepted. List only load balancers: whoever
+	// connects from there can take any address.
+	ProxyProtocol []netip.Prefix `json:"proxyProtocol"`
 	// Serve Go's profiles at /debug/pprof/ on the admin port, for processes of the same pod.
 	Pprof bool `json:"pprof"`
 	// Share the proxy port with other replicas on the same host (SO_REUSEPORT). If false, a
@@ -212,6 +219,9 @@ type FrontPort struct {
 	// Accept every port in the Host of a request, not only the port above. It applies to web
 	// only: a ClientHello has no port.
 	AnyPort bool `json:"anyPort"`
+	// The load balancers of this port, in place of listen.proxyProtocol. An empty list means
+	// that this port accepts no header.
+	ProxyProtocol []netip.Prefix `json:"proxyProtocol,omitzero"`
 }
 
 // ForwardPort is a port that leads to one target.
@@ -220,6 +230,9 @@ type ForwardPort struct {
 	Listen string `json:"listen"`
 	// The target, host:port, such as db.internal.example.com:5432.
 	Target Target `json:"target"`
+	// The load balancers of this port, in place of listen.proxyProtocol. An empty list means
+	// that this port accepts no header.
+	ProxyProtocol []netip.Prefix `json:"proxyProtocol,omitzero"`
 }
 
 // Policy is the section policy.

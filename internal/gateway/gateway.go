@@ -237,7 +237,9 @@ func (g *Gateway) newMux() *mux.Mux {
 		Silent: func() { g.metrics.Refused(limit.FirstByte) },
 		Log:    g.log,
 
-		Panicked: g.finished.panics.Caught,
+		EnterSender:   g.road.Limit.EnterSender,
+		HeaderTimeout: time.Duration(g.cfg.HTTP.HeaderTimeout),
+		Panicked:      g.finished.panics.Caught,
 	}
 }
 

@@ -97,9 +97,16 @@ func listenAt(ctx context.Context, key, addr string, reusePort bool, peerTimeout
 // a client chooses between HTTP and SOCKS5, and those of the other fronts.
 func (g *Gateway) frontPorts() []frontPort {
 	cfg := g.cfg
-	list := []frontPort{{"listen.proxy", cfg.Listen.Proxy, mux.Role{}}}
+	proxy := mux.Role{Senders: cfg.Listen.ProxyProtocol}
+	list := []frontPort{{"listen.proxy", cfg.Listen.Proxy, proxy}}
 	for i, addr := range cfg.Listen.Also {
-		list = append(list, frontPort{fmt.Sprintf("listen.also[%d]", i), addr, mux.Role{}})
+		list = append(list, frontPort{fmt.Sprintf("listen.also[%d]", i), addr, proxy})
+	}
+	senders := func(own []netip.Prefix) []netip.Prefix {
+		if own != nil { // an empty list means none
+			return own
+		}
+		return proxy.Senders
 	}
 	for i, p := range cfg.SNI {
 		front := &sni.Server{
@@ -108,10 +115,10 @@ func (g *Gateway) frontPorts() []frontPort {
 			Timeout: time.Duration(cfg.HTTP.HeaderTimeout),
 			Memory:  g.road.Limit.Memory,
 		}
-		list = append(list, frontPort{fmt.Sprintf("sni[%d].listen", i), p.Listen, mux.Role{Front: front}})
+		list = append(list, frontPort{fmt.Sprintf("sni[%d].listen", i), p.Listen, mux.Role{Front: front, Senders: senders(p.ProxyProtocol)}})
 	}
 	for i, p := range cfg.Web {
-		list = append(list, frontPort{fmt.Sprintf("web[%d].listen", i), p.Listen, mux.Role{Front: g.proxies[1+i]}})
+		list = append(list, frontPort{fmt.Sprintf("web[%d].listen", i), p.Listen, mux.Role{Front: g.proxies[1+i], Senders: senders(p.ProxyProtocol)}})
 	}
 	for i, p := range cfg.Forward {
 		front := &forward.Server{
@@ -119,7 +126,8 @@ func (g *Gateway) frontPorts() []frontPort {
 			Host: p.Target.Host,
 			Port: p.Target.Port,
 		}
-		list = append(list, frontPort{fmt.Sprintf("forward[%d].listen", i), p.Listen, mux.Role{Front: front, TargetFirst: true}})
+		role := mux.Role{Front: front, TargetFirst: true, Senders: senders(p.ProxyProtocol)}
+		list = append(list, frontPort{fmt.Sprintf("forward[%d].listen", i), p.Listen, role})
 	}
 	return list
 }

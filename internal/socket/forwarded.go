@@ -54,12 +54,33 @@ func DialForwarded(ctx context.Context, network string, port uint16, client neti
 	return c, forget, nil
 }
 
-// ClientAddr returns the address at the other end of c, or the client for which
-// DialForwarded made c. An IPv4-mapped IPv6 address is returned as IPv4. The
-// result is the zero AddrPort when c is neither a TCP nor a UDP connection.
-func ClientAddr(c net.Conn) netip.AddrPort { return ClientAt(c.RemoteAddr()) }
+// introduced has the client (netip.AddrPort) of each connection (*net.TCPConn) that
+// was introduced.
+var introduced sync.Map
 
-// ClientAt is ClientAddr for a connection, or a packet, that came from remote.
+// Introduce makes client the client of c, as ClientAddr returns it, until Forget: who
+// is at the other end of c has said for whom it speaks. The connection stays what it
+// is, without a wrapper.
+func Introduce(c *net.TCPConn, client netip.AddrPort) { introduced.Store(c, client) }
+
+// Forget ends what Introduce has begun. It does nothing for other connections.
+func Forget(c *net.TCPConn) { introduced.Delete(c) }
+
+// ClientAddr returns the client of c: the one that Introduce has named, the one for
+// which DialForwarded made c, or else the address at the other end. An IPv4-mapped
+// IPv6 address is returned as IPv4. The result is the zero AddrPort when c is neither a
+// TCP nor a UDP connection.
+func ClientAddr(c net.Conn) netip.AddrPort {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if client, ok := introduced.Load(tcp); ok {
+			return client.(netip.AddrPort)
+		}
+	}
+	return ClientAt(c.RemoteAddr())
+}
+
+// ClientAt is ClientAddr for a packet that came from remote, or for a connection that
+// was not introduced.
 func ClientAt(remote net.Addr) netip.AddrPort {
 	a, ok := remote.(interface{ AddrPort() netip.AddrPort })
 	if !ok {

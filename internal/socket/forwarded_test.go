@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/pandoproxy/pando/internal/testkit"
 )
 
 // TestDialForwarded checks that a listener sees the client for which a
@@ -76,6 +78,31 @@ func TestDialForwardedUDP(t *testing.T) {
 	if got := ClientAt(from); got != local || IsLocal(got.Addr()) {
 		t.Errorf("ClientAt after the end = %v, local: %v; want %v, not local", got, IsLocal(got.Addr()), local)
 	}
+}
+
+// TestIntroduce checks that a connection has the client that it was introduced with
+// until it is forgotten, and that others keep theirs.
+func TestIntroduce(t *testing.T) {
+	client, server := testkit.TCPPair(t)
+	_, other := testkit.TCPPair(t)
+	own := ClientAddr(server)
+	want := netip.MustParseAddrPort("192.0.2.7:4000")
+	Introduce(server, want)
+	if got := ClientAddr(server); got != want {
+		t.Errorf("ClientAddr = %v, want %v", got, want)
+	}
+	if got := ClientAddr(other); got == want {
+		t.Errorf("ClientAddr of another connection = %v, want its own address", got)
+	}
+	Forget(server)
+	Forget(other) // was not introduced
+	if got := ClientAddr(server); got != own || got != client.LocalAddr().(*net.TCPAddr).AddrPort() {
+		t.Errorf("ClientAddr after Forget = %v, want %v", got, own)
+	}
+	introduced.Range(func(c, _ any) bool {
+		t.Errorf("%v is still introduced", c)
+		return true
+	})
 }
 
 func TestIsLocal(t *testing.T) {

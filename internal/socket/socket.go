@@ -1,11 +1,12 @@
 // Package socket adds to package net what Pando needs of a connection:
 //
-//   - Peek returns the first byte and leaves it unread.
+//   - Peek returns the first bytes and leaves them unread.
 //   - Readable and AwaitHangUp notice what the peer does, without a read.
 //   - CloseWrite ends one direction. Abort ends both with a reset. CloseGently
 //     ends both after everything written has arrived.
 //   - KeepAlive, UserTimeout and ListenConfig set socket options.
-//   - ClientAddr and DialForwarded tell who a client is.
+//   - ClientAddr tells who a client is. DialForwarded and Introduce say so, where that
+//     is not the other end of the connection.
 //   - BoundUnsent and Shrink bound what a connection holds in its buffers; Held
 //     measures it.
 //   - AcceptFailures slows down a listener that cannot accept.

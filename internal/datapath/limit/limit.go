@@ -37,8 +37,10 @@ const (
 	Queries     Kind = "dns_queries"       // queries of cluster DNS that wait for a lookup
 	QueryShare  Kind = "dns_queries_share" // those of a client that has its share of them
 	FirstByte   Kind = "first_byte"        // clients that send no byte in time; package mux counts them
-	Share       Kind = "share"             // connections of a client that has its share of them
-	Rate        Kind = "rate"              // connections of a client that opens too many a second
+	Headers     Kind = "proxy_headers"     // connections whose PROXY header is awaited
+	HeaderShare Kind = "proxy_headers_share"
+	Share       Kind = "share" // connections of a client that has its share of them
+	Rate        Kind = "rate"  // connections of a client that opens too many a second
 	Memory      Kind = "memory"
 	MemoryShare Kind = "memory_share" // memory for a client that holds its share of it
 	Stalled     Kind = "stalled"      // connections without progress that were ended for their memory
@@ -47,7 +49,7 @@ const (
 
 // All lists every kind of limit.
 func All() []Kind {
-	return []Kind{Connections, PerClient, Dials, DialShare, Target, Lookups, LookupShare, Queries, QueryShare, FirstByte, Share, Rate, Memory, MemoryShare, Stalled, Guesses}
+	return []Kind{Connections, PerClient, Dials, DialShare, Target, Lookups, LookupShare, Queries, QueryShare, FirstByte, Headers, HeaderShare, Share, Rate, Memory, MemoryShare, Stalled, Guesses}
 }
 
 // Gate counts connections and dials and refuses those over a limit. The zero
@@ -65,9 +67,10 @@ type Gate struct {
 	up     rates // bytes to targets
 	down   rates // bytes to clients
 
-	mu    sync.Mutex // guards the fields below
-	conns tally[int]
-	dials tally[int] // in progress
+	mu      sync.Mutex // guards the fields below
+	conns   tally[int]
+	dials   tally[int] // in progress
+	unnamed tally[int] // connections of senders, whose clients are not known yet
 }
 
 // Set replaces the limits. Connections and dials that exist stay, also if they
@@ -227,6 +230,8 @@ var hints = map[Kind]string{
 	Queries:     "as many queries for this zone wait for a lookup as the replica allows: check whether the zone's resolvers answer",
 	QueryShare:  "this client has its share of the queries that wait for a lookup: try again, and check whether the zone's resolvers answer",
 	Dials:       "as many connections to targets are being opened as limits.dials allows: check whether the targets answer",
+	Headers:     "as many connections wait for their PROXY header as the replica allows: check whether the load balancers send it at once",
+	HeaderShare: "this sender has its share of the connections that wait for their PROXY header: check whether it sends the header at once",
 	DialShare:   "this client has its share of limits.dials: check whether its targets answer, or run more replicas",
 }
 

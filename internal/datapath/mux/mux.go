@@ -2,10 +2,12 @@
 // share one port: the first byte of a connection says which protocol its client
 // speaks. The mux peeks at this byte and does not read it, so the front gets
 // the connection as it came in, a *net.TCPConn without a wrapper. The package
-// parses nothing else.
+// parses nothing else, except the header with which a load balancer says who its
+// client is (package proxyheader).
 package mux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -16,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/mux/proxyheader"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/socket"
 )
@@ -29,14 +32,21 @@ const (
 	protoSOCKS5           // the version number 5, RFC 1928 section 3
 	protoSOCKS4           // the version number 4
 	protoTLS              // a handshake record, RFC 8446 section 5.1
+	protoPROXY            // a header of the PROXY protocol, before the client's own bytes
 )
 
-var protocolNames = [...]string{"unknown", "http", "socks5", "socks4", "tls"}
+var protocolNames = [...]string{"unknown", "http", "socks5", "socks4", "tls", "proxy"}
 
 func (p protocol) String() string { return protocolNames[p] }
 
-// detect returns the protocol of a client by the first byte that it sends.
-func detect(first byte) protocol {
+// detect returns the protocol of a client by the bytes that it sends first, at least
+// one. All but one of the protocols need no more than that.
+func detect(begin []byte) protocol {
+	switch proxyheader.Detect(begin) {
+	case proxyheader.Version1, proxyheader.Version2:
+		return protoPROXY
+	}
+	first := begin[0]
 	switch {
 	case first >= 'A' && first <= 'Z', first >= 'a' && first <= 'z', first == '\r', first == '\n':
 		return protoHTTP
@@ -67,10 +77,17 @@ type Role struct {
 	// TargetFirst is for protocols in which the target may speak first. The mux
 	// then does not wait for a byte of the client.
 	TargetFirst bool
+	// Senders are the addresses of load balancers whose connections begin with a header
+	// of the PROXY protocol. Its client is then the client. A header from elsewhere is
+	// refused, unless TargetFirst has it passed on to the target.
+	Senders []netip.Prefix
 }
 
-// defaultPeekTimeout is used when Mux.PeekTimeout is zero.
-const defaultPeekTimeout = 10 * time.Second
+// Defaults, used where a field of Mux is zero.
+const (
+	defaultPeekTimeout   = 10 * time.Second
+	defaultHeaderTimeout = 30 * time.Second
+)
 
 // A refused client is answered in its own protocol, so its first byte must be
 // read. To keep refusing cheaper than serving, at most maxRefusals clients are
@@ -95,12 +112,18 @@ type Mux struct {
 	// Pace returns how long a new connection of client must wait, or the reason for
 	// which it is refused. Nil means that none waits.
 	Pace func(client netip.Addr) (wait time.Duration, err error)
+	// EnterSender takes a place for a connection whose header is awaited, or returns the
+	// reason for which there is none. Nil gives every connection a place.
+	EnterSender func(sender netip.Addr) (leave func(), err error)
 
 	// PeekTimeout is how long a client may take to send its first byte. Zero
 	// means 10 seconds.
 	PeekTimeout time.Duration
-	// Silent is called for each client that sends nothing in that time. Nil means
-	// nothing to call.
+	// HeaderTimeout is how long a trusted sender may take to send its header. Zero means
+	// 30 seconds.
+	HeaderTimeout time.Duration
+	// Silent is called for each client that sends nothing, and for each sender whose
+	// header is not complete, in that time. Nil means nothing to call.
 	Silent func()
 	// Panicked is called with the panic of a front that has not ended its flow
 	// by itself. Nil means nothing to call.
@@ -142,6 +165,15 @@ func (m *Mux) Serve(ctx context.Context, ln *net.TCPListener, role Role) error {
 
 // admit takes a new connection and starts what serves or refuses it.
 func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
+	if sender := socket.ClientAddr(c).Addr(); role.trusts(sender) {
+		m.admitSender(ctx, c, role, sender)
+		return
+	}
+	m.admitClient(ctx, c, role)
+}
+
+// admitClient is admit for a connection whose client is known.
+func (m *Mux) admitClient(ctx context.Context, c *net.TCPConn, role Role) {
 	var full error
 	var wait time.Duration
 	client := socket.ClientAddr(c).Addr()
@@ -154,6 +186,7 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 	switch {
 	case full == nil:
 		m.handlers.Go(func() {
+			defer socket.Forget(c)
 			flow.Sleep(ctx.Done(), wait)
 			tunnelled := m.serve(ctx, c, role)
 			if !tunnelled && m.Leave != nil {
@@ -162,12 +195,14 @@ func (m *Mux) admit(ctx context.Context, c *net.TCPConn, role Role) {
 		})
 	case m.refusing.Add(1) <= maxRefusals:
 		m.handlers.Go(func() {
+			defer socket.Forget(c)
 			defer m.refusing.Add(-1)
 			defer flow.CatchTo(func(err error) { m.panicked(c, err) })
 			m.turnAway(c, role, full)
 		})
 	default:
 		m.refusing.Add(-1)
+		socket.Forget(c)
 		socket.Abort(c)
 	}
 }
@@ -230,6 +265,9 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, role Role) (tunnelle
 	case err != nil:
 		c.Close()
 		return false
+	case p == protoPROXY:
+		m.unexpectedHeader(c, role)
+		return false
 	case role.Front != nil:
 		return role.Front.Serve(ctx, c)
 	case p == protoHTTP:
@@ -247,23 +285,21 @@ func (m *Mux) firstByte(c *net.TCPConn) (protocol, error) {
 		return protoUnknown, net.ErrClosed
 	}
 	defer m.removeSilent(c)
-	timeout := m.PeekTimeout
-	if timeout == 0 {
-		timeout = defaultPeekTimeout
-	}
-	p, err := m.detect(c, timeout)
+	p, err := m.detect(c, m.peekTimeout())
 	if errors.Is(err, os.ErrDeadlineExceeded) && m.Silent != nil {
 		m.Silent()
 	}
 	return p, err
 }
 
-// turnAway refuses a client for which there is no place. It takes c and closes
-// it.
-func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) {
+func (m *Mux) peekTimeout() time.Duration { return cmp.Or(m.PeekTimeout, defaultPeekTimeout) }
+
+// turnAway refuses a client, and reports whether a front has answered it. It takes c
+// and closes it.
+func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) (answered bool) {
 	if role.Front != nil {
 		role.Front.Refuse(c, why)
-		return
+		return true
 	}
 	p, err := m.detect(c, refuseTimeout)
 	switch {
@@ -273,18 +309,23 @@ func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) {
 		m.SOCKS5.Refuse(c, why)
 	default:
 		socket.Abort(c)
+		return false
 	}
+	return true
 }
 
-// detect waits for c's first byte, for timeout at most.
+// detect waits for as many of c's first bytes as it takes, for timeout at most. One
+// is nearly always enough.
 func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (protocol, error) {
 	c.SetReadDeadline(time.Now().Add(timeout))
-	first, err := socket.Peek(c)
+	var b [proxyheader.PeekSize]byte
+	n, err := socket.Peek(c, b[:], func(b []byte) bool { return proxyheader.Detect(b) != proxyheader.Begun })
 	c.SetReadDeadline(time.Time{})
-	if err != nil {
+	if n == 0 {
 		m.Log.Debug("client sent nothing", "client", c.RemoteAddr(), "err", err)
+		return protoUnknown, err
 	}
-	return detect(first), err
+	return detect(b[:n]), nil
 }
 
 // misdirected refuses a client whose protocol no front speaks, in that

@@ -26,6 +26,9 @@ import (
 // clientHello is the beginning of TLS 1.2 and 1.3, RFC 8446 section 5.1.
 var clientHello = []byte{0x16, 3, 1, 0, 0xf8, 1, 0, 0, 0xf4, 3, 3}
 
+// header2 begins a header of the PROXY protocol, version 2.
+const header2 = "\r\n\r\n\x00\r\nQUIT\n"
+
 // FuzzDetect compares detect with what net/http reads.
 func FuzzDetect(f *testing.F) {
 	for _, b := range [][]byte{
@@ -33,6 +36,7 @@ func FuzzDetect(f *testing.F) {
 		[]byte("CONNECT api.corp.example:443 HTTP/1.1\r\nHost: api.corp.example:443\r\n\r\n"),
 		[]byte("m-search * HTTP/1.1\r\nHost: x\r\n\r\n"), []byte("\r\nGET / HTTP/1.1\r\n\r\n"),
 		{5, 1, 0}, {4, 1, 0, 80, 192, 0, 2, 1, 0}, clientHello, []byte("SSH-2.0-OpenSSH_9.9\r\n"),
+		[]byte("PROXY TCP4 192.0.2.7 192.0.2.1 4000 1055\r\n"), []byte("PROXYX / HTTP/1.1\r\n\r\n"), []byte(header2),
 	} {
 		f.Add(b)
 	}
@@ -40,7 +44,7 @@ func FuzzDetect(f *testing.F) {
 		if len(b) == 0 {
 			return
 		}
-		p := detect(b[0])
+		p := detect(b)
 		want := map[byte]protocol{5: protoSOCKS5, 4: protoSOCKS4, clientHello[0]: protoTLS}[b[0]]
 		if b[0] == '\r' || b[0] == '\n' {
 			want = protoHTTP // an empty line before the request, RFC 9112 section 2.2
@@ -52,8 +56,11 @@ func FuzzDetect(f *testing.F) {
 		} else if p == protoHTTP && unicode.IsLetter(rune(b[0])) {
 			want = protoHTTP // the front says what is wrong with the rest
 		}
+		if bytes.HasPrefix(b, []byte("PROXY ")) || bytes.HasPrefix(b, []byte(header2)) {
+			want = protoPROXY
+		}
 		if p != want || p.String() == "" {
-			t.Errorf("detect of the first byte of %q = %v, want %v", b, p, want)
+			t.Errorf("detect of %q = %v, want %v", b, p, want)
 		}
 	})
 }
@@ -115,8 +122,11 @@ func listen(t *testing.T) *served {
 }
 
 // serve serves until the end of the test.
-func (s *served) serve(t *testing.T) {
-	go func() { s.ended <- s.Serve(t.Context(), s.ln, Role{}) }()
+func (s *served) serve(t *testing.T) { s.serveAs(t, Role{}) }
+
+// serveAs is serve for a listener with a role.
+func (s *served) serveAs(t *testing.T, role Role) {
+	go func() { s.ended <- s.Serve(t.Context(), s.ln, role) }()
 	t.Cleanup(func() {
 		close(s.release)
 		s.ln.Close()
