@@ -153,7 +153,7 @@ func TestEveryClassHasReplies(t *testing.T) {
 	if len(classes) < 10 {
 		t.Fatalf("found only the classes %v", classes)
 	}
-	for path, fn := range map[string]string{"internal/datapath/httpproxy/reply/reply.go": "StatusFor", "internal/datapath/socks5/message.go": "replyFor", "internal/datapath/sni/sni.go": "alertFor"} {
+	for path, fn := range map[string]string{"internal/datapath/httpproxy/reply/reply.go": "StatusFor", "internal/datapath/socks/message5.go": "replyFor", "internal/datapath/socks/version4.go": "replyFor4", "internal/datapath/sni/sni.go": "alertFor"} {
 		have := map[string]bool{}
 		for _, f := range files {
 			if f.path != path {

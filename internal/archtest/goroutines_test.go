@@ -37,7 +37,7 @@ var unguarded = map[string]string{
 
 	"internal/datapath/mux/mux.go: Wait runs func":                             "waits for handlers",
 	"internal/datapath/dial/dial.go: race runs reap":                           "closes connections",
-	"internal/datapath/socks5/socks5.go: handshakeInTime runs func":            "sets a deadline",
+	"internal/datapath/socks/socks.go: handshakeInTime runs func":              "sets a deadline",
 	"internal/datapath/sni/sni.go: Serve runs func":                            "sets a deadline",
 	"internal/datapath/resolve/dnsclient/dnsclient.go: exchangeOver runs func": "sets a deadline",
 	"internal/datapath/resolve/explain.go: CheckZones runs func":               "calls dnsclient.AskOne, which is guarded",

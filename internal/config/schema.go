@@ -47,8 +47,8 @@ type Config struct {
 
 // Listen is the section listen.
 type Listen struct {
-	// Address of the proxy port, host:port. HTTP and SOCKS5 share the port. An empty host
-	// means all addresses.
+	// Address of the proxy port, host:port. HTTP, SOCKS5 and SOCKS4 share the port. An
+	// empty host means all addresses.
 	Proxy string `json:"proxy"`
 	// More addresses, each as host:port, on which the replica listens as it does on proxy.
 	Also []string `json:"also"`

@@ -1,7 +1,7 @@
 // Package datapath is the road: the order of stages that every connection
 // passes. This file is the order:
 //
-//	accept → mux → httpproxy | socks5 | sni | forward → policy(name) → resolve → policy(address) → dial → relay
+//	accept → mux → httpproxy | socks | sni | forward → policy(name) → resolve → policy(address) → dial → relay
 //
 // The order is a security property. A name that the policy denies is never looked
 // up, not even if an alias leads to it. The address that the policy judged is the

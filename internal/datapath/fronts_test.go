@@ -14,7 +14,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/target"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
-	"github.com/pandoproxy/pando/internal/datapath/socks5"
+	"github.com/pandoproxy/pando/internal/datapath/socks"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
 	"github.com/pandoproxy/pando/internal/testkit"
@@ -44,15 +44,25 @@ func TestFrontsAgreeOnHosts(t *testing.T) {
 			return fmt.Appendf(nil, "GET http://%[1]s:443/ HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", h)
 		}},
 		{"web", web, func(h string) []byte { return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", h) }},
-		{"socks5", &socks5.Server{Road: r}, func(h string) []byte {
+		{"socks5", &socks.Server{Road: r}, func(h string) []byte {
 			request := []byte{5, 1, 0, 5, 1, 0, 3, byte(len(h))}
 			return append(append(request, h...), 443>>8, 443&0xff)
+		}},
+		{"socks4", &socks.Server{Road: r, Version4: true}, func(h string) []byte {
+			request := []byte{4, 1, 443 >> 8, 443 & 0xff, 0, 0, 0, 1, 0}
+			return append(append(request, h...), 0)
 		}},
 		{"sni", &sni.Server{Road: r, Port: 443}, func(h string) []byte { return testkit.ClientHello(t, h) }},
 	}
 	for _, tc := range []struct{ spelling, want string }{
 		{"10.12.3.4", "address 10.12.3.4"},
 		{"10.12.3.4.", "address 10.12.3.4"},
+		{"[2001:db8::7]", "address 2001:db8::7"},
+		{"[::ffff:10.12.3.4]", "address 10.12.3.4"},
+		{"[fe80::1%25eth0]", "invalid"},
+		{"10.12.3.4%eth0", "invalid"},
+		{"0xA0C0304", "address 10.12.3.4"},
+		{"012.014.03.04", "address 10.12.3.4"},
 		{"0x7f.1", "address 127.0.0.1"},
 		{"0251.0376.0251.0376", "address 169.254.169.254"},
 		{"2130706433", "address 127.0.0.1"},
@@ -69,7 +79,7 @@ func TestFrontsAgreeOnHosts(t *testing.T) {
 		{"API.Corp.Example", "name api.corp.example"},
 	} {
 		t.Run(tc.spelling, func(t *testing.T) {
-			if got := kindOf(host.Parse(tc.spelling)); got != tc.want {
+			if got := kindOf(host.Parse(host.Unbracket(tc.spelling))); got != tc.want {
 				t.Errorf("host.Parse reads %q as %s, want %s", tc.spelling, got, tc.want)
 			}
 			for _, f := range fronts {

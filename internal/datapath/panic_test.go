@@ -16,7 +16,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/mux"
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
-	"github.com/pandoproxy/pando/internal/datapath/socks5"
+	"github.com/pandoproxy/pando/internal/datapath/socks"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testkit"
 )
@@ -71,6 +71,7 @@ func TestPanicEndsOneFlow(t *testing.T) {
 			{"http_upload", "POST http://" + host + "/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n" + string(make([]byte, 8999))},
 			{"web", "GET / HTTP/1.1\r\nConnection: close\r\nHost: " + host + "\r\n\r\n"},
 			{"socks5", "\x05\x01\x00\x05\x01\x00\x03" + string([]byte{byte(len(host))}) + host + "\x01\xbbhello"},
+			{"socks4", "\x04\x01\x01\xbb\x00\x00\x00\x01\x00" + host + "\x00hello"},
 			{"sni", string(testkit.ClientHello(t, host))},
 			{"forward", "hello"},
 		} {
@@ -111,7 +112,8 @@ func panicsInOneFlow(t *testing.T, o *outside, front, request string, edit func(
 	defer proxy.Close()
 	m := &mux.Mux{
 		HTTP:     proxy,
-		SOCKS5:   &socks5.Server{Road: r},
+		SOCKS5:   &socks.Server{Road: r},
+		SOCKS4:   &socks.Server{Road: r, Version4: true},
 		Enter:    r.Limit.Enter,
 		Leave:    r.Limit.Leave,
 		Panicked: func(err error) { t.Errorf("the mux gets %v, want that the front ends its flow", err) },

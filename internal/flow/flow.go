@@ -20,13 +20,14 @@ const (
 	Connect Front = "connect" // HTTP CONNECT, RFC 9110 section 9.3.6
 	HTTP    Front = "http"    // an HTTP/1.1 request in absolute-form, RFC 9112 section 3.2.2
 	SOCKS5  Front = "socks5"  // SOCKS version 5, RFC 1928
+	SOCKS4  Front = "socks4"  // SOCKS version 4, and its extension 4A
 	SNI     Front = "sni"     // TLS to the target of its server name, RFC 6066 section 3
 	Web     Front = "web"     // an HTTP/1.1 request to the target of its Host field, RFC 9112 section 3.2
 	Forward Front = "forward" // a port that stands for one target
 )
 
 // Fronts lists every front, for tables and metrics.
-func Fronts() []Front { return []Front{Connect, HTTP, SOCKS5, SNI, Web, Forward} }
+func Fronts() []Front { return []Front{Connect, HTTP, SOCKS5, SOCKS4, SNI, Web, Forward} }
 
 // Request is what one client asked for, as its front understood it.
 type Request struct {

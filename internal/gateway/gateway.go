@@ -35,7 +35,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/mux"
 	"github.com/pandoproxy/pando/internal/datapath/relay"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
-	"github.com/pandoproxy/pando/internal/datapath/socks5"
+	"github.com/pandoproxy/pando/internal/datapath/socks"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/memory"
@@ -230,7 +230,8 @@ func newProxy(cfg config.Config, road *datapath.Road, m *metrics.Metrics) *httpp
 func (g *Gateway) newMux() *mux.Mux {
 	return &mux.Mux{
 		HTTP:   g.proxies[0],
-		SOCKS5: &socks5.Server{Road: g.road, Authenticate: authenticator(g.users)},
+		SOCKS5: &socks.Server{Road: g.road, Authenticate: authenticator(g.users)},
+		SOCKS4: &socks.Server{Road: g.road, Authenticate: authenticator(g.users), Version4: true},
 		Enter:  g.road.Limit.Enter,
 		Leave:  g.road.Limit.Leave,
 		Pace:   g.road.Limit.Pace,

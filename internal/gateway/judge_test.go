@@ -9,10 +9,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/testkit"
 	"github.com/pandoproxy/pando/internal/testnet"
 )
 
@@ -49,12 +51,25 @@ func TestForbiddenSpellings(t *testing.T) { userspace(t, sharedGateway, forbidde
 
 func forbiddenSpellings(t *testing.T, w *world) {
 	w.cloud.SetRecord("evil."+testnet.Zone, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("169.254.169.254"))
-	for _, host := range []string{
+	spellings := []string{
 		"127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0x7f.0.0.1", "127.0.0.1.",
 		"[::1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]",
 		"169.254.169.254", "2852039166", "[::ffff:a9fe:a9fe]", "[fe80::1]", "[fd00:ec2::254]", "224.0.0.1", "[ff02::1]", "0.0.0.0", "[::]", "0",
 		"255.255.255.255", "[fd7a:115c:a1e0:b1a:0:7:7f00:1]", "100.100.100.100", "evil." + testnet.Zone,
-	} {
+	}
+	for _, host := range spellings {
+		c := w.raw(t)
+		c.Write([]byte{5, 1, 0, 5, 1, 0, 3, byte(len(host))})
+		fmt.Fprintf(c, "%s\x00\x50", host)
+		expect(t, c, []byte{5, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 0}) // not allowed
+		c = w.raw(t)
+		fmt.Fprintf(c, "\x04\x01\x00\x50\x00\x00\x00\x01\x00%s\x00", host)
+		expect(t, c, []byte{0, 0x5b})
+		testkit.Eventually(t, "the denied flow of SOCKS4 to "+host, func() bool {
+			return slices.ContainsFunc(w.flows.matching(strings.Trim(host, "[]")), func(f map[string]any) bool { return f["front"] == "socks4" && f["class"] == "denied" })
+		})
+	}
+	for _, host := range spellings {
 		c := w.raw(t)
 		fmt.Fprintf(c, "CONNECT %s:80 HTTP/1.1\r\nHost: x\r\n\r\n", host)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -85,9 +100,6 @@ func otherProtocols(t *testing.T, w *world) {
 	c := w.raw(t)
 	c.Write([]byte{0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0})
 	expect(t, c, []byte{21, 3, 1, 0, 2, 2}) // a TLS alert
-	c = w.raw(t)
-	c.Write([]byte{4, 1, 0, 80, 10, 12, 3, 4, 0})
-	expect(t, c, []byte{0, 0x5b}) // SOCKS4: rejected
 }
 
 func TestOneLinePerFlow(t *testing.T) { userspace(t, sharedTailnet, oneLinePerFlow) }
@@ -257,11 +269,15 @@ func authentication(t *testing.T, w *world) {
 			t.Errorf("%s: got\n%s\nwant 407", proxy, out)
 		}
 	}
-	for _, proxy := range []string{"socks5h://", "socks5h://bob:wrong@"} {
+	for _, proxy := range []string{"socks5h://", "socks5h://bob:wrong@", "socks4a://", "socks4a://bob@"} {
 		if out, err := w.tryCurl(t, "-x", proxy+r.addr, url); err == nil {
 			t.Errorf("%s: got %s, want a failure", proxy, out)
 		}
 	}
+	c := r.raw(t)
+	c.Write([]byte("\x04\x01\x00\x50\x0a\x0c\x03\x04bob\x00"))
+	expect(t, c, []byte{0, 93, 0, 0, 0, 0, 0, 0})
+	checkFlow(t, "SOCKS4", r.flows.findFront(t, "socks4", testnet.APIName), fields{"class": "unauthenticated", "user": nil})
 	checkFlow(t, "a user", r.flows.find(t, testnet.APIName), fields{"user": "alice"})
 	r.flows.mu.Lock()
 	defer r.flows.mu.Unlock()

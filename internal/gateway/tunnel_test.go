@@ -79,6 +79,46 @@ func errorClassesSOCKS5(t *testing.T, w *world) {
 	}
 }
 
+func TestSOCKS4(t *testing.T) { eachMode(t, sharedGateway, socks4) }
+
+// socks4 checks SOCKS4 with an address, and 4A with a name: by curl, by the classes of
+// errors, and by half-close with early bytes.
+func socks4(t *testing.T, w *world) {
+	out := w.curl(t, "-x", "socks4a://"+w.addr, "https://"+testnet.APIName+"/socks4a")
+	if !strings.Contains(out, `"path":"/socks4a"`) {
+		t.Errorf("socks4a: the API said %s", out)
+	}
+	checkFlow(t, "socks4a", w.flows.findFront(t, "socks4", testnet.APIName), fields{"class": "ok", "path": "tailnet"})
+	out = w.curl(t, "-x", "socks4://"+w.addr, "http://"+testnet.APIAddr.String()+"/socks4")
+	if !strings.Contains(out, `"path":"/socks4"`) {
+		t.Errorf("socks4: the API said %s", out)
+	}
+	ask := func(command byte, host, port, follow string) *net.TCPConn {
+		t.Helper()
+		var n uint16
+		fmt.Sscan(port, &n)
+		c := w.raw(t)
+		req := []byte{4, command, byte(n >> 8), byte(n), 0, 0, 0, 1, 'm', 'e', 0}
+		c.Write(append(append(append(req, host...), 0), follow...))
+		return c
+	}
+	rejected := []byte{0, 0x5b, 0, 0, 0, 0, 0, 0}
+	for _, e := range errorTargets {
+		expect(t, ask(1, e.host, e.port, ""), rejected)
+	}
+	expect(t, ask(2, testnet.APIName, "80", ""), rejected) // BIND
+	host, port, err := net.SplitHostPort(w.countBytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := ask(1, host, port, strings.Repeat("e", 9000))
+	expect(t, c, []byte{0, 0x5a, 0, 0, 0, 0, 0, 0})
+	c.CloseWrite()
+	if b, err := io.ReadAll(c); err != nil || string(b) != "got 9000" {
+		t.Errorf("the target answered %q, %v; want got 9000", b, err)
+	}
+}
+
 // countBytes serves a target that reads to the end, and answers "got " and the
 // number of bytes. It returns the target's name and port.
 func (w *world) countBytes() string {

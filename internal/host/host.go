@@ -56,6 +56,21 @@ func Parse(s string) (Host, error) {
 	return Host{Name: name}, nil
 }
 
+// Unbracket returns s without the brackets around an IPv6 address, as URLs have them
+// (RFC 3986 section 3.2.2): some clients send them where they do not belong. Any other
+// host is returned as it is.
+func Unbracket(s string) string {
+	inner, ok := strings.CutPrefix(s, "[")
+	if !ok || !strings.HasSuffix(inner, "]") {
+		return s
+	}
+	inner = strings.TrimSuffix(inner, "]")
+	if addr, err := netip.ParseAddr(inner); err != nil || addr.Is4() {
+		return s
+	}
+	return inner
+}
+
 // Under reports whether name is suffix, or below it. Both are in lower case and
 // without trailing dot. Nothing is below an empty suffix.
 func Under(name, suffix string) bool {

@@ -43,6 +43,28 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
+func TestUnbracket(t *testing.T) {
+	for host, want := range map[string]string{
+		"[fd00::4]":         "fd00::4",
+		"[::ffff:10.0.0.1]": "::ffff:10.0.0.1",
+		"[fe80::1%eth0]":    "fe80::1%eth0", // Parse says what is wrong with it
+		"fd00::4":           "fd00::4",
+		"[10.0.0.1]":        "[10.0.0.1]",
+		"[api.example.com]": "[api.example.com]",
+		"[fd00::4":          "[fd00::4",
+		"fd00::4]":          "fd00::4]",
+		"[]":                "[]",
+		"[":                 "[",
+		"":                  "",
+		"[[fd00::4]]":       "[[fd00::4]]",
+		"api.example.com":   "api.example.com",
+	} {
+		if got := Unbracket(host); got != want {
+			t.Errorf("Unbracket(%q) = %q, want %q", host, got, want)
+		}
+	}
+}
+
 func TestParseName(t *testing.T) {
 	label := strings.Repeat("a", 63)
 	long := strings.Repeat(label+".", 3) + label[:61] // 253 bytes

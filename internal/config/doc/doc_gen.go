@@ -4,7 +4,7 @@ package doc
 
 var descriptions = map[string]string{
 	"listen":                   "Where clients and operators connect to the replica.",
-	"listen.proxy":             "Address of the proxy port, host:port. HTTP and SOCKS5 share the port. An empty host means all addresses.",
+	"listen.proxy":             "Address of the proxy port, host:port. HTTP, SOCKS5 and SOCKS4 share the port. An empty host means all addresses.",
 	"listen.also":              "More addresses, each as host:port, on which the replica listens as it does on proxy.",
 	"listen.admin":             "Address of the admin port, which serves /livez, /readyz, /metrics and, for processes of the same pod, /status. Empty means no admin port.",
 	"listen.adminAlso":         "More addresses, each as host:port, on which the replica answers as it does on admin. If admin is empty, it does not listen on them.",

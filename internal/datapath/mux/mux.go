@@ -72,7 +72,7 @@ type Front interface {
 // Role is what a listener is for.
 type Role struct {
 	// Front serves all clients of the listener. Nil lets the first byte choose
-	// between the Mux's HTTP and SOCKS5.
+	// between the Mux's fronts.
 	Front Front
 	// TargetFirst is for protocols in which the target may speak first. The mux
 	// then does not wait for a byte of the client.
@@ -101,7 +101,7 @@ const (
 // Mux accepts connections and hands each to a front. Its fields must not
 // change once it serves.
 type Mux struct {
-	HTTP, SOCKS5 Front
+	HTTP, SOCKS5, SOCKS4 Front
 
 	// Enter takes a place for a client, or returns the reason for which there is
 	// none. The mux calls Leave when the front has served the client, except
@@ -270,13 +270,25 @@ func (m *Mux) dispatch(ctx context.Context, c *net.TCPConn, role Role) (tunnelle
 		return false
 	case role.Front != nil:
 		return role.Front.Serve(ctx, c)
-	case p == protoHTTP:
-		return m.HTTP.Serve(ctx, c)
-	case p == protoSOCKS5:
-		return m.SOCKS5.Serve(ctx, c)
+	}
+	if front := m.front(p); front != nil {
+		return front.Serve(ctx, c)
 	}
 	m.misdirected(c, p)
 	return false
+}
+
+// front returns the front that speaks p, or nil if none does.
+func (m *Mux) front(p protocol) Front {
+	switch p {
+	case protoHTTP:
+		return m.HTTP
+	case protoSOCKS5:
+		return m.SOCKS5
+	case protoSOCKS4:
+		return m.SOCKS4
+	}
+	return nil
 }
 
 // firstByte waits for c's first byte, and lets Drain end the wait.
@@ -302,15 +314,12 @@ func (m *Mux) turnAway(c *net.TCPConn, role Role, why error) (answered bool) {
 		return true
 	}
 	p, err := m.detect(c, refuseTimeout)
-	switch {
-	case err == nil && p == protoHTTP:
-		m.HTTP.Refuse(c, why)
-	case err == nil && p == protoSOCKS5:
-		m.SOCKS5.Refuse(c, why)
-	default:
+	front := m.front(p)
+	if err != nil || front == nil {
 		socket.Abort(c)
 		return false
 	}
+	front.Refuse(c, why)
 	return true
 }
 
@@ -333,13 +342,9 @@ func (m *Mux) detect(c *net.TCPConn, timeout time.Duration) (protocol, error) {
 // closes it.
 func (m *Mux) misdirected(c *net.TCPConn, p protocol) {
 	hint := "this port speaks HTTP and SOCKS5; check the client's proxy setting"
-	switch p {
-	case protoTLS:
+	if p == protoTLS {
 		c.Write([]byte{21, 3, 1, 0, 2, 2, 10}) // alert: fatal, unexpected_message
 		hint = "the client speaks TLS to the proxy itself; its proxy setting should be http://, not https://"
-	case protoSOCKS4:
-		c.Write([]byte{0, 0x5b, 0, 0, 0, 0, 0, 0}) // request rejected
-		hint = "the client speaks SOCKS4; set its proxy to socks5h://"
 	}
 	m.Log.Info("client speaks an unsupported protocol", "client", c.RemoteAddr().String(), "protocol", p.String(), "hint", hint)
 	socket.CloseGently(c)

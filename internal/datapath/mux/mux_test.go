@@ -114,6 +114,7 @@ func listen(t *testing.T) *served {
 	s.Mux = &Mux{
 		HTTP:   &front{s, protoHTTP},
 		SOCKS5: &front{s, protoSOCKS5},
+		SOCKS4: &front{s, protoSOCKS4},
 		Silent: func() { s.mute.Add(1) },
 		Log:    slog.New(slog.NewTextHandler(&s.log, nil)),
 	}
@@ -191,6 +192,8 @@ func TestHandsOverWhatCameIn(t *testing.T) {
 		{"http_one_byte", protoHTTP, []byte("C")},
 		{"socks5", protoSOCKS5, []byte{5, 1, 0, 5, 1}},
 		{"socks5_one_byte", protoSOCKS5, []byte{5}},
+		{"socks4", protoSOCKS4, []byte{4, 1, 0, 80, 192, 0, 2, 1, 0}},
+		{"socks4_one_byte", protoSOCKS4, []byte{4}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client := s.dial(t, c.send)
@@ -247,7 +250,6 @@ func TestRefuses(t *testing.T) {
 		send, want []byte
 	}{
 		{"tls", clientHello[:1], []byte{21, 3, 1, 0, 2, 2, 10}},
-		{"socks4", []byte{4}, []byte{0, 0x5b, 0, 0, 0, 0, 0, 0}},
 		{"unknown", []byte{0}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -326,7 +328,7 @@ func TestTurnsAway(t *testing.T) {
 	}, func(netip.Addr) { left.Add(1) })
 	s.dial(t, []byte("G"))
 	first := <-s.taken
-	for send, want := range map[string]string{"GET": "http: full", "\x05\x01": "socks5: full"} {
+	for send, want := range map[string]string{"GET": "http: full", "\x05\x01": "socks5: full", "\x04\x01": "socks4: full"} {
 		if b, err := io.ReadAll(s.dial(t, []byte(send))); err != nil || string(b) != want {
 			t.Errorf("a client that sends %q reads %q, %v; want %q", send, b, err, want)
 		}

@@ -1,4 +1,4 @@
-package socks5
+package socks
 
 import (
 	"bytes"
@@ -100,6 +100,21 @@ func TestServe(t *testing.T) {
 		{name: "longest_handshake_fits", users: users, send: join(fill, password(long, long), connectName(long, 443), []byte(long)),
 			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{User: long, Host: long, Port: 443}, all: long},
 		{name: "socks4", send: []byte{4, 1, 0, 80, 192, 0, 2, 1, 0}, want: answer(generalFailure), class: flow.BadRequest},
+		{name: "several_methods", send: join([]byte{5, 4, 1, 3, 0, 2}, name), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
+		{name: "several_methods_with_password", users: users, send: join([]byte{5, 3, 0, 1, 2}, password("ann", "secret"), name),
+			want: join([]byte{5, 2, 1, 0}, answer(succeeded)), rec: flow.Request{User: "ann", Host: "api.corp.example", Port: 443}},
+		{name: "no_method", send: []byte{5, 0}, want: []byte{5, 0xff}, class: flow.Unauthenticated},
+		{name: "private_methods", send: []byte{5, 3, 1, 0x80, 0xfe}, want: []byte{5, 0xff}, class: flow.Unauthenticated},
+		{name: "reserved_byte", send: join(none, []byte{5, 1, 7}, name[3:]), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "api.corp.example", Port: 443}},
+		{name: "ipv6_in_brackets", send: join(none, connectName("[2001:db8::1]", 443)), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
+		{name: "ipv6_as_name", send: join(none, connectName("2001:db8::1", 443)), want: join([]byte{5, 0}, answer(succeeded)), rec: flow.Request{Host: "2001:db8::1", Port: 443}},
+		{name: "empty_name", send: join(none, connectName("", 443)), want: join([]byte{5, 0}, answer(generalFailure)), class: flow.BadRequest, rec: flow.Request{Port: 443}},
+		{name: "udp_associate", send: join(none, []byte{5, 3, 0, 1, 0, 0, 0, 0, 0, 0}), want: join([]byte{5, 0}, answer(commandNotSupported)),
+			class: flow.BadRequest, rec: flow.Request{Host: "0.0.0.0"}},
+		{name: "udp_associate_without_name", send: join(none, []byte{5, 3, 0, 3, 0, 0, 0}), want: join([]byte{5, 0}, answer(commandNotSupported)), class: flow.BadRequest},
+		{name: "udp_associate_without_address_type", send: join(none, []byte{5, 3, 0, 0, 0, 0, 0}), want: join([]byte{5, 0}, answer(commandNotSupported)), class: flow.BadRequest},
+		{name: "unknown_command", send: join(none, []byte{5, 0xf0}, connectIPv4[2:]), want: join([]byte{5, 0}, answer(commandNotSupported)),
+			class: flow.BadRequest, rec: flow.Request{Host: "192.0.2.1", Port: 443}},
 		{name: "bind", send: join(none, []byte{5, 2}, connectIPv4[2:]), want: join([]byte{5, 0}, answer(commandNotSupported)),
 			class: flow.BadRequest, rec: flow.Request{Host: "192.0.2.1", Port: 443}},
 		{name: "address_type", send: join(none, []byte{5, 1, 0, 2, 0, 0, 80}), want: join([]byte{5, 0}, answer(addressTypeNotSupported)), class: flow.BadRequest},

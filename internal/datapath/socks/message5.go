@@ -1,4 +1,4 @@
-package socks5
+package socks
 
 import (
 	"encoding/binary"
@@ -7,11 +7,12 @@ import (
 	"strconv"
 
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // Numbers of RFC 1928 and RFC 1929.
 const (
-	version         = 5
+	version5        = 5
 	passwordVersion = 1
 
 	methodNone           = 0x00
@@ -52,6 +53,15 @@ func (r replyCode) Error() string {
 		return "address type not supported"
 	}
 	return "reply " + strconv.Itoa(int(r))
+}
+
+// message returns the reply as the client gets it, or nil if it gets none. The bound
+// address is left unspecified: clients of CONNECT do not use it (section 6).
+func (r replyCode) message() []byte {
+	if r == noReply {
+		return nil
+	}
+	return []byte{version5, byte(r), 0, addrIPv4, 0, 0, 0, 0, 0, 0}
 }
 
 // answered is an error that the client knows: the status of RFC 1929 has said so. The
@@ -96,7 +106,7 @@ func replyFor(err error) replyCode {
 
 // parseGreeting reads the client's list of methods.
 func parseGreeting(b []byte) (methods []byte, n int, err error) {
-	if len(b) > 0 && b[0] != version {
+	if len(b) > 0 && b[0] != version5 {
 		return nil, 0, badRequest("not SOCKS version 5")
 	}
 	if len(b) < 2 || len(b) < 2+int(b[1]) {
@@ -133,10 +143,10 @@ type request struct {
 	port    uint16
 }
 
-// parseRequest reads a request and checks all of it except the command and the
-// port.
+// parseRequest reads a request and checks its form. Clients send a command other than
+// CONNECT without a usable host or port.
 func parseRequest(b []byte) (r request, n int, err error) {
-	if len(b) > 0 && b[0] != version {
+	if len(b) > 0 && b[0] != version5 {
 		return r, 0, badRequest("not a request of SOCKS version 5")
 	}
 	if len(b) < 5 {
@@ -150,6 +160,9 @@ func parseRequest(b []byte) (r request, n int, err error) {
 	case addrName:
 		n = 5 + int(b[4])
 	default:
+		if b[1] != commandConnect {
+			return r, 0, unsupported(commandNotSupported)
+		}
 		return r, 0, unsupported(addressTypeNotSupported)
 	}
 	if len(b) < n+2 {
@@ -158,10 +171,7 @@ func parseRequest(b []byte) (r request, n int, err error) {
 	r.command = b[1]
 	r.port = binary.BigEndian.Uint16(b[n:])
 	if b[3] == addrName {
-		r.host = string(b[5:n])
-		if r.host == "" {
-			return r, 0, badRequest("empty host name")
-		}
+		r.host = host.Unbracket(string(b[5:n]))
 		return r, n + 2, nil
 	}
 	addr, _ := netip.AddrFromSlice(b[4:n])

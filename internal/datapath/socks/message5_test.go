@@ -1,4 +1,4 @@
-package socks5
+package socks
 
 import (
 	"errors"
@@ -104,7 +104,9 @@ func TestParse(t *testing.T) {
 		{"request_other_command", req, append([]byte{5, 3}, connectIPv4[2:]...), request{3, "192.0.2.1", 443}},
 		{"request_port_0", req, connectName("a", 0), request{commandConnect, "a", 0}},
 		{"request_version", req, append([]byte{4}, connectIPv4[1:]...), nil},
-		{"request_empty_name", req, connectName("", 80), nil},
+		{"request_empty_name", req, connectName("", 80), request{commandConnect, "", 80}},
+		{"request_ipv6_in_brackets", req, connectName("[2001:db8::1]", 80), request{commandConnect, "2001:db8::1", 80}},
+		{"request_ipv4_in_brackets", req, connectName("[192.0.2.1]", 80), request{commandConnect, "[192.0.2.1]", 80}},
 		{"request_address_type", req, []byte{5, 1, 0, 2, 0, 0, 80}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -134,6 +136,7 @@ func FuzzParse(f *testing.F) {
 		{5, 2, 0, 1, 0, 0, 0, 0, 0, 21}, {5, 1, 0, 2, 0, 0, 80},
 		append(append([]byte{5, 1, 0}, connectIPv4...), "GET / HTTP/1.1\r\n"...),
 		[]byte("GET / HTTP/1.1\r\n"),
+		connect4("192.0.2.1", 80, "ann", ""), connect4("0.0.0.9", 80, "", "api.corp.example"), connect4("0.0.0.0", 80, "", ""),
 	} {
 		f.Add(b)
 	}
@@ -144,6 +147,7 @@ func FuzzParse(f *testing.F) {
 		piecewise(t, "greeting", greeting, b)
 		piecewise(t, "credentials", creds, b)
 		piecewise(t, "request", req, b)
+		piecewise(t, "request of version 4", req4, b)
 	})
 }
 
@@ -174,6 +178,8 @@ func piecewise(t *testing.T, name string, parse func([]byte) (any, int, error), 
 func greeting(b []byte) (any, int, error) { return erase(parseGreeting(b)) }
 func creds(b []byte) (any, int, error)    { return erase(parseCredentials(b)) }
 func req(b []byte) (any, int, error)      { return erase(parseRequest(b)) }
+
+func req4(b []byte) (any, int, error) { return erase(parseRequest4(b)) }
 
 func erase[T any](v T, n int, err error) (any, int, error) { return v, n, err }
 

@@ -1,7 +1,9 @@
-// Package socks5 is the SOCKS5 front: RFC 1928, with the username and
-// password method of RFC 1929. It serves the CONNECT command only. It parses
-// and answers; it does not decide, resolve or dial.
-package socks5
+// Package socks is the front of SOCKS: version 5 (RFC 1928), with the username and
+// password method of RFC 1929, and version 4 with its extension 4A
+// (https://www.openssh.org/txt/socks4.protocol, https://www.openssh.org/txt/socks4a.protocol).
+// It serves the command CONNECT only. It parses and answers; it does not decide, resolve
+// or dial.
+package socks
 
 import (
 	"context"
@@ -9,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/pandoproxy/pando/internal/flow"
@@ -29,12 +30,15 @@ const defaultTimeout = 30 * time.Second
 // past is a deadline that ends a pending read at once.
 var past = time.Unix(1, 0)
 
-// Server speaks SOCKS5 to clients. Its fields must not change once it is in use.
+// Server speaks one version of SOCKS to clients. Its fields must not change once it is
+// in use.
 type Server struct {
 	Road Road
+	// Version4 has the server speak version 4, and 4A. Otherwise it speaks version 5.
+	Version4 bool
 	// Authenticate checks a client's username and password. Its error is a
 	// *flow.Error. It must take the same time for all wrong ones. Nil means that
-	// clients need none.
+	// clients need none. Version 4 has no passwords, so it is then refused.
 	Authenticate func(client netip.Addr, user, password string) error
 	// Timeout bounds the greeting, the authentication and the request
 	// together. Zero means 30 seconds.
@@ -44,7 +48,7 @@ type Server struct {
 // Serve speaks to one client. It takes c and closes it, unless it became a
 // tunnel, which it reports.
 func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
-	rec := flow.NewRecord(flow.SOCKS5, socket.ClientAddr(c))
+	rec := s.record(c)
 	defer flow.CatchTo(func(err error) {
 		tunnelled = false
 		s.end(c, rec, err)
@@ -59,12 +63,12 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 		s.end(c, rec, err)
 		return false
 	}
-	if err := reply(c, succeeded); err != nil {
+	if err := s.reply(c, nil); err != nil {
 		target.Close()
 		c.Close() // not gently: a client that gets no reply has left
 		rec.Err = &flow.Error{
 			Class:  flow.Canceled,
-			Op:     "socks5",
+			Op:     string(rec.Front),
 			Target: rec.Target(),
 			Err:    err,
 		}
@@ -80,21 +84,44 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 }
 
 // Refuse answers a client with why, a *flow.Error, without waiting for its
-// request. It sends the method and the reply together; the client reads them
-// one after the other. It takes c and closes it.
+// request. In version 5 it sends the method and the reply together; the client reads
+// them one after the other. It takes c and closes it.
 func (s *Server) Refuse(c *net.TCPConn, why error) {
-	rec := flow.NewRecord(flow.SOCKS5, socket.ClientAddr(c))
-	c.Write([]byte{version, methodNone})
+	rec := s.record(c)
+	if !s.Version4 {
+		c.Write([]byte{version5, methodNone})
+	}
 	s.end(c, rec, why)
+}
+
+func (s *Server) record(c *net.TCPConn) *flow.Record {
+	front := flow.SOCKS5
+	if s.Version4 {
+		front = flow.SOCKS4
+	}
+	return flow.NewRecord(front, socket.ClientAddr(c))
 }
 
 // end sends the client the reply for why, if there is one, closes its
 // connection and finishes the flow.
 func (s *Server) end(c *net.TCPConn, rec *flow.Record, why error) {
 	rec.Err = why
-	reply(c, replyFor(why))
+	s.reply(c, why)
 	socket.CloseGently(c)
 	s.Road.Finish(rec)
+}
+
+// reply sends the reply for err, if there is one. Nil means success.
+func (s *Server) reply(c net.Conn, err error) error {
+	b := replyFor(err).message()
+	if s.Version4 {
+		b = replyFor4(err).message()
+	}
+	if b == nil {
+		return nil
+	}
+	_, werr := c.Write(b)
+	return werr
 }
 
 // handshakeInTime runs the handshake within the timeout. If ctx ends, so does
@@ -106,96 +133,16 @@ func (s *Server) handshakeInTime(ctx context.Context, in *reader, rec *flow.Reco
 	}
 	in.conn.SetReadDeadline(time.Now().Add(timeout))
 	stop := context.AfterFunc(ctx, func() { in.conn.SetReadDeadline(past) })
-	err := s.handshake(in, rec)
+	handshake := s.handshake5
+	if s.Version4 {
+		handshake = s.handshake4
+	}
+	err := handshake(in, rec)
 	stop()
 	if err != nil {
 		return err
 	}
 	in.conn.SetReadDeadline(time.Time{})
-	return nil
-}
-
-// handshake goes through greeting, authentication and request, and fills in
-// rec. A reply is still due for its errors, except those of class Canceled and
-// Unauthenticated, and those that are answered.
-func (s *Server) handshake(in *reader, rec *flow.Record) error {
-	method, err := s.chooseMethod(in)
-	if err != nil {
-		return err
-	}
-	if method == methodPassword {
-		if err := s.authenticate(in, rec); err != nil {
-			return err
-		}
-	}
-	req, err := parse(in, parseRequest)
-	if err != nil {
-		return err
-	}
-	rec.Host = req.host
-	rec.Port = req.port
-	switch {
-	case req.command != commandConnect:
-		return unsupported(commandNotSupported)
-	case req.port == 0:
-		return badRequest("port 0 is not a port to connect to")
-	}
-	return nil
-}
-
-// chooseMethod reads the greeting and answers with the authentication method.
-func (s *Server) chooseMethod(in *reader) (method byte, err error) {
-	methods, err := parse(in, parseGreeting)
-	if err != nil {
-		return 0, err
-	}
-	method = methodNone
-	if s.Authenticate != nil || !slices.Contains(methods, methodNone) && slices.Contains(methods, methodPassword) {
-		method = methodPassword // some clients offer nothing else, even if no password is needed
-	}
-	if !slices.Contains(methods, method) {
-		in.conn.Write([]byte{version, methodNoneAcceptable})
-		hint := "offer the method \"no authentication required\""
-		if method == methodPassword {
-			hint = "Pando requires a username and password"
-		}
-		return 0, &flow.Error{
-			Class: flow.Unauthenticated,
-			Op:    "socks5",
-			Hint:  hint,
-			Err:   errors.New("no acceptable method"),
-		}
-	}
-	if _, err := in.conn.Write([]byte{version, method}); err != nil {
-		return 0, connError(err)
-	}
-	return method, nil
-}
-
-// authenticate reads a username and password and checks them, if the server
-// checks any.
-func (s *Server) authenticate(in *reader, rec *flow.Record) error {
-	cred, err := parse(in, parseCredentials)
-	if err != nil {
-		return err
-	}
-	status := byte(0)
-	var wrong error
-	if s.Authenticate != nil {
-		wrong = s.Authenticate(rec.Client.Addr(), cred.user, cred.password)
-	}
-	if wrong != nil {
-		status = 1
-	}
-	if _, err := in.conn.Write([]byte{passwordVersion, status}); err != nil {
-		return connError(err)
-	}
-	if wrong != nil {
-		return answered{wrong}
-	}
-	if s.Authenticate != nil {
-		rec.User = cred.user
-	}
 	return nil
 }
 
@@ -217,7 +164,7 @@ func parse[T any](in *reader, f func([]byte) (T, int, error)) (T, error) {
 }
 
 // reader holds what the client has sent and is not parsed yet. The buffer has
-// the size of the longest handshake, so it never grows.
+// the size of the longest handshake, which is one of version 5, so it never grows.
 type reader struct {
 	conn       net.Conn
 	buf        [1 + 1 + 255 + 3 + 2*255 + 4 + 1 + 255 + 2]byte
@@ -253,7 +200,7 @@ func connError(err error) error {
 	}
 	return &flow.Error{
 		Class: class,
-		Op:    "socks5",
+		Op:    "socks",
 		Err:   err,
 	}
 }
@@ -261,26 +208,18 @@ func connError(err error) error {
 func badRequest(what string) error {
 	return &flow.Error{
 		Class: flow.BadRequest,
-		Op:    "socks5",
+		Op:    "socks",
 		Err:   errors.New(what),
 	}
 }
 
-func unsupported(r replyCode) error {
+// unsupported is the error for a request that the front does not do. cause may be a
+// replyCode, which then is the one that the client gets.
+func unsupported(cause error) error {
 	return &flow.Error{
 		Class: flow.BadRequest,
-		Op:    "socks5",
+		Op:    "socks",
 		Hint:  "only CONNECT is supported, to a name, an IPv4 or an IPv6 address",
-		Err:   r,
+		Err:   cause,
 	}
-}
-
-// reply sends a reply with code. It leaves the bound address unspecified:
-// clients of CONNECT do not use it (RFC 1928 section 6).
-func reply(c net.Conn, code replyCode) error {
-	if code == noReply {
-		return nil
-	}
-	_, err := c.Write([]byte{version, byte(code), 0, addrIPv4, 0, 0, 0, 0, 0, 0})
-	return err
 }
