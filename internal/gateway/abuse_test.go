@@ -202,7 +202,7 @@ type badHello struct {
 // when they have sent what they have.
 func badHellos() []badHello {
 	part := append([]byte{22, 3, 1, 0, 100}, make([]byte, 100)...) // a record of a hello whose rest is missing
-	huge := append([]byte{22, 3, 1, 0, 4, 1, 0, 160, 0}, bytes.Repeat(part, 300)...)
+	huge := append([]byte{22, 3, 1, 0, 4, 1, 0, 120, 0}, bytes.Repeat(part, 300)...)
 	return []badHello{
 		{"hello_that_stops", 40, func(c net.Conn) { c.Write(part[:1]) }},
 		{"hello_byte_by_byte", 72, func(c net.Conn) {

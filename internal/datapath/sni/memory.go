@@ -8,10 +8,11 @@ import (
 )
 
 const (
-	// parserCost is what the parser costs for a hello, in bytes, besides its buffers.
-	parserCost = 16 << 10
-	// helloShare is how many bytes of memory a byte of a hello costs: it is in two
-	// buffers of the parser and in the copy for the target, and they grow by doubling.
+	// helloCost is what a hello costs before it has any bytes: the first buffer.
+	helloCost = 4 << 10
+	// helloShare is how many bytes of memory a byte of a hello costs: it is in the buffer
+	// for the target, and without its record header in that of the parser if there are
+	// several records. Both grow by doubling.
 	helloShare = 4
 )
 

@@ -23,7 +23,7 @@ func TestHellosAreCharged(t *testing.T) {
 	first, conn := testkit.TCPPair(t)
 	go s.Serve(t.Context(), conn)
 	first.Write(half)
-	want := parserCost + helloShare*int64(len(half))
+	want := helloCost + helloShare*int64(len(half))
 	testkit.Eventually(t, "the hello to be charged", func() bool { return budget.Held(local) == want })
 	first.Close()
 	if rec := <-r.ended; flow.ClassOf(rec.Err) != flow.Canceled {

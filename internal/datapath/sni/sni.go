@@ -50,7 +50,7 @@ func (s *Server) Serve(ctx context.Context, c *net.TCPConn) (tunnelled bool) {
 		client: socket.ClientAddr(c).Addr(),
 	}
 	defer held.release()
-	if err := held.take(parserCost); err != nil {
+	if err := held.take(helloCost); err != nil {
 		s.end(c, rec, err)
 		return false
 	}
