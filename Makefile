@@ -107,7 +107,7 @@ cross: ## build for linux and darwin, amd64 and arm64
 lint: ## gofmt, go vet (linux and darwin) and staticcheck
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
 	$(GO) mod tidy -diff
-	$(PLAIN_GO) vet ./... && $(PLAIN_GO) vet -tags e2e ./e2e && $(PLAIN_GO) vet -tags soak ./internal/gateway && $(PLAIN_GO) vet -tags abuse ./abuse && cd tools && $(PLAIN_GO) vet ./...
+	$(PLAIN_GO) vet ./... && $(PLAIN_GO) vet -tags e2e ./e2e && $(PLAIN_GO) vet -tags soak ./internal/gateway && $(PLAIN_GO) vet -tags abuse ./abuse && $(PLAIN_GO) vet -tags clients ./clients && cd tools && $(PLAIN_GO) vet ./...
 	GOOS=darwin $(PLAIN_GO) vet ./cmd/... ./internal/tailnet/ ./internal/gateway/ ./internal/nstest/
 	$(PLAIN_GO) tool staticcheck ./...
 
@@ -136,6 +136,29 @@ nmap: ## have nmap look for an open proxy, as root on Debian
 	fi
 	@command -v nmap >/dev/null || { echo 'make nmap: nmap is not installed; install it, or run make nmap as root on Debian'; exit 1; }
 	$(PLAIN_GO) test -count=1 -v -run '^TestNmap$$' ./internal/gateway
+
+# The programs of make clients. Chromium, Java and MariaDB are large.
+CLIENT_PACKAGES := curl wget wget2 busybox aria2 lynx git python3 python3-requests python3-httpx python3-socksio \
+	python3-aiohttp python3-aiohttp-socks python3-socks nodejs npm default-jdk-headless ruby perl libwww-perl \
+	liblwp-protocol-https-perl php-cli php-curl openssl socat ncat netcat-openbsd openssh-client proxychains4 \
+	postgresql mariadb-client mariadb-server-core chromium libnss3-tools
+
+.PHONY: clients
+clients: ## run real client programs through a replica, as root on Debian, and write docs/clients.md
+	@need=; for p in $(CLIENT_PACKAGES); do \
+	  [ $$p = npm ] && command -v npm >/dev/null && continue; \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || need="$$need $$p"; done; \
+	if [ -n "$$need" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "make clients: installing with apt-get:$$need (the test runs them as clients of a replica)"; \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends $$need || true; \
+	fi
+	@if [ ! -e tools/clients/node_modules/.package-lock.json ]; then \
+	  echo 'make clients: installing the packages of tools/clients/package.json with npm'; \
+	  npm ci --prefix tools/clients --ignore-scripts --no-audit --no-fund || true; \
+	fi
+	@[ -x bin/clients/grpcurl ] || { echo 'make clients: building grpcurl'; \
+	  GOBIN=$(CURDIR)/bin/clients $(PLAIN_GO) install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 || true; }
+	$(GO) test -tags clients -count=1 -timeout 60m -v ./clients -args -update
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities in what is linked
