@@ -30,7 +30,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/policy"
 	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/datapath/sni"
-	"github.com/pandoproxy/pando/internal/datapath/socks5"
+	"github.com/pandoproxy/pando/internal/datapath/socks"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/testkit"
 )
@@ -63,7 +63,7 @@ func newLab(t *testing.T, origin string, roots *x509.CertPool) lab {
 	}
 	m := &mux.Mux{
 		HTTP:   proxy,
-		SOCKS5: &socks5.Server{Road: r},
+		SOCKS5: &socks.Server{Road: r},
 		Enter:  r.Limit.Enter,
 		Leave:  r.Limit.Leave,
 		Log:    slog.New(slog.DiscardHandler),

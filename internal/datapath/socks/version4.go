@@ -50,7 +50,7 @@ func replyFor4(err error) replyCode4 {
 		return wrongUserID4
 	case flow.Canceled:
 		return noReply4
-	case flow.Internal, flow.BadRequest, flow.Denied, flow.NotFound, flow.ResolveFailed, flow.NoRoute, flow.Refused, flow.Unreachable, flow.Timeout, flow.Reset, flow.BadResponse, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
+	case flow.Internal, flow.BadRequest, flow.Denied, flow.NotFound, flow.ResolveFailed, flow.NoRoute, flow.Refused, flow.Unreachable, flow.Timeout, flow.Reset, flow.BadResponse, flow.BadCertificate, flow.Idle, flow.Overloaded, flow.NotReady, flow.Cut, flow.Loop:
 		return rejected
 	}
 	return rejected

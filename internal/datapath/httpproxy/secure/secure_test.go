@@ -71,7 +71,7 @@ func TestOpen(t *testing.T) {
 		{"other_protocols_only", answer(&tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"mqtt"}}), server, nil, flow.BadResponse, "refused the TLS handshake"},
 		{"closes", func(c *net.TCPConn) { c.Close() }, server, nil, flow.Reset, "closed the connection"},
 		{"resets", func(c *net.TCPConn) {
-			socket.Peek(c) // after the client has connected
+			socket.Peek(c, make([]byte, 1), nil) // after the client has connected
 			socket.Abort(c)
 		}, server, nil, flow.Reset, "closed the connection"},
 	} {
