@@ -24,20 +24,22 @@ func Peek(c *net.TCPConn, b []byte, enough func([]byte) bool) (n int, err error)
 	var perr error
 	ended := false
 	err = rc.Read(func(fd uintptr) bool {
-		ended = sentAll(int(fd)) // before the peek: what comes later needs another round
 		for {
 			n, _, perr = unix.Recvfrom(int(fd), b, unix.MSG_PEEK)
-			if perr != unix.EINTR {
-				break
+			switch {
+			case perr == unix.EINTR:
+				continue
+			case perr == unix.EAGAIN:
+				return false
+			case perr != nil, n == 0, n == len(b), enough == nil, enough(b[:n]), ended:
+				return true
 			}
+			ended = sentAll(int(fd))
+			if !ended {
+				return false
+			}
+			// Once more: bytes may have come before the end.
 		}
-		switch {
-		case perr == unix.EAGAIN:
-			return false
-		case perr != nil, n == 0, n == len(b), enough == nil:
-			return true
-		}
-		return enough(b[:n]) || ended
 	})
 	n = max(n, 0)
 	switch {
