@@ -30,7 +30,7 @@ var unguarded = map[string]string{
 	"internal/tailnet/tailnet.go: Start runs func":            "works for the replica",
 	"internal/tailnet/engine.go: bounded runs func":           "works for the replica",
 	"internal/tailnet/dial.go: DialTCP runs func":             "marks a session",
-	"internal/tailnet/inbound.go: toHost runs end":            "closes a connection",
+	"internal/tailnet/inbound/inbound.go: TCP runs end":       "closes a connection",
 	"internal/tailnet/control/login.go: needsLogin runs func": "works for the replica",
 	"internal/tailnet/session/session.go: Run runs func":      "works for the replica",
 	"internal/tailnet/session/warm.go: Warm runs func":        "works for the replica",

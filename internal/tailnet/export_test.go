@@ -1,8 +1,6 @@
 package tailnet
 
 import (
-	"context"
-	"net"
 	"net/netip"
 	"time"
 
@@ -34,10 +32,6 @@ func SeesControl(n *Node) bool { return n.control.Connected() }
 
 // Suspect makes n check the session with the peer that carries addr.
 func Suspect(n *Node, addr netip.Addr) { n.sessions.Suspect(addr) }
-
-// CopyAndEnd is the copier of a connection that a peer has opened to a node whose
-// context is ctx.
-func CopyAndEnd(ctx context.Context, dst, src net.Conn) { (&Node{ctx: ctx}).copyAndEnd(dst, src) }
 
 // Lose makes n lose those packets from its peers for which which returns true. Nil
 // ends that.

@@ -19,7 +19,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/podproxy"
 	"github.com/pandoproxy/pando/internal/tailnet/control"
+	"github.com/pandoproxy/pando/internal/tailnet/inbound"
 	"github.com/pandoproxy/pando/internal/tailnet/session"
 )
 
@@ -188,8 +188,7 @@ type Node struct {
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
 	workers sync.WaitGroup // the goroutines that end with ctx
-
-	packetFlows atomic.Int64 // ports of peers that have a UDP port of this host
+	host    inbound.Host   // for peers, in userspace mode
 }
 
 // Start starts the engine and the login, and does not wait for the login. The
@@ -208,6 +207,8 @@ func Start(ctx context.Context, opts Options) (*Node, error) {
 	n.login = control.NewLogin()
 	n.sessions = session.NewChecker(&n.peers, n.log)
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	n.host.Ctx = n.ctx
+	n.host.Log = n.log
 	if err := n.startEngine(); err != nil {
 		n.stop()
 		return nil, errors.Join(fmt.Errorf("tailnet: %s mode: %w", opts.Mode, err), n.engine.close(opts.Ephemeral))
