@@ -38,6 +38,7 @@ import (
 	"github.com/pandoproxy/pando/internal/datapath/socks"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/flow"
+	"github.com/pandoproxy/pando/internal/gateway/settings"
 	"github.com/pandoproxy/pando/internal/memory"
 	"github.com/pandoproxy/pando/internal/metrics"
 	"github.com/pandoproxy/pando/internal/own"
@@ -156,14 +157,14 @@ func (g *Gateway) newDevice() *device.Device {
 func (g *Gateway) newRoad() *datapath.Road {
 	cfg := g.cfg
 	gate := &limit.Gate{Refused: g.metrics.Refused, Memory: &limit.Budget{Refused: g.metrics.Refused}}
-	gate.Set(limits(cfg.Limits))
+	gate.Set(settings.Limits(cfg.Limits))
 	gate.Memory.Set(memory.Size(cfg.Limits.Memory))
 	road := &datapath.Road{
 		Ready:  g.device.Ready,
 		Routes: g.device.AwaitRoutes,
 		Resolver: resolve.New(resolve.Options{
-			Hosts:       hosts(cfg.Resolve),
-			Zones:       zones(cfg.Resolve),
+			Hosts:       settings.Hosts(cfg.Resolve),
+			Zones:       settings.Zones(cfg.Resolve),
 			Served:      servedSuffixes(cfg.DNS),
 			Tailnet:     g.device.DNS,
 			QueryMagic:  g.device.QueryMagicDNS,
@@ -190,7 +191,7 @@ func (g *Gateway) newRoad() *datapath.Road {
 		CarrierText: g.device.CarrierText,
 		Finished:    g.finished.add,
 	}
-	road.SetPolicy(g.policy(&cfg))
+	road.SetPolicy(settings.Policy(&cfg, g.own))
 	return road
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/auth"
 	"github.com/pandoproxy/pando/internal/config"
+	"github.com/pandoproxy/pando/internal/gateway/settings"
 	"github.com/pandoproxy/pando/internal/memory"
 	"github.com/pandoproxy/pando/internal/watch"
 )
@@ -89,13 +90,13 @@ func (g *Gateway) apply(cfg config.Config, users *auth.Users) {
 	if users != nil {
 		g.users.Set(users)
 	}
-	g.road.Resolver.SetHosts(hosts(cfg.Resolve))
-	g.road.Resolver.SetZones(zones(cfg.Resolve))
-	ended := g.road.SetPolicy(g.policy(&cfg))
+	g.road.Resolver.SetHosts(settings.Hosts(cfg.Resolve))
+	g.road.Resolver.SetZones(settings.Zones(cfg.Resolve))
+	ended := g.road.SetPolicy(settings.Policy(&cfg, g.own))
 	if ended > 0 {
 		g.log.Info("ended flows that the new policy denies", "flows", ended)
 	}
-	g.road.Limit.Set(limits(cfg.Limits))
+	g.road.Limit.Set(settings.Limits(cfg.Limits))
 	g.road.Limit.Memory.Set(memory.Size(cfg.Limits.Memory))
 	g.finished.setSample(cfg.Log)
 	if g.opts.Level != nil {

@@ -15,57 +15,9 @@ import (
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/dial"
-	"github.com/pandoproxy/pando/internal/datapath/limit"
-	"github.com/pandoproxy/pando/internal/datapath/policy"
-	"github.com/pandoproxy/pando/internal/datapath/resolve"
-	"github.com/pandoproxy/pando/internal/own"
 	"github.com/pandoproxy/pando/internal/podproxy"
 	"github.com/pandoproxy/pando/internal/socket"
 )
-
-// policy returns the policy of a valid configuration.
-func (g *Gateway) policy(cfg *config.Config) *policy.Policy {
-	c := cfg.Policy
-	p := &policy.Policy{
-		PrivateAnswers: policy.Default(cfg.Resolve.PrivateAnswers),
-		Direct:         policy.Direct(c.Direct),
-		Mode:           policy.Mode(c.Mode),
-		Default:        policy.Default(c.Default),
-		KeepOpen:       c.KeepOpen,
-		NotPublic:      c.NotPublic,
-		Own:            g.own,
-		Near:           own.Near,
-	}
-	for _, suffix := range cfg.Resolve.PrivateZones {
-		p.PrivateZones = append(p.PrivateZones, strings.ToLower(suffix))
-	}
-	for _, r := range c.Rules {
-		rule := policy.Rule{
-			Name:     r.Name,
-			From:     r.From,
-			Prefixes: r.Prefixes,
-			Allow:    r.Action == "allow",
-		}
-		for _, name := range r.Names {
-			rule.Names = append(rule.Names, strings.ToLower(name))
-		}
-		for _, ports := range r.Ports {
-			rule.Ports = append(rule.Ports, policy.PortRange(ports))
-		}
-		p.Rules = append(p.Rules, rule)
-	}
-	return p
-}
-
-func limits(c config.Limits) limit.Limits {
-	return limit.Limits{
-		Connections: c.Connections,
-		PerClient:   c.PerClient,
-		Dials:       c.Dials,
-		Rate:        c.Rate.Connections,
-		Bytes:       c.Rate.Bytes,
-	}
-}
 
 // direct returns the dialer of the host's own network. Peers that acknowledge
 // nothing for peerTimeout are gone; zero leaves that to the kernel.
@@ -80,25 +32,6 @@ func direct(peerTimeout time.Duration) dial.Func {
 	return func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 		return d.DialContext(ctx, "tcp", addr.String())
 	}
-}
-
-// hosts returns the host table of a valid configuration.
-func hosts(c config.Resolve) map[string][]netip.Addr {
-	m := map[string][]netip.Addr{}
-	for name, addrs := range c.Hosts {
-		name = strings.ToLower(name)
-		m[name] = append(m[name], addrs...)
-	}
-	return m
-}
-
-// zones returns the zones of a valid configuration, by suffix.
-func zones(c config.Resolve) map[string]resolve.Zone {
-	m := map[string]resolve.Zone{}
-	for _, z := range c.Zones {
-		m[strings.ToLower(z.Suffix)] = resolve.Zone{Servers: z.Servers, Direct: z.Direct}
-	}
-	return m
 }
 
 // served returns the road of a port of sni or web, whose target port is defaultPort
