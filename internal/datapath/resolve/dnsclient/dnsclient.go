@@ -116,7 +116,7 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 	}
 	ctxServer, cancel := context.WithTimeout(ctx, cmp.Or(c.Timeout, ServerTimeout))
 	defer cancel()
-	reply, err = exchange(ctxServer, dial, addr, q)
+	reply, err = c.exchange(ctxServer, dial, addr, q)
 	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
 		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
 	}
@@ -130,15 +130,31 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 }
 
 // exchange asks one server. If the server does not understand EDNS, it asks once
-// more without it (RFC 6891 section 7).
-func exchange(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
-	reply, err := exchangeBoth(ctx, dial, server, q)
-	if err == nil && (reply.Rcode == dns.RcodeFormatError || reply.Rcode == dns.RcodeNotImplemented) && q.IsEdns0() != nil {
-		plain := q.Copy()
-		plain.Extra = nil
-		return exchangeBoth(ctx, dial, server, plain)
+// more without it (RFC 6891 section 7), and does so at once the next time.
+func (c *Client) exchange(ctx context.Context, dial DialFunc, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	if q.IsEdns0() == nil {
+		return exchangeBoth(ctx, dial, server, q)
+	}
+	knows := !c.health.lacksEDNS(server.String())
+	if knows {
+		reply, err := exchangeBoth(ctx, dial, server, q)
+		if err != nil || !rejectsEDNS(reply.Rcode) {
+			return reply, err
+		}
+	}
+	plain := q.Copy()
+	plain.Extra = nil
+	reply, err := exchangeBoth(ctx, dial, server, plain)
+	if knows && err == nil && !rejectsEDNS(reply.Rcode) {
+		c.health.noteNoEDNS(server.String())
 	}
 	return reply, err
+}
+
+// rejectsEDNS reports whether a server that does not understand EDNS answers so: it
+// does not know the OPT record, or not its version.
+func rejectsEDNS(rcode int) bool {
+	return rcode == dns.RcodeFormatError || rcode == dns.RcodeNotImplemented || rcode == dns.RcodeBadVers
 }
 
 // exchangeBoth asks over UDP. It also asks over TCP as soon as UDP fails, gives a
@@ -229,12 +245,13 @@ func sendAndReceive(c *dns.Conn, network string, q *dns.Msg) (*dns.Msg, error) {
 			return nil, err
 		}
 		reply := new(dns.Msg)
-		if err := reply.Unpack(shorten(wire)); err != nil {
-			return nil, err
-		}
+		err = reply.Unpack(shorten(wire)) // it reads the header first
 		switch {
+		case reply.Id == q.Id && err != nil && reply.Response && rejectsEDNS(reply.Rcode):
+			// The server may have copied what it does not understand.
+			return &dns.Msg{MsgHdr: reply.MsgHdr}, nil
 		case reply.Id == q.Id:
-			return reply, nil
+			return reply, err
 		case network != "udp":
 			return nil, dns.ErrId
 		}
@@ -253,7 +270,17 @@ func shorten(wire []byte) []byte {
 	return wire
 }
 
+// isReplyTo reports whether reply is for question. A server that could not read the
+// query may leave the question out of its error, or change it.
 func isReplyTo(reply *dns.Msg, question dns.Question) bool {
-	return reply.Response && len(reply.Question) == 1 &&
+	switch {
+	case !reply.Response:
+		return false
+	case rejectsEDNS(reply.Rcode):
+		return true
+	case len(reply.Question) == 0:
+		return reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError
+	}
+	return len(reply.Question) == 1 &&
 		strings.EqualFold(reply.Question[0].Name, question.Name) && reply.Question[0].Qtype == question.Qtype
 }

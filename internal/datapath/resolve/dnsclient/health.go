@@ -1,6 +1,7 @@
 package dnsclient
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -20,8 +21,9 @@ const healthKept = time.Hour
 
 // health holds the state of each server that was asked recently.
 type health struct {
-	mu sync.Mutex
-	m  map[string]Health // by address
+	mu     sync.Mutex
+	m      map[string]Health    // by address
+	noEDNS map[string]time.Time // when a server that does not understand EDNS said so, by address
 }
 
 // record stores the outcome of a query to server.
@@ -41,6 +43,31 @@ func (h *health) record(server string, err error) {
 		s.Err = err.Error()
 	}
 	h.m[server] = s
+}
+
+// plainFor is how long a server that does not understand EDNS is asked without it. It
+// may be replaced by one that does.
+const plainFor = 10 * time.Minute
+
+// noteNoEDNS stores that server does not understand EDNS.
+func (h *health) noteNoEDNS(server string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(h.noEDNS, func(_ string, said time.Time) bool { return now.Sub(said) > plainFor })
+	if h.noEDNS == nil {
+		h.noEDNS = map[string]time.Time{}
+	}
+	h.noEDNS[server] = now
+}
+
+// lacksEDNS reports whether server has said a while ago that it does not understand
+// EDNS.
+func (h *health) lacksEDNS(server string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	said, ok := h.noEDNS[server]
+	return ok && time.Since(said) <= plainFor
 }
 
 // failedFor is how long a server that failed is asked after the others.
