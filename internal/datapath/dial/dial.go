@@ -63,6 +63,7 @@ type Dialer struct {
 	Refused func()
 
 	silence silence
+	spread  spread
 }
 
 // outcome is how one candidate ended.
@@ -73,8 +74,9 @@ type outcome struct {
 }
 
 // Dial returns the first connection to any of targets, and its target. The caller
-// closes the connection. It tries maxCandidates of the targets: those that come
-// first when the families take turns. If all of these fail, Dial returns the first
+// closes the connection. It tries maxCandidates of the targets: the dials of a name begin
+// with each of them in turn, the families alternate, and those that failed a moment ago
+// come last. If all of these fail, Dial returns the first
 // failure and its target. The error is a *flow.Error of class Refused, Unreachable, Timeout,
 // NoRoute, Reset, Overloaded, Canceled or Internal.
 func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flow.Target, error) {
@@ -86,7 +88,7 @@ func (d *Dialer) Dial(ctx context.Context, targets []flow.Target) (net.Conn, flo
 	defer cancel()
 	attempts := orDefault(d.Attempts, DefaultAttempts)
 	pause := retryPause
-	tried := candidates(targets)
+	tried := d.spread.order(targets, time.Now())
 	left := maxDials - len(tried)
 	conn, target, err := d.once(ctx, tried)
 	for n := 1; n < attempts && left > 0 && isTemporary(err); n++ {
@@ -174,7 +176,11 @@ func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flo
 		case o := <-results:
 			pending--
 			if o.err == nil {
+				d.won(targets[:started], o.target)
 				return o.conn, o.target, nil
+			}
+			if endingOf(o.err) != unknown {
+				d.spread.failed(o.target, time.Now())
 			}
 			if first.err == nil {
 				first = o
@@ -187,6 +193,19 @@ func (d *Dialer) race(ctx context.Context, targets []flow.Target) (net.Conn, flo
 				return nil, first.target, first.err
 			}
 		}
+	}
+}
+
+// won notes that target has connected, and that those which were started before it have
+// not: they had stagger more.
+func (d *Dialer) won(started []flow.Target, target flow.Target) {
+	d.spread.connected(target)
+	now := time.Now()
+	for _, t := range started {
+		if t == target {
+			return
+		}
+		d.spread.failed(t, now)
 	}
 }
 
@@ -242,29 +261,6 @@ func (d *Dialer) open(ctx context.Context, t flow.Target) (net.Conn, error) {
 	}
 	var nd net.Dialer
 	return nd.DialContext(ctx, "tcp", t.Addr.String())
-}
-
-// candidates returns the targets that are tried, in order. The address families
-// alternate, that of the first target first (RFC 8305 section 4).
-func candidates(targets []flow.Target) []flow.Target {
-	var first, other []flow.Target // by family
-	for _, t := range targets {
-		if t.Addr.Addr().Is4() == targets[0].Addr.Addr().Is4() {
-			first = append(first, t)
-		} else {
-			other = append(other, t)
-		}
-	}
-	out := make([]flow.Target, 0, len(targets))
-	for i := range max(len(first), len(other)) {
-		if i < len(first) {
-			out = append(out, first[i])
-		}
-		if i < len(other) {
-			out = append(out, other[i])
-		}
-	}
-	return out[:min(len(out), maxCandidates)]
 }
 
 // explain returns the *flow.Error for the failure of t. parent is the caller's

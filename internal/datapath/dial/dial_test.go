@@ -62,14 +62,14 @@ func closedPort(t *testing.T) string {
 func TestDialSockets(t *testing.T) {
 	open, accepted := listen(t)
 	refused := closedPort(t)
-	d := &Dialer{Tailnet: func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	tailnet := func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 		if a.Addr() == netip.MustParseAddr("192.0.2.1") { // never answers
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		var nd net.Dialer
 		return nd.DialContext(ctx, "tcp", a.String())
-	}}
+	}
 	for _, tc := range []struct {
 		name    string
 		targets []flow.Target
@@ -81,6 +81,7 @@ func TestDialSockets(t *testing.T) {
 		{"direct", []flow.Target{{Addr: netip.MustParseAddrPort(open), Path: flow.Direct}}, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			d := &Dialer{Tailnet: tailnet} // which remembers nothing of another case
 			start := time.Now()
 			c, target, err := d.Dial(t.Context(), tc.targets)
 			took := time.Since(start)
