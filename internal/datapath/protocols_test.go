@@ -20,8 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/pandoproxy/pando/internal/datapath/forward"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/secure"
@@ -219,19 +217,21 @@ func TestGRPC(t *testing.T) {
 		}
 		for _, w := range ways {
 			t.Run(fmt.Sprintf("%s/tls=%v", w.name, secure), func(t *testing.T) {
-				transport := &http2.Transport{
-					AllowHTTP: true,
-					DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
-						if secure {
-							return overTLS(t, w, l, "h2"), nil
-						}
-						return w.open(t, l), nil
-					},
+				transport := &http.Transport{
+					Protocols:      new(http.Protocols),
+					DialContext:    func(context.Context, string, string) (net.Conn, error) { return w.open(t, l), nil },
+					DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return overTLS(t, w, l, "h2"), nil },
+				}
+				transport.Protocols.SetHTTP2(secure)
+				transport.Protocols.SetUnencryptedHTTP2(!secure)
+				scheme := "http"
+				if secure {
+					scheme = "https"
 				}
 				defer transport.CloseIdleConnections()
 				var streams sync.WaitGroup
 				for range 5 { // of one connection
-					streams.Go(func() { grpcStream(t, transport) })
+					streams.Go(func() { grpcStream(t, transport, scheme) })
 				}
 				streams.Wait()
 			})
@@ -240,9 +240,9 @@ func TestGRPC(t *testing.T) {
 }
 
 // grpcStream sends messages in turn with their echoes.
-func grpcStream(t *testing.T, transport http.RoundTripper) {
+func grpcStream(t *testing.T, transport http.RoundTripper, scheme string) {
 	body, send := io.Pipe()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+labHost+"/echo.Echo/Both", body)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, scheme+"://"+labHost+"/echo.Echo/Both", body)
 	if err != nil {
 		t.Error(err)
 		return

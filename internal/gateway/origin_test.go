@@ -187,6 +187,40 @@ func streams(t *testing.T, w *world) {
 	}
 }
 
+func TestHeadBeforeSilence(t *testing.T) { eachMode(t, sharedGateway, headBeforeSilence) }
+
+// headBeforeSilence checks that a response's head arrives while the origin is silent, and
+// each byte of its body before the next one is sent.
+func headBeforeSilence(t *testing.T, w *world) {
+	next := make(chan struct{})
+	target := testnet.NamePort(w.cloud.Serve(func(c net.Conn) {
+		defer c.Close()
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+		<-next
+		io.WriteString(c, "3\r\n")
+		for _, b := range "abc" {
+			io.WriteString(c, string(b))
+			<-next
+		}
+		io.WriteString(c, "\r\n0\r\n\r\n")
+	}))
+	c := w.raw(t)
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", target)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range "abc" {
+		next <- struct{}{}
+		expect(t, resp.Body, []byte(string(want)))
+	}
+	next <- struct{}{}
+	if b, err := io.ReadAll(resp.Body); len(b) > 0 || err != nil {
+		t.Errorf("behind the body: %q, %v; want its end", b, err)
+	}
+}
+
 func TestTruncatedResponse(t *testing.T) { userspace(t, sharedGateway, truncatedResponse) }
 
 func truncatedResponse(t *testing.T, w *world) {
