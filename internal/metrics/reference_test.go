@@ -106,6 +106,7 @@ var sources = []string{
 	resolve.SourceHosts,
 	resolve.SourceFile,
 	resolve.SourceRecord,
+	resolve.SourceNode,
 	resolve.SourceMagicDNS,
 	strings.TrimSpace(resolve.SourceZone),
 	resolve.SourceGlobal,

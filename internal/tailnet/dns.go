@@ -5,6 +5,13 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
+	"time"
+
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/netmap"
+
+	"github.com/pandoproxy/pando/internal/host"
 )
 
 // DNS is the tailnet's DNS configuration as this node received it. Names are
@@ -16,6 +23,10 @@ type DNS struct {
 	Magic bool
 	// Records are more names with their addresses (ExtraRecords).
 	Records map[string][]netip.Addr
+	// Nodes are the nodes for whose names MagicDNS does not answer: those that another
+	// tailnet shares with this one, and all nodes if MagicDNS is off. It may be a second
+	// old.
+	Nodes map[string][]netip.Addr
 	// Routes maps a suffix to its resolvers (split DNS). An empty list means
 	// that only the tailnet itself answers for the suffix.
 	Routes map[string][]string
@@ -39,6 +50,7 @@ func (n *Node) DNS() (DNS, bool) {
 		Records:     map[string][]netip.Addr{},
 		Routes:      map[string][]string{},
 	}
+	d.Nodes = n.nodes.get(time.Now(), func() map[string][]netip.Addr { return otherNodes(n.lb.NetMapWithPeers(), &d) })
 	for _, r := range nm.DNS.ExtraRecords {
 		if r.Type != "" && r.Type != "A" && r.Type != "AAAA" {
 			continue
@@ -62,6 +74,64 @@ func (n *Node) DNS() (DNS, bool) {
 		d.Search = append(d.Search, trimDot(s))
 	}
 	return d, true
+}
+
+// nodeNames keeps the names of nodes: to collect them takes as long as there are peers.
+type nodeNames struct {
+	mu    sync.Mutex
+	names map[string][]netip.Addr
+	made  time.Time
+}
+
+// nodesKept is how long the names of nodes are used.
+const nodesKept = time.Second
+
+// get returns the names. collect makes them anew if they are too old.
+func (c *nodeNames) get(now time.Time, collect func() map[string][]netip.Addr) map[string][]netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names == nil || now.Sub(c.made) >= nodesKept {
+		c.names = collect()
+		c.made = now
+	}
+	return c.names
+}
+
+// otherNodes returns the nodes of nm for whose names MagicDNS does not answer, as d has
+// it.
+func otherNodes(nm *netmap.NetworkMap, d *DNS) map[string][]netip.Addr {
+	names := map[string][]netip.Addr{}
+	if nm == nil {
+		return names
+	}
+	for _, node := range append([]tailcfg.NodeView{nm.SelfNode}, nm.Peers...) {
+		if !node.Valid() {
+			continue
+		}
+		name := trimDot(node.Name())
+		if name == "" || d.Magic && host.Under(name, d.MagicSuffix) {
+			continue
+		}
+		names[name] = nodeAddrs(node)
+	}
+	return names
+}
+
+// nodeAddrs returns the addresses that MagicDNS would give for a node: those of IPv6 only
+// if there is no other.
+func nodeAddrs(node tailcfg.NodeView) (addrs []netip.Addr) {
+	var v6 []netip.Addr
+	for _, p := range node.Addresses().All() {
+		if p.Addr().Is4() {
+			addrs = append(addrs, p.Addr())
+		} else {
+			v6 = append(v6, p.Addr())
+		}
+	}
+	if len(addrs) == 0 {
+		return v6
+	}
+	return addrs
 }
 
 // QueryMagicDNS answers a DNS query in wire form (RFC 1035 section 4) for a name

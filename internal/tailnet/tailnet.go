@@ -184,6 +184,7 @@ type Node struct {
 	sessions *session.Checker
 	routed   *lru.Cache[netip.Addr, time.Time] // when an address was last seen routed
 	status   statusCache
+	nodes    nodeNames
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc

@@ -365,6 +365,32 @@ func (n *Net) SendName(hostname, name string) error {
 	return nil
 }
 
+// SendNames sends the device called hostname other full names of its peers, by their
+// hostnames, and switches MagicDNS on or off. A peer whose name has another suffix is
+// one that another tailnet shares. The device gets no other changes of the network map
+// from then on.
+func (n *Net) SendNames(hostname string, magic bool, names map[string]string) error {
+	to, err := n.device(hostname)
+	if err != nil {
+		return err
+	}
+	m := &tailcfg.MapResponse{DNSConfig: n.ctl.DNSConfig.Clone()}
+	m.DNSConfig.Proxied = magic
+	for peer, name := range names {
+		node, err := n.device(peer)
+		if err != nil {
+			return err
+		}
+		node = node.Clone()
+		node.Name = name + "."
+		m.PeersChanged = append(m.PeersChanged, node)
+	}
+	if !n.ctl.AddRawMapResponse(to.Key, m) {
+		return fmt.Errorf("testnet: %s is not connected", hostname)
+	}
+	return nil
+}
+
 // SendClock sends the device called hostname now as the control server's time. The
 // device gets no other changes of the network map from then on.
 func (n *Net) SendClock(hostname string, now time.Time) error {

@@ -216,6 +216,7 @@ func (r *Resolver) Follow() {
 	if !up {
 		return
 	}
+	o.Nodes = nil // nodes come and go all the time, and keep their addresses
 	c := &r.changes
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -126,7 +126,9 @@ func (r *Resolver) dialer(via network) DialFunc {
 	case podNetwork:
 		return r.dialBase
 	case globalNetwork:
-		return r.opts.DialGlobal
+		if r.opts.DialGlobal != nil {
+			return r.opts.DialGlobal
+		}
 	}
 	return r.opts.DialTailnet
 }

@@ -1,7 +1,9 @@
 package resolve
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -120,7 +122,7 @@ func TestGlobalResolvers(t *testing.T) {
 	o := Options{ResolvConf: file(t, "nameserver "+base+"\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\n")}
 	o.Tailnet = up(TailnetDNS{Resolvers: []string{"192.0.2.53"}, Routes: map[string][]string{"corp.example": {"10.9.9.1"}}})
 	r := newResolver(t, o, map[string]*server{base: pod, "192.0.2.53": global, "10.9.9.1": zone})
-	r.opts.DialGlobal = r.dialBase
+	r.opts.DialGlobal = byAddress(r)
 	lookup(t, r, "www.known", SourceGlobal, "192.0.2.1")
 	lookup(t, r, "web.ns.svc.cluster.local", SourceBase, "10.96.0.1") // belongs to the cluster
 	lookup(t, r, "printer", SourceBase, "10.0.0.8")
@@ -129,6 +131,79 @@ func TestGlobalResolvers(t *testing.T) {
 	for _, q := range pod.queries("") {
 		if strings.HasSuffix(q, ".known") {
 			t.Errorf("the pod's resolver was asked %s, want only names below known", q)
+		}
+	}
+}
+
+// byAddress returns a DialGlobal that reaches 192.0.2.0/24 directly, and others through
+// the tunnel.
+func byAddress(r *Resolver) DialFunc {
+	return func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+		if netip.MustParsePrefix("192.0.2.0/24").Contains(addr.Addr()) {
+			return r.dialBase(ctx, network, addr)
+		}
+		return r.opts.DialTailnet(ctx, network, addr)
+	}
+}
+
+// TestSplitDNSToPublicResolver checks that the tailnet's split-DNS resolvers are reached
+// as their addresses require, and those of the configuration through the tunnel.
+func TestSplitDNSToPublicResolver(t *testing.T) {
+	private := newServer(t, records(apiA))
+	public := newServer(t, records("api.public.example. 60 IN A 10.0.0.2"))
+	o := Options{Zones: map[string]Zone{"own.example": {Servers: []string{"192.0.2.53"}}}}
+	o.Tailnet = up(TailnetDNS{Routes: map[string][]string{"corp.example": {"10.9.9.1"}, "public.example": {"192.0.2.53"}}})
+	r := newResolver(t, o, map[string]*server{"192.0.2.53": public, "10.9.9.1": private})
+	r.opts.DialGlobal = byAddress(r)
+	lookup(t, r, "api.corp.example", "zone corp.example", "10.0.0.1")
+	lookup(t, r, "api.public.example", "zone public.example", "10.0.0.2")
+	through := make(chan netip.AddrPort, 16)
+	r.opts.DialTailnet = func(_ context.Context, _ string, addr netip.AddrPort) (net.Conn, error) {
+		through <- addr
+		return nil, net.ErrClosed
+	}
+	lookupFails(t, r, "api.own.example", flow.ResolveFailed, "zone own.example")
+	if len(through) == 0 || <-through != netip.MustParseAddrPort("192.0.2.53:53") {
+		t.Error("a resolver of the configuration is not asked through the tunnel")
+	}
+}
+
+// TestNodes checks that a name of a node has the node's addresses, whatever zone it is
+// in, that a change of the nodes keeps the cache, and that other names below a node's
+// suffix are looked up as before.
+func TestNodes(t *testing.T) {
+	var d atomic.Pointer[TailnetDNS]
+	routes := map[string][]string{"shared.ts.example": {"10.9.9.1"}}
+	d.Store(&TailnetDNS{Routes: routes, Nodes: map[string][]netip.Addr{"box.shared.ts.example": addrs("100.64.0.9")}})
+	zone := newServer(t, records("box.shared.ts.example. 60 IN A 10.0.0.66", "api.shared.ts.example. 60 IN A 10.0.0.2"))
+	r := newResolver(t, Options{Tailnet: func() (TailnetDNS, bool) { return *d.Load(), true }}, map[string]*server{"10.9.9.1": zone})
+	r.Follow()
+	lookup(t, r, "box.shared.ts.example", SourceNode, "100.64.0.9")
+	lookup(t, r, "api.shared.ts.example", "zone shared.ts.example", "10.0.0.2")
+	asked := len(zone.queries(""))
+	d.Store(&TailnetDNS{Routes: routes, Nodes: map[string][]netip.Addr{"other.ts.example": addrs("100.64.0.8")}})
+	r.Follow()
+	lookup(t, r, "api.shared.ts.example", "zone shared.ts.example", "10.0.0.2")
+	if got := len(zone.queries("")); got != asked {
+		t.Errorf("a change of the nodes cost %d queries, want none", got-asked)
+	}
+	lookup(t, r, "other.ts.example", SourceNode, "100.64.0.8")
+}
+
+// TestShortNameHint checks that the hint for a short name says what a client in another
+// namespace must use, and that other names get no such hint.
+func TestShortNameHint(t *testing.T) {
+	pod := newServer(t, records())
+	r := newResolver(t, Options{}, map[string]*server{base: pod})
+	for name, want := range map[string]bool{"orders": true, "orders_db": true, "orders.shop": false, "orders.shop.svc": false} {
+		h, err := host.Parse(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Lookup(t.Context(), h)
+		hint := flow.HintOf(err)
+		if got := strings.Contains(hint, "use "+name+".NAMESPACE.svc, or add "+name+" to the client's NO_PROXY"); got != want || flow.ClassOf(err) != flow.NotFound {
+			t.Errorf("%s: %v, hint %q; want class not_found, and the advice: %v", name, err, hint, want)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (r *Resolver) Zones() map[string]Zone {
 	o, _ := r.owners()
 	all := map[string]Zone{}
 	for suffix, servers := range o.Routes {
-		all[suffix] = Zone{Servers: servers}
+		all[suffix] = Zone{Servers: servers, ofTailnet: true}
 	}
 	maps.Copy(all, o.zones)
 	return all
@@ -47,7 +47,7 @@ func (o *owners) zone(name string) (suffix string, z Zone, ok bool) {
 			return suffix, z, true
 		}
 		if servers, found := o.Routes[suffix]; found {
-			return suffix, Zone{Servers: servers}, true
+			return suffix, Zone{Servers: servers, ofTailnet: true}, true
 		}
 	}
 	return "", Zone{}, false
@@ -83,6 +83,8 @@ func (o *owners) owner(name string) string {
 		return SourceHosts
 	case len(o.Records[name]) > 0:
 		return SourceRecord
+	case len(o.Nodes[name]) > 0:
+		return SourceNode
 	case o.magic(name, suffix):
 		return SourceMagicDNS
 	case zoned:

@@ -59,8 +59,11 @@ const (
 )
 
 func (z Zone) network() network {
-	if z.Direct {
+	switch {
+	case z.Direct:
 		return podNetwork
+	case z.ofTailnet:
+		return globalNetwork
 	}
 	return tunnel
 }
@@ -195,6 +198,11 @@ func (p *plan) owned(name string, ends ending, last string) (complete bool) {
 		return p.add(s)
 	}
 	p.add(step{source: SourceRecord, name: name, skip: "no entry"})
+	if addrs := p.Nodes[name]; len(addrs) > 0 {
+		s.source = SourceNode
+		s.known = &dnsclient.Result{Addrs: addrs, TTL: recordTTL}
+		return p.add(s)
+	}
 	suffix, zone, zoned := p.zone(name)
 	if p.magic(name, suffix) {
 		s.source = SourceMagicDNS

@@ -6,11 +6,13 @@
 //     its hostAliases
 //  3. a short name is completed with each of the tailnet's search domains, and
 //     each result is looked up in the sources of 2, 4, 5 and 7
-//  4. the tailnet's extra records
+//  4. the tailnet's extra records, and the names of nodes for which MagicDNS does
+//     not answer
 //  5. zones, the longest suffix first: those of the configuration, the
 //     tailnet's split-DNS routes, and MagicDNS. Their resolvers are reached
-//     through the tunnel. A query for a private zone never enters the pod's
-//     network, and answers from there about such a zone are discarded
+//     through the tunnel. Only a public resolver of the tailnet that no peer
+//     carries is asked directly. Answers of other sources about such a zone are
+//     discarded
 //  6. names that cluster DNS forwards to this process and that no source above
 //     owns: their lookup fails, because the pod's resolver would forward it back
 //  7. the tailnet's global resolvers, if it has any, except for names under the
@@ -68,6 +70,7 @@ const (
 	SourceHosts    = "hosts"
 	SourceFile     = "hosts_file"
 	SourceRecord   = "record"
+	SourceNode     = "node"
 	SourceMagicDNS = "magicdns"
 	SourceZone     = "zone "
 	SourceGlobal   = "global"
@@ -81,6 +84,7 @@ type TailnetDNS struct {
 	MagicSuffix string
 	Magic       bool
 	Records     map[string][]netip.Addr
+	Nodes       map[string][]netip.Addr
 	Routes      map[string][]string
 	Resolvers   []string
 	Search      []string
@@ -90,6 +94,8 @@ type TailnetDNS struct {
 type Zone struct {
 	Servers []string // "10.12.0.2" or "10.12.0.2:5353"; if empty, no name of the zone exists
 	Direct  bool     // reached through the pod's own network instead of the tunnel
+
+	ofTailnet bool // reached as the tailnet's global resolvers are
 }
 
 // Options says where answers come from. The zero value asks only the pod's own
@@ -114,9 +120,10 @@ type Options struct {
 	QueryMagic func(ctx context.Context, query []byte) ([]byte, error)
 	// DialTailnet opens a connection ("udp" or "tcp") through the tunnel.
 	DialTailnet DialFunc
-	// DialGlobal opens a connection to a global resolver of the tailnet, through
-	// the tunnel or directly, as its address requires. Nil means that global
-	// resolvers are not asked.
+	// DialGlobal opens a connection to a resolver of the tailnet, global or of a
+	// split-DNS route, through the tunnel or directly, as its address requires. Nil
+	// means that global resolvers are not asked, and that the others are reached
+	// through the tunnel.
 	DialGlobal DialFunc
 
 	HostsFile  string // empty means /etc/hosts
@@ -327,7 +334,11 @@ func notFound(name string, end outcome) error {
 	if !end.NX {
 		return fail(flow.NotFound, name, "the name exists, but has no address according to its source: "+end.source, flow.ErrNoAddress)
 	}
-	return fail(flow.NotFound, name, "the name does not exist according to its source: "+end.source, nil)
+	hint := "the name does not exist according to its source: " + end.source
+	if !strings.Contains(name, ".") {
+		hint += "; a replica does not know the client's namespace: for a Service, use " + name + ".NAMESPACE.svc, or add " + name + " to the client's NO_PROXY"
+	}
+	return fail(flow.NotFound, name, hint, nil)
 }
 
 func fail(class flow.Class, name, hint string, err error) error {
