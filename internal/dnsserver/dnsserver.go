@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,10 @@ type Server struct {
 	// flow.ErrNoAddress if the name exists without an address. Its class is Denied if
 	// the name is an alias of one that the policy denies to every client. Required.
 	Lookup func(ctx context.Context, client netip.Addr, name string) ([]netip.Addr, time.Duration, error)
+	// Records returns the records of a name of another type than A and AAAA, with the
+	// CNAMEs on the way, and whether the name exists. The arguments and the error are
+	// those of Lookup. Required.
+	Records func(ctx context.Context, client netip.Addr, name string, qtype uint16) (answer []dns.RR, exists bool, err error)
 	// Begin admits a lookup for client in a zone, by its suffix, or returns why it does
 	// not: a *flow.Error of class Overloaded. The query is then answered as one whose
 	// lookup fails. end is called once, when the lookup has ended. Nil admits all.
@@ -205,7 +210,16 @@ func (s *Server) Answer(ctx context.Context, client netip.Addr, q *dns.Msg) *dns
 	if s.Denied != nil && s.Denied(name) {
 		return s.denied(m, zone)
 	}
-	return s.answerName(ctx, m, client, name, zone)
+	switch question.Qtype {
+	case dns.TypeA, dns.TypeAAAA:
+		return s.answerName(ctx, m, client, name, zone)
+	case dns.TypeANY:
+		m.Answer = []dns.RR{notAny(question.Name)}
+		return m
+	case dns.TypeAXFR, dns.TypeIXFR, dns.TypeMAILA, dns.TypeMAILB, dns.TypeTSIG, dns.TypeTKEY, dns.TypeOPT, dns.TypeNone:
+		return fail(m, dns.RcodeRefused, dns.ExtendedErrorCodeNotSupported, "this replica does not answer queries of this type")
+	}
+	return s.answerRecords(ctx, m, client, name, zone)
 }
 
 // denied completes m, the answer for a name that the policy denies to everybody.
@@ -247,16 +261,95 @@ func (s *Server) answerName(ctx context.Context, m *dns.Msg, client netip.Addr, 
 	return m
 }
 
+// answerRecords completes m, the answer for records other than addresses of a name of
+// zone that the policy allows.
+func (s *Server) answerRecords(ctx context.Context, m *dns.Msg, client netip.Addr, name string, zone Zone) *dns.Msg {
+	end, err := s.begin(client, zone)
+	if err != nil {
+		return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeOther, flow.HintOf(err))
+	}
+	defer end()
+	question := m.Question[0]
+	records, exists, err := s.Records(ctx, client, name, question.Qtype)
+	switch {
+	case flow.ClassOf(err) == flow.Denied:
+		return s.denied(m, zone)
+	case err != nil:
+		return fail(m, dns.RcodeServerFailure, dns.ExtendedErrorCodeNoReachableAuthority, flow.HintOf(err))
+	case !exists && name != zone.Suffix: // the zone itself exists
+		m.Rcode = dns.RcodeNameError
+	}
+	for _, rr := range records {
+		if zone.Fleet {
+			rr = withoutHints(rr)
+		}
+		h := rr.Header()
+		if strings.EqualFold(h.Name, question.Name) {
+			h.Name = question.Name // as the client has spelt it
+		}
+		h.Ttl = min(max(h.Ttl, 1), seconds(s.ttl()))
+		m.Answer = append(m.Answer, rr)
+	}
+	if len(m.Answer) == 0 {
+		return s.negative(m, zone)
+	}
+	return m
+}
+
+// notAny is the answer to a query for all records (RFC 8482 section 4.2).
+func notAny(name string) dns.RR {
+	return &dns.HINFO{
+		Hdr: dns.RR_Header{
+			Name:   name,
+			Rrtype: dns.TypeHINFO,
+			Class:  dns.ClassINET,
+			Ttl:    3600,
+		},
+		Cpu: "RFC8482",
+	}
+}
+
+// withoutHints takes the address hints out of a record of type HTTPS or SVCB (RFC 9460
+// section 7.3): a client would connect to them, and not to the fleet.
+func withoutHints(rr dns.RR) dns.RR {
+	var svcb *dns.SVCB
+	switch rr := rr.(type) {
+	case *dns.HTTPS:
+		svcb = &rr.SVCB
+	case *dns.SVCB:
+		svcb = rr
+	default:
+		return rr
+	}
+	isHint := func(k dns.SVCBKey) bool { return k == dns.SVCB_IPV4HINT || k == dns.SVCB_IPV6HINT }
+	for _, v := range svcb.Value {
+		if m, ok := v.(*dns.SVCBMandatory); ok {
+			m.Code = slices.DeleteFunc(m.Code, isHint)
+		}
+	}
+	svcb.Value = slices.DeleteFunc(svcb.Value, func(v dns.SVCBKeyValue) bool {
+		m, ok := v.(*dns.SVCBMandatory)
+		return isHint(v.Key()) || ok && len(m.Code) == 0
+	})
+	return rr
+}
+
 // lookUp looks name up, if Begin admits it.
 func (s *Server) lookUp(ctx context.Context, client netip.Addr, name string, zone Zone) ([]netip.Addr, time.Duration, error) {
-	if s.Begin != nil {
-		end, err := s.Begin(client, zone.Suffix)
-		if err != nil {
-			return nil, 0, err
-		}
-		defer end()
+	end, err := s.begin(client, zone)
+	if err != nil {
+		return nil, 0, err
 	}
+	defer end()
 	return s.Lookup(ctx, client, name)
+}
+
+// begin is Begin.
+func (s *Server) begin(client netip.Addr, zone Zone) (end func(), err error) {
+	if s.Begin == nil {
+		return func() {}, nil
+	}
+	return s.Begin(client, zone.Suffix)
 }
 
 // addAddrs adds the addresses of the type that m's question asks for.

@@ -41,8 +41,9 @@ func server() *Server {
 			}
 			return nil, 0, &flow.Error{Class: flow.NotFound}
 		},
-		Denied: func(name string) bool { return strings.HasPrefix(name, "denied.") },
-		Log:    slog.New(slog.DiscardHandler),
+		Records: func(context.Context, netip.Addr, string, uint16) ([]dns.RR, bool, error) { return nil, true, nil },
+		Denied:  func(name string) bool { return strings.HasPrefix(name, "denied.") },
+		Log:     slog.New(slog.DiscardHandler),
 	}
 }
 

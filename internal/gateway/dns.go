@@ -8,9 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/pandoproxy/pando/internal/config"
 	"github.com/pandoproxy/pando/internal/datapath"
 	"github.com/pandoproxy/pando/internal/datapath/limit"
+	"github.com/pandoproxy/pando/internal/datapath/resolve"
 	"github.com/pandoproxy/pando/internal/device"
 	"github.com/pandoproxy/pando/internal/dnsserver"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -31,6 +34,7 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 		Enter:    g.road.Limit.Enter,
 		Leave:    g.road.Limit.Leave,
 		Lookup:   lookupServed(g.device, g.road, ttl),
+		Records:  recordsServed(g.device, g.road),
 		Denied:   func(name string) bool { return g.road.Policy().NobodyMay(name) },
 		Answered: g.metrics.Answered,
 		Begin:    limit.NewQueries(g.metrics.Refused).Enter,
@@ -52,16 +56,32 @@ func lookupServed(d *device.Device, r *datapath.Road, ttl time.Duration) func(co
 		if err := d.Ready(ctx); err != nil {
 			return nil, 0, err
 		}
-		a, err := r.Resolver.LookupJudged(ctx, client, host.Host{Name: name}, func(alias string) error {
-			if r.Policy().NobodyMayAlias(alias) {
-				return &flow.Error{Class: flow.Denied, Op: "policy", Target: alias}
-			}
-			return nil
-		})
+		a, err := r.Resolver.LookupJudged(ctx, client, host.Host{Name: name}, judgeAlias(r))
 		if a.TTL == 0 {
 			a.TTL = ttl
 		}
 		return a.Addrs, a.TTL, err
+	}
+}
+
+// recordsServed returns a function that asks for other records of a name of a served
+// zone.
+func recordsServed(d *device.Device, r *datapath.Road) func(context.Context, netip.Addr, string, uint16) ([]dns.RR, bool, error) {
+	return func(ctx context.Context, client netip.Addr, name string, qtype uint16) ([]dns.RR, bool, error) {
+		if err := d.Ready(ctx); err != nil {
+			return nil, false, err
+		}
+		return r.Resolver.Records(ctx, client, name, qtype, judgeAlias(r))
+	}
+}
+
+// judgeAlias returns what denies the aliases that no client may use.
+func judgeAlias(r *datapath.Road) resolve.Judge {
+	return func(alias string) error {
+		if r.Policy().NobodyMayAlias(alias) {
+			return &flow.Error{Class: flow.Denied, Op: "policy", Target: alias}
+		}
+		return nil
 	}
 }
 

@@ -86,7 +86,7 @@ type nodeNames struct {
 // nodesKept is how long the names of nodes are used.
 const nodesKept = time.Second
 
-// get returns the names. collect makes them anew if they are too old.
+// get returns the names. collect makes new ones if they are too old.
 func (c *nodeNames) get(now time.Time, collect func() map[string][]netip.Addr) map[string][]netip.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -176,7 +176,7 @@ func TestSpreadAvoidsFailures(t *testing.T) {
 }
 
 // TestSpreadForgets checks that what is remembered is bounded, and that an address that
-// connects again is no failure any more.
+// connects again has no failure any more.
 func TestSpreadForgets(t *testing.T) {
 	var s spread
 	now := time.Now()

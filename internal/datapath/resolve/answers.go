@@ -14,6 +14,7 @@ import (
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/cache"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
@@ -101,7 +102,7 @@ const (
 // lookup, which it shares with other callers. It does not follow aliases. If it
 // fails, the Answer names the source that failed.
 func (r *Resolver) lookUpCached(ctx context.Context, client netip.Addr, name string) (Answer, error) {
-	if a := lookupHosts(*r.hosts.Load(), name); len(a) > 0 {
+	if a := owner.InTable(*r.hosts.Load(), name); len(a) > 0 {
 		return Answer{Addrs: a, Source: SourceHosts}, nil
 	}
 	old, kept := r.answers.get(name)
@@ -205,7 +206,7 @@ func (r *Resolver) stale(name string) (old entry, ok bool) {
 // changes counts the changes of owners.
 type changes struct {
 	mu      sync.Mutex
-	seen    owners
+	seen    owner.Owners
 	version atomic.Int64 // increased by each change
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 )
 
 // outcome is a step of a plan and what it gave. The result of a step with skip
@@ -100,7 +101,7 @@ func (r *Resolver) asker(v *view, s step) dnsclient.AskFunc {
 	return func(ctx context.Context, q *dns.Msg) (*dns.Msg, []dnsclient.Query, error) {
 		reply, queries, err := r.client.Ask(ctx, dial, s.servers, q)
 		if err == nil {
-			v.discardForeign(reply, s.source)
+			discardForeign(&v.Owners, reply, s.source)
 		}
 		return reply, queries, err
 	}
@@ -143,10 +144,10 @@ func dialHost(ctx context.Context, network string, addr netip.AddrPort) (net.Con
 // another source owns. A CNAME that leads to such a name is followed at its owner.
 // If the reply says that the name does not exist, that means nothing: the public
 // DNS does not know private names.
-func (o *owners) discardForeign(reply *dns.Msg, source string) {
+func discardForeign(o *owner.Owners, reply *dns.Msg, source string) {
 	foreign := func(fqdn string) bool {
-		owner := o.owner(strings.ToLower(strings.TrimSuffix(fqdn, ".")))
-		return owner != "" && owner != source
+		owns := ownerOf(o, strings.ToLower(strings.TrimSuffix(fqdn, ".")))
+		return owns != "" && owns != source
 	}
 	reply.Answer = slices.DeleteFunc(reply.Answer, func(rr dns.RR) bool { return foreign(rr.Header().Name) })
 	for _, rr := range reply.Answer {

@@ -88,7 +88,7 @@ func (r *Resolver) CheckZones(ctx context.Context) []Check {
 			continue
 		}
 		z := zones[suffix]
-		add(suffix, z.Servers, r.dialer(z.network()))
+		add(suffix, z.Servers, r.dialer(networkOf(z)))
 	}
 	if r.opts.DialGlobal != nil {
 		o, _ := r.owners()

@@ -8,6 +8,8 @@ import (
 
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
+
+	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 )
 
 // TestBaseFiles checks how /etc/hosts and resolv.conf are read, and read again
@@ -78,8 +80,8 @@ func TestHostTable(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"example.com", "com", "badexample.com", "api.example.org"} {
-		if a := lookupHosts(*r.hosts.Load(), name); a != nil {
-			t.Errorf("lookupHosts(%q) = %v, want no address", name, a)
+		if a := owner.InTable(*r.hosts.Load(), name); a != nil {
+			t.Errorf("owner.InTable(%q) = %v, want no address", name, a)
 		}
 	}
 	r.SetHosts(map[string][]netip.Addr{"api.example.com": addrs("10.0.0.9")})

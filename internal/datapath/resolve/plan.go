@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/podfiles"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
@@ -15,7 +16,7 @@ import (
 
 // view is everything that a lookup depends on, at one moment.
 type view struct {
-	owners
+	owner.Owners
 	up        bool // false while the tailnet is not up
 	files     podfiles.Files
 	served    []string // see Options.Served
@@ -31,7 +32,7 @@ func (r *Resolver) view() view {
 		served:    r.opts.Served,
 		askGlobal: r.opts.DialGlobal != nil,
 	}
-	v.owners, v.up = r.owners()
+	v.Owners, v.up = r.owners()
 	return v
 }
 
@@ -58,11 +59,12 @@ const (
 	magicDNS      // no server: see Options.QueryMagic
 )
 
-func (z Zone) network() network {
+// networkOf returns how the servers of z are reached.
+func networkOf(z Zone) network {
 	switch {
 	case z.Direct:
 		return podNetwork
-	case z.ofTailnet:
+	case z.OfTailnet:
 		return globalNetwork
 	}
 	return tunnel
@@ -162,7 +164,7 @@ func (p *plan) table(source, name string, addrs []netip.Addr) (complete bool) {
 
 // tables adds the host table, and the pod's /etc/hosts.
 func (p *plan) tables(name string) (complete bool) {
-	return p.table(SourceHosts, name, lookupHosts(p.hosts, name)) ||
+	return p.table(SourceHosts, name, owner.InTable(p.Hosts, name)) ||
 		p.table(SourceFile, name, p.files.Hosts[name])
 }
 
@@ -203,19 +205,19 @@ func (p *plan) owned(name string, ends ending, last string) (complete bool) {
 		s.known = &dnsclient.Result{Addrs: addrs, TTL: recordTTL}
 		return p.add(s)
 	}
-	suffix, zone, zoned := p.zone(name)
-	if p.magic(name, suffix) {
+	suffix, zone, zoned := p.Zone(name)
+	if p.IsMagic(name, suffix) {
 		s.source = SourceMagicDNS
 		s.via = magicDNS
 		return p.add(s)
 	}
-	p.add(step{source: SourceMagicDNS, name: name, skip: "not asked: " + p.notMagic(name)})
+	p.add(step{source: SourceMagicDNS, name: name, skip: "not asked: " + p.NotMagic(name)})
 	if !zoned {
 		return p.add(step{source: "zone", name: name, skip: "no zone contains the name"})
 	}
 	s.source = SourceZone + suffix
 	s.servers = zone.Servers
-	s.via = zone.network()
+	s.via = networkOf(zone)
 	if len(zone.Servers) == 0 { // only the tailnet itself knows this zone
 		s.known = &dnsclient.Result{NX: true, TTL: negativeTTL}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/podfiles"
 	"github.com/pandoproxy/pando/internal/flow"
 )
@@ -38,7 +39,7 @@ func TestPlan(t *testing.T) {
 		view       view
 		want       []string // the steps that are run: "source name ending"
 	}{
-		{"host_table", "db.example", view{owners: owners{hosts: table("db.example")}, up: true}, []string{"hosts db.example known"}},
+		{"host_table", "db.example", view{Owners: owner.Owners{Hosts: table("db.example")}, up: true}, []string{"hosts db.example known"}},
 		{"hosts_file_while_not_up", "db.example", view{files: podfiles.Files{Hosts: table("db.example")}}, []string{"hosts_file db.example known"}},
 		{"not_up", "db.example", view{files: pod}, []string{" db.example known error"}},
 		{"pod_alone", "db.example", view{files: pod, up: true},
@@ -47,30 +48,30 @@ func TestPlan(t *testing.T) {
 		{"pod_service", "db.ns.svc", view{files: pod, up: true},
 			[]string{"base db.ns.svc.ns.svc.cluster.local by pod", "base db.ns.svc.cluster.local by pod", "base db.ns.svc by pod"}},
 		{"no_resolv_conf", "db.example", view{files: podfiles.Files{ConfErr: errors.New("gone")}, up: true}, []string{"base db.example known error"}},
-		{"record", "db.example", view{owners: owners{TailnetDNS: TailnetDNS{Records: table("db.example")}, zones: zones("example")}, up: true}, []string{"record db.example known"}},
-		{"magic", "db.ts.example", view{owners: owners{TailnetDNS: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, zones: zones("example")}, up: true}, []string{"magicdns db.ts.example by magic"}},
-		{"magic_off", "db.ts.example", view{owners: owners{TailnetDNS: TailnetDNS{MagicSuffix: "ts.example"}, zones: zones("example")}, up: true}, []string{"zone example db.ts.example by tunnel"}},
-		{"zone_of_the_magic_suffix", "db.ts.example", view{owners: owners{TailnetDNS: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, zones: zones("ts.example")}, up: true}, []string{"zone ts.example db.ts.example by tunnel"}},
-		{"route_of_the_magic_suffix", "db.ts.example", view{owners: owners{TailnetDNS: TailnetDNS{Magic: true, MagicSuffix: "ts.example", Routes: map[string][]string{"ts.example": {"10.9.9.1"}}}}, up: true}, []string{"magicdns db.ts.example by magic"}},
-		{"longest_zone", "a.deep.example", view{owners: owners{zones: zones("example", "deep.example")}, files: pod, up: true}, []string{"zone deep.example a.deep.example by tunnel"}},
-		{"direct_zone", "a.example", view{owners: owners{zones: map[string]Zone{"example": {Servers: []string{"192.0.2.3"}, Direct: true}}}, files: pod, up: true}, []string{"zone example a.example by pod"}},
-		{"zone_without_resolvers", "a.example", view{owners: owners{zones: map[string]Zone{"example": {}}}, files: pod, up: true}, []string{"zone example a.example known nx"}},
-		{"served_zone_with_an_owner", "a.example", view{owners: owners{zones: zones("example")}, served: []string{"example"}, files: pod, up: true}, []string{"zone example a.example by tunnel"}},
-		{"served_zone_without_owner", "a.example", view{owners: owners{TailnetDNS: global}, served: []string{"example"}, askGlobal: true, files: pod, up: true}, []string{"served a.example known error"}},
-		{"global", "www.example", view{owners: owners{TailnetDNS: global}, askGlobal: true, files: pod, up: true}, []string{"global www.example by global"}},
-		{"global_that_cannot_be_dialled", "www.example.cluster.local", view{owners: owners{TailnetDNS: global}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example.cluster.local by pod"}},
-		{"global_over_https_alone", "www.example", view{owners: owners{TailnetDNS: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example by pod"}},
-		{"global_but_of_the_cluster", "web.cluster.local", view{owners: owners{TailnetDNS: global}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"cluster.local"}}}, up: true},
+		{"record", "db.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{Records: table("db.example")}, Zones: zones("example")}, up: true}, []string{"record db.example known"}},
+		{"magic", "db.ts.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, Zones: zones("example")}, up: true}, []string{"magicdns db.ts.example by magic"}},
+		{"magic_off", "db.ts.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{MagicSuffix: "ts.example"}, Zones: zones("example")}, up: true}, []string{"zone example db.ts.example by tunnel"}},
+		{"zone_of_the_magic_suffix", "db.ts.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, Zones: zones("ts.example")}, up: true}, []string{"zone ts.example db.ts.example by tunnel"}},
+		{"route_of_the_magic_suffix", "db.ts.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{Magic: true, MagicSuffix: "ts.example", Routes: map[string][]string{"ts.example": {"10.9.9.1"}}}}, up: true}, []string{"magicdns db.ts.example by magic"}},
+		{"longest_zone", "a.deep.example", view{Owners: owner.Owners{Zones: zones("example", "deep.example")}, files: pod, up: true}, []string{"zone deep.example a.deep.example by tunnel"}},
+		{"direct_zone", "a.example", view{Owners: owner.Owners{Zones: map[string]Zone{"example": {Servers: []string{"192.0.2.3"}, Direct: true}}}, files: pod, up: true}, []string{"zone example a.example by pod"}},
+		{"zone_without_resolvers", "a.example", view{Owners: owner.Owners{Zones: map[string]Zone{"example": {}}}, files: pod, up: true}, []string{"zone example a.example known nx"}},
+		{"served_zone_with_an_owner", "a.example", view{Owners: owner.Owners{Zones: zones("example")}, served: []string{"example"}, files: pod, up: true}, []string{"zone example a.example by tunnel"}},
+		{"served_zone_without_owner", "a.example", view{Owners: owner.Owners{Tailnet: global}, served: []string{"example"}, askGlobal: true, files: pod, up: true}, []string{"served a.example known error"}},
+		{"global", "www.example", view{Owners: owner.Owners{Tailnet: global}, askGlobal: true, files: pod, up: true}, []string{"global www.example by global"}},
+		{"global_that_cannot_be_dialled", "www.example.cluster.local", view{Owners: owner.Owners{Tailnet: global}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example.cluster.local by pod"}},
+		{"global_over_https_alone", "www.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true}, []string{"base www.example by pod"}},
+		{"global_but_of_the_cluster", "web.cluster.local", view{Owners: owner.Owners{Tailnet: global}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"cluster.local"}}}, up: true},
 			[]string{"base web.cluster.local by pod", "base web.cluster.local.cluster.local by pod"}},
-		{"completed", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"first.example", "second.example"}}, zones: zones("second.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
+		{"completed", "db", view{Owners: owner.Owners{Tailnet: TailnetDNS{Search: []string{"first.example", "second.example"}}, Zones: zones("second.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
 			[]string{"zone second.example db.second.example by tunnel, next if missing", "base db by pod"}},
-		{"completed_in_the_host_table", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"first.example", "second.example"}}, zones: zones("first.example"), hosts: table("db.second.example")}, files: pod, up: true},
+		{"completed_in_the_host_table", "db", view{Owners: owner.Owners{Tailnet: TailnetDNS{Search: []string{"first.example", "second.example"}}, Zones: zones("first.example"), Hosts: table("db.second.example")}, files: pod, up: true},
 			[]string{"zone first.example db.first.example by tunnel, next if missing", "hosts db.second.example known"}},
-		{"completed_by_global", "db", view{owners: owners{TailnetDNS: TailnetDNS{Search: []string{"corp.example"}, Resolvers: []string{"192.0.2.53"}}}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
+		{"completed_by_global", "db", view{Owners: owner.Owners{Tailnet: TailnetDNS{Search: []string{"corp.example"}, Resolvers: []string{"192.0.2.53"}}}, askGlobal: true, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53"}}, up: true},
 			[]string{"global db.corp.example by global, next if missing or failed", "base db by pod"}},
-		{"completed_by_the_pod_into_a_zone", "db", view{owners: owners{zones: zones("corp.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
+		{"completed_by_the_pod_into_a_zone", "db", view{Owners: owner.Owners{Zones: zones("corp.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
 			[]string{"zone corp.example db.corp.example by tunnel, next if missing", "base db by pod"}},
-		{"completed_by_the_pod_into_the_host_table", "db", view{owners: owners{hosts: table("db.corp.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
+		{"completed_by_the_pod_into_the_host_table", "db", view{Owners: owner.Owners{Hosts: table("db.corp.example")}, files: podfiles.Files{Conf: &dns.ClientConfig{Servers: []string{"192.0.2.1"}, Port: "53", Search: []string{"corp.example"}}}, up: true},
 			[]string{"hosts db.corp.example known"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -117,12 +118,12 @@ func TestPlanSaysWhyNot(t *testing.T) {
 	}{
 		{"no_entry", "www.example", SourceHosts, "no entry", view{up: true, files: conf}},
 		{"magic_is_off", "www.example", SourceMagicDNS, "not asked: MagicDNS is off", view{up: true, files: conf}},
-		{"not_below_magic", "www.example", SourceMagicDNS, "not asked: the name is not below ts.example", view{owners: owners{TailnetDNS: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}}, up: true, files: conf}},
-		{"more_specific", "a.b.ts.example", SourceMagicDNS, "not asked: a zone is more specific", view{owners: owners{TailnetDNS: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, zones: map[string]Zone{"b.ts.example": {}}}, up: true, files: conf}},
+		{"not_below_magic", "www.example", SourceMagicDNS, "not asked: the name is not below ts.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}}, up: true, files: conf}},
+		{"more_specific", "a.b.ts.example", SourceMagicDNS, "not asked: a zone is more specific", view{Owners: owner.Owners{Tailnet: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, Zones: map[string]Zone{"b.ts.example": {}}}, up: true, files: conf}},
 		{"no_zone", "www.example", "zone", "no zone contains the name", view{up: true, files: conf}},
-		{"https_resolver", "www.example", SourceGlobal, "not asked: invalid resolver \"https://dns.example/\": only plain DNS at an IP address is supported", view{owners: owners{TailnetDNS: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, up: true, files: conf}},
+		{"https_resolver", "www.example", SourceGlobal, "not asked: invalid resolver \"https://dns.example/\": only plain DNS at an IP address is supported", view{Owners: owner.Owners{Tailnet: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, up: true, files: conf}},
 		{"no_global", "www.example", SourceGlobal, "not asked: the tailnet has no usable global resolver", view{up: true, files: conf}},
-		{"of_the_cluster", "web.cluster.local", SourceGlobal, "not asked: the name belongs to the cluster", view{owners: owners{TailnetDNS: TailnetDNS{Resolvers: []string{"192.0.2.53"}}}, askGlobal: true, up: true, files: conf}},
+		{"of_the_cluster", "web.cluster.local", SourceGlobal, "not asked: the name belongs to the cluster", view{Owners: owner.Owners{Tailnet: TailnetDNS{Resolvers: []string{"192.0.2.53"}}}, askGlobal: true, up: true, files: conf}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			steps := tc.view.plan(tc.host)

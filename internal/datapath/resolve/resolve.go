@@ -58,6 +58,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
+	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/podfiles"
 	"github.com/pandoproxy/pando/internal/flow"
 	"github.com/pandoproxy/pando/internal/host"
@@ -78,25 +79,11 @@ const (
 	SourceBase     = "base"
 )
 
-// TailnetDNS is the DNS configuration of a tailnet. Names are lower case and
-// have no trailing dot. Package tailnet documents the fields.
-type TailnetDNS struct {
-	MagicSuffix string
-	Magic       bool
-	Records     map[string][]netip.Addr
-	Nodes       map[string][]netip.Addr
-	Routes      map[string][]string
-	Resolvers   []string
-	Search      []string
-}
+// TailnetDNS is the DNS configuration of a tailnet.
+type TailnetDNS = owner.Tailnet
 
 // Zone is a DNS suffix with its own resolvers.
-type Zone struct {
-	Servers []string // "10.12.0.2" or "10.12.0.2:5353"; if empty, no name of the zone exists
-	Direct  bool     // reached through the pod's own network instead of the tunnel
-
-	ofTailnet bool // reached as the tailnet's global resolvers are
-}
+type Zone = owner.Zone
 
 // Options says where answers come from. The zero value asks only the pod's own
 // resolvers.

@@ -28,8 +28,8 @@ const (
 	// ServerTimeout bounds one server, so that time is left for the next, unless
 	// Client.Timeout is set.
 	ServerTimeout = 2 * time.Second
-	// udpSize is the largest reply over UDP that we accept (DNS flag day 2020).
-	udpSize = 1232
+	// UDPSize is the largest reply over UDP that we accept (DNS flag day 2020).
+	UDPSize = 1232
 	// maxRecords bounds the records of a reply that are parsed. A reply of 64 KiB can
 	// have 4,000, which take a MiB.
 	maxRecords = 256
@@ -123,11 +123,13 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 	// A canceled query says nothing about the server. It may end with a timeout,
 	// because canceling moves the deadline of its connection.
 	canceled := errors.Is(err, context.Canceled) || errors.Is(ctx.Err(), context.Canceled)
-	if err == nil || !canceled {
+	if err == nil || !canceled && isAddressType(q.Question[0].Qtype) { // some servers refuse types that they do not know
 		c.health.record(addr.String(), err)
 	}
 	return reply, err
 }
+
+func isAddressType(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
 
 // exchange asks one server. If the server does not understand EDNS, it asks once
 // more without it (RFC 6891 section 7), and does so at once the next time.
@@ -218,7 +220,7 @@ func exchangeOver(ctx context.Context, dial DialFunc, network string, server net
 	if d, ok := ctx.Deadline(); ok {
 		c.SetDeadline(d)
 	}
-	conn := &dns.Conn{Conn: c, UDPSize: udpSize}
+	conn := &dns.Conn{Conn: c, UDPSize: UDPSize}
 	reply, err := sendAndReceive(conn, network, q.Copy()) // the other network uses q, and Pack changes it
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", network, err)

@@ -156,7 +156,7 @@ func TestServersWithoutEDNS(t *testing.T) {
 				c := Client{Timeout: 30 * time.Second}
 				for n := range 2 {
 					q := new(dns.Msg).SetQuestion(dnsName, dns.TypeA)
-					q.SetEdns0(udpSize, false)
+					q.SetEdns0(UDPSize, false)
 					reply, err := c.AskOne(t.Context(), s.dial, s.addr.String(), q)
 					if err != nil || len(reply.Answer) != 1 {
 						t.Fatalf("query %d: %v, %v; want one answer", n, reply, err)
@@ -199,7 +199,7 @@ func TestErrorsWithoutQuestion(t *testing.T) {
 				return b
 			})
 			q := new(dns.Msg).SetQuestion(dnsName, dns.TypeA)
-			q.SetEdns0(udpSize, false)
+			q.SetEdns0(UDPSize, false)
 			client := Client{Timeout: time.Second}
 			reply, err := client.AskOne(t.Context(), s.dial, s.addr.String(), q)
 			if err == nil || !strings.Contains(err.Error(), c.want) {

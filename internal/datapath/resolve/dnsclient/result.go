@@ -126,7 +126,7 @@ func Lookup(ctx context.Context, name string, guess bool, ask AskFunc) Result {
 func start(ctx context.Context, name string, qtype uint16, ask AskFunc) chan Result {
 	answers := make(chan Result, 1)
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-	q.SetEdns0(udpSize, false)
+	q.SetEdns0(UDPSize, false)
 	go func() {
 		var res Result
 		defer func() { answers <- res }()
