@@ -30,11 +30,9 @@ type Budget struct {
 	pressure Pressure
 }
 
-// littleMemory says which part of the budget a client may always hold, as long as
-// there is any left: a sixteenth. It is twice what package memory leaves a client that
-// makes no progress. A client whose requests take long because the replica is busy has
-// many of them in progress.
-const littleMemory = 16
+// little says which part of the budget a client may always hold, as long as
+// there is any left: a thirty-second.
+const little = 32
 
 // Set replaces the size of the budget, in bytes. Zero means no bound. What is
 // held stays, also if it exceeds the new size.
@@ -99,7 +97,7 @@ func (b *Budget) lacks(client netip.Addr, n int64) Kind {
 	switch {
 	case all > b.whole+b.whole/8, b.pressure == Critical:
 		return Memory
-	case mine <= b.whole/littleMemory:
+	case mine <= b.whole/little:
 		return ""
 	case all > b.whole:
 		return Memory

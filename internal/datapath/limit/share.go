@@ -4,9 +4,6 @@ package limit
 // little to divide.
 const leastShared = 64
 
-// little says which part of a whole is little: a thirty-second.
-const little = 32
-
 // share returns how much of a whole one client may hold, when held is what all
 // clients hold. A client may hold as much as is left, so a client alone gets half.
 // While others hold some, it may hold no more than a quarter. The last quarter is for
