@@ -121,7 +121,7 @@ func TestPlanSaysWhyNot(t *testing.T) {
 		{"not_below_magic", "www.example", SourceMagicDNS, "not asked: the name is not below ts.example", view{Owners: owner.Owners{Tailnet: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}}, up: true, files: conf}},
 		{"more_specific", "a.b.ts.example", SourceMagicDNS, "not asked: a zone is more specific", view{Owners: owner.Owners{Tailnet: TailnetDNS{Magic: true, MagicSuffix: "ts.example"}, Zones: map[string]Zone{"b.ts.example": {}}}, up: true, files: conf}},
 		{"no_zone", "www.example", "zone", "no zone contains the name", view{up: true, files: conf}},
-		{"https_resolver", "www.example", SourceGlobal, "not asked: invalid resolver \"https://dns.example/\": only plain DNS at an IP address is supported", view{Owners: owner.Owners{Tailnet: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, up: true, files: conf}},
+		{"https_resolver", "www.example", SourceGlobal, "not asked: invalid resolver \"https://dns.example/\": only plain DNS at an IP address, and peers of the tailnet, are supported", view{Owners: owner.Owners{Tailnet: TailnetDNS{Resolvers: []string{"https://dns.example/"}}}, askGlobal: true, up: true, files: conf}},
 		{"no_global", "www.example", SourceGlobal, "not asked: the tailnet has no usable global resolver", view{up: true, files: conf}},
 		{"of_the_cluster", "web.cluster.local", SourceGlobal, "not asked: the name belongs to the cluster", view{Owners: owner.Owners{Tailnet: TailnetDNS{Resolvers: []string{"192.0.2.53"}}}, askGlobal: true, up: true, files: conf}},
 	} {

@@ -67,15 +67,18 @@ func (q Query) String() string {
 	return fmt.Sprintf("%s: %s, %d records, in %v", q.Type, q.Rcode, q.Records, took)
 }
 
-// ServerAddr reads the address of a resolver as a tailnet gives it: "10.12.0.2"
-// or "10.12.0.2:5353". The default port is 53.
+// ServerAddr reads the address of a resolver as a tailnet gives it: "10.12.0.2",
+// "10.12.0.2:5353", or the URL of a peer that answers over HTTP. The default port is 53.
 func ServerAddr(s string) (netip.AddrPort, error) {
+	if isPeer(s) {
+		return peerAddr(s)
+	}
 	if a, err := netip.ParseAddr(s); err == nil {
 		return netip.AddrPortFrom(a, 53), nil
 	}
 	ap, err := netip.ParseAddrPort(s)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("invalid resolver %q: only plain DNS at an IP address is supported", s)
+		return netip.AddrPort{}, fmt.Errorf("invalid resolver %q: only plain DNS at an IP address, and peers of the tailnet, are supported", s)
 	}
 	return ap, nil
 }
@@ -116,7 +119,11 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 	}
 	ctxServer, cancel := context.WithTimeout(ctx, cmp.Or(c.Timeout, ServerTimeout))
 	defer cancel()
-	reply, err = c.exchange(ctxServer, dial, addr, q)
+	if isPeer(server) {
+		reply, err = exchangePeer(ctxServer, dial, server, addr, q)
+	} else {
+		reply, err = c.exchange(ctxServer, dial, addr, q)
+	}
 	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
 		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
 	}
