@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -219,9 +220,10 @@ func TestOwnFleet(t *testing.T) {
 // up, and that what is known is kept when a later lookup fails.
 func TestFleetWithoutDNS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		lookup := func(context.Context, string) ([]netip.Addr, error) {
-			if down {
+			if down.Load() {
 				return nil, errors.New("no answer")
 			}
 			return []netip.Addr{netip.MustParseAddr("10.96.0.7")}, nil
@@ -245,11 +247,11 @@ func TestFleetWithoutDNS(t *testing.T) {
 			p.Follow(ctx)
 			close(ended)
 		}()
-		down = false
+		down.Store(false)
 		time.Sleep(followEvery) // of synctest's clock
 		synctest.Wait()
 		check("with DNS", "", "")
-		down = true
+		down.Store(true)
 		time.Sleep(followEvery) // of synctest's clock
 		synctest.Wait()
 		check("without DNS again", "", "")
