@@ -21,7 +21,7 @@ func browse(s *site, p proxy, page string, more ...string) command {
 		scheme = "socks5" // Chromium sends the name along
 	}
 	args := []string{"chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--user-data-dir=" + filepath.Join(s.dir, "chromium"), "--proxy-server=" + scheme + "://" + p.addr, "--timeout=60000"}
+		"--disable-component-update", "--disable-sync", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable", "--user-data-dir=" + filepath.Join(s.dir, "chromium"), "--proxy-server=" + scheme + "://" + p.addr, "--timeout=60000"}
 	return cmd(append(append(args, more...), page)...)
 }
 

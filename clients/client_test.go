@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,9 @@ type client struct {
 	tunnel  bool // makes tunnels alone: it has no TLS and no plain HTTP of its own
 	onlyTLS bool // has no plain HTTP
 	one     bool // gets one URL in a process
+	// says finds the line of its output that tells its user what is wrong; nil means that
+	// the last one does.
+	says *regexp.Regexp
 	// faults are the cells that fail through the program's own fault, and why. The cell
 	// must fail.
 	faults map[string]string
@@ -66,9 +70,10 @@ func cmd(args ...string) command { return command{args: args} }
 
 // result is how a program has ended.
 type result struct {
-	got  []byte // what it got from the origin
-	said string // what its user reads
-	err  error
+	got    []byte // what it got from the origin
+	said   string // the last line that it has printed
+	output string // all that it has printed
+	err    error
 }
 
 // limitTime is how long a program may run. It is there for those that hang.
@@ -119,7 +124,12 @@ func (s *site) runIn(t *testing.T, dir string, p proxy, c command) result {
 	if strings.TrimSpace(said) == "" { // some say it on standard output
 		said = stdout.String()
 	}
-	return result{got, s.tidy(said, dir), err}
+	return result{
+		got:    got,
+		said:   s.tidy(said, dir, nil),
+		output: stderr.String() + "\n" + stdout.String(),
+		err:    err,
+	}
 }
 
 var (
@@ -132,12 +142,15 @@ var (
 // mostSaid bounds what the table quotes, in characters.
 const mostSaid = 170
 
-// tidy returns the last line that a program has written, without what differs from run
-// to run.
-func (s *site) tidy(text, dir string) string {
+// tidy returns the last line of text, or what says finds last, without what differs from
+// run to run.
+func (s *site) tidy(text, dir string, says *regexp.Regexp) string {
 	last := ""
 	for line := range strings.Lines(escapes.ReplaceAllString(text, "")) {
 		line = strings.TrimSpace(line)
+		if says != nil {
+			line = says.FindString(line)
+		}
 		if line != "" {
 			last = line
 		}
@@ -224,7 +237,7 @@ func (s *site) cell(t *testing.T, c *client, column string) (string, error) {
 		if c.tunnel || c.onlyTLS {
 			return none, nil
 		}
-		return s.fetches(t, c, by, "http", "http")
+		return s.fetches(t, c, by, "http", "http", "connect")
 	case colSOCKS:
 		if c.socks == "" {
 			return none, nil
@@ -253,31 +266,37 @@ func (s *site) cell(t *testing.T, c *client, column string) (string, error) {
 	return "", errors.New("no such column")
 }
 
-// fetches checks that a client gets an answer, by a front, and asks no resolver.
-func (s *site) fetches(t *testing.T, c *client, p proxy, scheme, front string) (string, error) {
+// fetches checks that a client gets an answer, by one of some fronts. Its flow has the
+// name, so Pando has looked it up.
+func (s *site) fetches(t *testing.T, c *client, p proxy, scheme string, fronts ...string) (string, error) {
 	t.Helper()
 	s.asked.forget()
-	before := len(s.ofFront(shop, front))
+	before := len(s.served(fronts...))
 	r := s.run(t, p, c.fetch(s, p, scheme+"://"+shop+"/small/x"))
 	if !bytes.Contains(r.got, []byte("answer")) {
 		return "", fmt.Errorf("%v: %s", r.err, r.said)
 	}
+	if !eventually(func() bool { return len(s.served(fronts...)) > before }) {
+		return "", fmt.Errorf("no flow of the fronts %q", fronts)
+	}
+	text := "yes"
+	front := s.served(fronts...)[before]["front"]
+	switch {
+	case front == "socks4":
+		text = "yes, as SOCKS4A"
+	case front == "connect" && fronts[0] == "http":
+		text = "yes, by CONNECT"
+	}
 	if s.asked.has(shop) {
-		return "", errors.New("it looks the name up by itself")
+		text += "; asks its own resolver first"
 	}
-	if !eventually(func() bool { return len(s.ofFront(shop, front)) > before }) {
-		return "", fmt.Errorf("no flow of front %s", front)
-	}
-	if front == "socks4" {
-		return "yes, as SOCKS4A", nil
-	}
-	return "yes", nil
+	return text, nil
 }
 
-// ofFront returns the flows to host of one front that ended well.
-func (s *site) ofFront(host, front string) (list []map[string]any) {
-	for _, f := range s.flows(host) {
-		if f["front"] == front && (f["class"] == "ok" || f["class"] == "canceled") { // some clients leave with a reset
+// served returns the flows of some fronts that have brought answers of the origin.
+func (s *site) served(fronts ...string) (list []map[string]any) {
+	for _, f := range s.flows(shop) {
+		if slices.Contains(fronts, f["front"].(string)) && (f["class"] == "ok" || f["class"] == "canceled") { // some clients leave with a reset
 			list = append(list, f)
 		}
 	}
@@ -324,34 +343,25 @@ func (s *site) reuses(t *testing.T, c *client, p proxy) (string, error) {
 		}
 		return list
 	}
-	before := s.conns.Load()
-	r := s.run(t, p, c.fetch(s, p, three("https")...))
-	if n := bytes.Count(r.got, []byte("answer")); n != 3 {
-		return "", fmt.Errorf("%d answers of https, %v: %s", n, r.err, r.said)
+	var words []string
+	for _, scheme := range []string{"https", "http"} {
+		if scheme == "http" && c.onlyTLS {
+			continue
+		}
+		tunnels := s.conns.Load()
+		known := len(s.served("http"))
+		r := s.run(t, p, c.fetch(s, p, three(scheme)...))
+		if n := bytes.Count(r.got, []byte("answer")); n != 3 {
+			return "", fmt.Errorf("%d answers of %s, %v: %s", n, scheme, r.err, r.said)
+		}
+		from := map[any]bool{} // connections to Pando, of plain HTTP
+		for _, f := range s.served("http")[known:] {
+			from[f["client"]] = true
+		}
+		one := len(from) == 1 || len(from) == 0 && s.conns.Load() == tunnels+1
+		words = append(words, map[string]string{"https": "TLS", "http": "HTTP"}[scheme]+" "+map[bool]string{true: "yes", false: "no"}[one])
 	}
-	text := "TLS no"
-	if s.conns.Load() == before+1 {
-		text = "TLS yes"
-	}
-	if c.onlyTLS {
-		return text, nil
-	}
-	known := len(s.ofFront(shop, "http"))
-	r = s.run(t, p, c.fetch(s, p, three("http")...))
-	if n := bytes.Count(r.got, []byte("answer")); n != 3 {
-		return "", fmt.Errorf("%d answers of http, %v: %s", n, r.err, r.said)
-	}
-	if !eventually(func() bool { return len(s.ofFront(shop, "http")) >= known+3 }) {
-		return "", errors.New("no three flows of http")
-	}
-	from := map[any]bool{}
-	for _, f := range s.ofFront(shop, "http")[known:] {
-		from[f["client"]] = true
-	}
-	if len(from) == 1 {
-		return text + ", HTTP yes", nil
-	}
-	return text + ", HTTP no", nil
+	return strings.Join(words, ", "), nil
 }
 
 // fails returns what the user of a client reads when Pando refuses a URL with class.
@@ -374,8 +384,21 @@ func (s *site) fails(t *testing.T, c *client, p proxy, url, class string) (strin
 	if !eventually(reached) {
 		return "", fmt.Errorf("no flow of class %s: %v, %s", class, r.err, r.said)
 	}
-	if r.said == "" {
-		return fmt.Sprintf("(nothing; %v)", r.err), nil
+	return quoted(s.reads(c.says, r)), nil
+}
+
+// reads returns what the user of a program reads about a failure.
+func (s *site) reads(says *regexp.Regexp, r result) string {
+	if says == nil {
+		return r.said
 	}
-	return "`" + strings.ReplaceAll(strings.ReplaceAll(r.said, "`", "'"), "|", "¦") + "`", nil
+	return s.tidy(r.output, s.dir, says)
+}
+
+// quoted returns what a program says as the cell of a table.
+func quoted(said string) string {
+	if said == "" {
+		return "nothing"
+	}
+	return "`" + strings.NewReplacer("`", "'", "|", "¦").Replace(said) + "`"
 }

@@ -140,7 +140,7 @@ func page(rows, forward []row) string {
 
 What real client programs do with Pando. ` + "`make clients`" + ` wrote this page: it ran each program, in a
 network namespace without a way out, through a replica to a server behind a tailnet. The names exist
-behind the tailnet only.
+behind the tailnet only. ` + "`clients/`" + ` has the commands, and ` + "`tools/clients/`" + ` the scripts.
 
 ## What works
 
@@ -195,11 +195,20 @@ connect, they see a connection that ends.
 }
 
 // notes says what the table cannot.
-const notes = `Faults of programs:
+const notes = `Good to know:
 
-- wget2 1.99.1 never sends CONNECT: it asks the proxy for the ` + "`https://`" + ` URL, and drops a port from it.
-- BusyBox wget asks the proxy for the ` + "`https://`" + ` URL, too. It does not verify certificates.
-- Chromium and curl look up no name that they ask a proxy for. ` + "`socks5://`" + ` in curl, without the h, does.
+- wget2 1.99.1 never sends CONNECT. It asks the proxy for the ` + "`https://`" + ` URL, and drops the port from a URL:
+  this is its own fault.
+- BusyBox wget asks the proxy for the ` + "`https://`" + ` URL, too. Pando refuses that with
+  status 400, unless ` + "`http.originTLS`" + ` is on, as it is in place of the stock container.
+- Ruby and Java's URLConnection ask the pod's resolver for each name before they use the proxy. They
+  ignore that it does not know the name.
+- ` + "`socks5://`" + ` without the h has curl, git, requests and got look names up by themselves. Chromium, httpx
+  and Go send the name along in both cases.
+- Node's fetch, PySocks, ws and proxychains4 use CONNECT for plain HTTP, too. Rules see each tunnel, not
+  each request.
+- grpcurl waits for its time limit instead of saying what the proxy has answered. The log line of the
+  flow says it.
 `
 
 // table writes a table with a row for each client.

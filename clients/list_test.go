@@ -4,10 +4,12 @@ package clients
 
 import (
 	"bytes"
+	"debug/buildinfo"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -208,10 +210,10 @@ func all() []client {
 			needs:   []string{"wget2"},
 			version: []string{"wget2", "--version"},
 			fetch: func(s *site, _ proxy, urls ...string) command {
-				return cmd(append([]string{"wget2", "-nv", "--tries=1", "--ca-certificate=" + s.ca, "-O", "-"}, urls...)...)
+				return cmd(append([]string{"wget2", "--progress=none", "--tries=1", "--ca-certificate=" + s.ca, "-O", "-"}, urls...)...)
 			},
 			send: func(s *site, _ proxy, file, url string) command {
-				return cmd("wget2", "-nv", "--tries=1", "--ca-certificate="+s.ca, "-O", "-", "--method=PUT", "--body-file="+file, url)
+				return cmd("wget2", "--progress=none", "--tries=1", "--ca-certificate="+s.ca, "-O", "-", "--method=PUT", "--body-file="+file, url)
 			},
 		},
 		{
@@ -312,7 +314,7 @@ func all() []client {
 			name:    "grpcurl",
 			setting: "`HTTPS_PROXY`",
 			needs:   []string{grpcurl},
-			version: []string{absolute(grpcurl), "--version"},
+			version: []string{"echo", moduleVersion(grpcurl)},
 			fetch: func(s *site, _ proxy, urls ...string) command {
 				return grpc(s, urls[0], []byte(`{"text": "x"}`))
 			},
@@ -393,8 +395,26 @@ func all() []client {
 	}
 	for i := range list {
 		list[i].faults = faults[list[i].name]
+		list[i].says = says[list[i].name]
 	}
 	return list
+}
+
+// says finds what the user reads in the output of programs that print more behind it.
+var says = map[string]*regexp.Regexp{
+	"wget2":                   regexp.MustCompile(`.*(ERROR|[Ff]ailed).*`),
+	"aria2":                   regexp.MustCompile(`(errorCode=|status=).*`),
+	"apt":                     regexp.MustCompile(`Invalid response from proxy.*details="[^"]*"|40\d +Denied by Pando policy`),
+	"Python httpx":            regexp.MustCompile(`^httpx.*`),
+	"PySocks":                 regexp.MustCompile(`^socks\..*`),
+	"PySocks, SOCKS4A":        regexp.MustCompile(`^socks\..*`),
+	"Java HttpClient":         regexp.MustCompile(`.*Exception.*`),
+	"Java URLConnection":      regexp.MustCompile(`.*Exception.*`),
+	"Ruby Net::HTTP":          regexp.MustCompile(`[^:]*\((Net::|Errno|Open).*`),
+	"ssh":                     regexp.MustCompile(`.*Proxy error.*`),
+	"socat":                   regexp.MustCompile(`E CONNECT.*`),
+	"Chromium":                regexp.MustCompile(`net::ERR_[A-Z_]+|rule not-this-one[^<]*`),
+	"proxychains4, with curl": regexp.MustCompile(`curl: .*`),
 }
 
 // faults has the cells that fail through a program's own fault.
@@ -415,6 +435,16 @@ var faults = map[string]map[string]string{
 		colUnknown: none,
 		colRefused: none,
 	},
+}
+
+// moduleVersion returns the version of the module that a program was built from; "" if
+// there is no such program.
+func moduleVersion(path string) string {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return info.Main.Version
 }
 
 func self() string {

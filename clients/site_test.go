@@ -168,21 +168,24 @@ func (s *site) startOrigin(t *testing.T) {
 	if err := os.WriteFile(s.ca, ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{
-		Handler:   s.handler(),
-		ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			if state == http.StateNew {
-				s.conns.Add(1)
-			}
-		},
+	newServer := func() *http.Server {
+		server := &http.Server{
+			Handler:   s.handler(),
+			ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+			TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
+			ConnState: func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					s.conns.Add(1)
+				}
+			},
+		}
+		t.Cleanup(func() { server.Close() })
+		return server
 	}
-	t.Cleanup(func() { server.Close() })
 	plain := s.cloud.Listen(netip.AddrPortFrom(host, 80))
 	secure := s.cloud.Listen(netip.AddrPortFrom(host, 443))
-	go server.Serve(plain) // both end with Close
-	go server.ServeTLS(secure, "", "")
+	go newServer().Serve(plain) // both end with Close
+	go newServer().ServeTLS(secure, "", "")
 	s.startSSH(t, netip.AddrPortFrom(host, 22))
 }
 

@@ -65,6 +65,7 @@ func forbiddenSpellings(t *testing.T, w *world) {
 		c = w.raw(t)
 		fmt.Fprintf(c, "\x04\x01\x00\x50\x00\x00\x00\x01\x00%s\x00", host)
 		expect(t, c, []byte{0, 0x5b})
+		c.Close() // the flow ends with it
 		testkit.Eventually(t, "the denied flow of SOCKS4 to "+host, func() bool {
 			return slices.ContainsFunc(w.flows.matching(strings.Trim(host, "[]")), func(f map[string]any) bool { return f["front"] == "socks4" && f["class"] == "denied" })
 		})

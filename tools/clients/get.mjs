@@ -85,7 +85,7 @@ try {
 } catch (error) {
   // As a program would log it, without the stack.
   const texts = [];
-  for (let e = error; e; e = e.cause) texts.push(String(e));
+  for (let e = error; e instanceof Error; e = e.cause) texts.push(String(e));
   console.error(texts.join("; cause: "));
   process.exitCode = 1;
 }
