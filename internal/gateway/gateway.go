@@ -236,6 +236,7 @@ func (g *Gateway) newMux() *mux.Mux {
 		Enter:  g.road.Limit.Enter,
 		Leave:  g.road.Limit.Leave,
 		Pace:   g.road.Limit.Pace,
+		Answer: g.road.Limit.Answer,
 		Silent: func() { g.metrics.Refused(limit.FirstByte) },
 		Log:    g.log,
 

@@ -66,6 +66,7 @@ type Gate struct {
 	opened rates // connections
 	up     rates // bytes to targets
 	down   rates // bytes to clients
+	told   rates // refusals that were answered
 
 	mu      sync.Mutex // guards the fields below
 	conns   tally[int]

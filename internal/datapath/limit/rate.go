@@ -35,6 +35,17 @@ func (g *Gate) Pace(client netip.Addr) (wait time.Duration, err error) {
 	return wait, nil
 }
 
+// answers is how many refused connections of a client get an answer in a second. The
+// others are reset: an answer costs as much as a small request, and a client that is
+// refused can try again at once, thousands of times a second.
+const answers = 20
+
+// Answer reports whether a connection of client that was refused gets an answer.
+func (g *Gate) Answer(client netip.Addr) bool {
+	_, ok := g.told.take(client, 1, answers, 0, time.Now())
+	return ok
+}
+
 // PaceBytes returns nil if the rate of bytes is off. Otherwise it returns a function
 // for a new tunnel or request of client: it takes n bytes of one direction from client's
 // rate, which all its tunnels and requests share, and returns how long they must wait.

@@ -122,3 +122,29 @@ func TestRatesAreSwept(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswer checks that a client that is refused again and again gets few answers, that
+// another one gets its own, and that there are more after a while.
+func TestAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		count := func(client netip.Addr, tries int) (n int) {
+			for range tries {
+				if g.Answer(client) {
+					n++
+				}
+			}
+			return n
+		}
+		if n := count(alice, 1000); n != answers {
+			t.Errorf("1000 refusals at once have %d answers, want %d", n, answers)
+		}
+		if n := count(bob, 10); n != 10 {
+			t.Errorf("10 refusals of another client have %d answers, want all", n)
+		}
+		time.Sleep(time.Second / 2) // of the bubble's clock
+		if n := count(alice, 1000); n != answers/2 {
+			t.Errorf("half a second later there are %d answers, want %d", n, answers/2)
+		}
+	})
+}

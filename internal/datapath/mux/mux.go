@@ -112,6 +112,9 @@ type Mux struct {
 	// Pace returns how long a new connection of client must wait, or the reason for
 	// which it is refused. Nil means that none waits.
 	Pace func(client netip.Addr) (wait time.Duration, err error)
+	// Answer reports whether a client that was refused gets an answer in its protocol.
+	// Otherwise its connection is reset. Nil answers all, as far as there is time.
+	Answer func(client netip.Addr) bool
 	// EnterSender takes a place for a connection whose header is awaited, or returns the
 	// reason for which there is none. Nil gives every connection a place.
 	EnterSender func(sender netip.Addr) (leave func(), err error)
@@ -193,7 +196,7 @@ func (m *Mux) admitClient(ctx context.Context, c *net.TCPConn, role Role) {
 				m.Leave(client)
 			}
 		})
-	case m.refusing.Add(1) <= maxRefusals:
+	case m.refusing.Add(1) <= maxRefusals && (m.Answer == nil || m.Answer(client)):
 		m.handlers.Go(func() {
 			defer socket.Forget(c)
 			defer m.refusing.Add(-1)
