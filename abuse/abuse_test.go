@@ -35,10 +35,8 @@ var only = flag.String("attack", "", "the part of an attack's name; empty runs t
 // TestAbuse512 attacks a replica of 512 MiB with all attacks at once.
 func TestAbuse512(t *testing.T) { eachMode(t, 512<<20, allAttacks()) }
 
-// TestAbuse128 attacks a replica of 128 MiB. Those on other ports, hostile zones and a
-// silent target are not among the attacks: with 16 hostile clients at once the innocent
-// one is refused now and then (docs/design/0014).
-func TestAbuse128(t *testing.T) { eachMode(t, 128<<20, attacks) }
+// TestAbuse128 attacks a replica of 128 MiB with all attacks at once.
+func TestAbuse128(t *testing.T) { eachMode(t, 128<<20, allAttacks()) }
 
 func eachMode(t *testing.T, limit int64, attacks []attack) {
 	nstest.EachModeAlone(t, func(t *testing.T, mode tailnet.Mode) { abuse(t, mode, limit, attacks) })
