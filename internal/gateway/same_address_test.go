@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,10 +73,12 @@ func sameAddress(t *testing.T, w *world) {
 		if f["class"] != class || class == "ok" && (f["addr"] != testnet.APIAddr.String()+":80" || f["source"] != "zone "+testnet.Zone) {
 			t.Errorf("%s: flow line %v, want class %s", host, f, class)
 		}
-		if more := lies(t)[seen:]; len(more) > 0 {
+		all := lies(t)
+		more := slices.DeleteFunc(slices.Clone(all[seen:]), func(q string) bool { return !strings.Contains(q, host) }) // other tests ask, too
+		if len(more) > 0 {
 			t.Errorf("%s: the pod network's server was asked %q, want nothing", host, more)
-			seen += len(more)
 		}
+		seen = len(all)
 	}
 	honest(testnet.APIName, "ok")
 	honest("api.unrouted.example", "resolve_failed")
