@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -294,6 +295,27 @@ func checkDials(t *testing.T, d *device.Device) {
 			continue
 		}
 		c.Close()
+	}
+	checkNotDirect(t, d)
+}
+
+// checkNotDirect checks that a resolver of the tailnet is not asked in the pod's own
+// network if its address means another host there, although one listens.
+func checkNotDirect(t *testing.T, d *device.Device) {
+	t.Helper()
+	for _, a := range []string{"127.0.0.1", "::1", "::ffff:127.0.0.1"} {
+		ln, err := net.Listen("tcp", net.JoinHostPort(a, "0"))
+		if err != nil {
+			t.Logf("%s: %v", a, err) // a machine without IPv6
+			continue
+		}
+		defer ln.Close()
+		addr := netip.AddrPortFrom(netip.MustParseAddr(a), ln.Addr().(*net.TCPAddr).AddrPort().Port())
+		for _, network := range []string{"udp", "tcp"} {
+			if _, err := d.DialGlobal(testkit.Within(t, time.Second), network, addr); !errors.Is(err, tailnet.ErrNoRoute) {
+				t.Errorf("DialGlobal(%s, %v) = %v, want tailnet.ErrNoRoute", network, addr, err)
+			}
+		}
 	}
 }
 

@@ -182,12 +182,14 @@ func (d *Device) awaitRoute(ctx context.Context, n *tailnet.Node, a netip.Addr) 
 	}
 }
 
-// DialGlobal connects to a global resolver of the tailnet: through the tailnet
-// when a peer carries its address or should carry it, and otherwise directly.
-// An address that is not public always goes through the tailnet: in the pod's own
-// network it would be another host.
+// DialGlobal connects to a resolver of the tailnet, global or of a split-DNS route:
+// through the tailnet when a peer carries its address or should carry it, and otherwise
+// directly. An address that is not public always goes through the tailnet: in the pod's
+// own network it would be another host. So does one whose route has just disappeared, for
+// as long as it is expected back.
 func (d *Device) DialGlobal(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-	if a := addr.Addr(); d.Routes(a) || !policy.Public(a) {
+	a := addr.Addr()
+	if !policy.Public(a) || d.AwaitRoutes(ctx, []netip.Addr{a})[0] {
 		return d.DialResolver(ctx, network, addr)
 	}
 	var direct net.Dialer

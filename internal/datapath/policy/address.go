@@ -128,10 +128,14 @@ func (p *Policy) forbidden(all []netip.Addr, port uint16) bool {
 	return false
 }
 
-// Public reports whether a is a host address of the public internet.
+// Public reports whether a is a host address of the public internet. None is that is
+// never allowed, such as the address of a metadata service.
 func Public(a netip.Addr) bool {
-	a = a.Unmap()
-	if a.Is4() {
+	a = a.Unmap().WithZone("")
+	switch {
+	case !a.IsValid() || matchAny(neverAllowed, a):
+		return false
+	case a.Is4():
 		return !matchAny(notPublic, a)
 	}
 	if e := embeddings[0]; e.prefix.Contains(a) { // NAT64: as public as the address inside

@@ -196,6 +196,41 @@ func TestDirect(t *testing.T) {
 	})
 }
 
+// TestPublic checks the addresses that a resolver of the tailnet may have to be asked
+// directly.
+func TestPublic(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"8.8.8.8":                true,
+		"::ffff:8.8.8.8":         true,
+		"2606:4700:4700::1111":   true,
+		"64:ff9b::8.8.8.8":       true,
+		"10.0.0.2":               false,
+		"172.16.0.2":             false,
+		"192.168.0.2":            false,
+		"::ffff:10.0.0.2":        false,
+		"64:ff9b::10.0.0.2":      false,
+		"100.64.0.7":             false,
+		"100.100.100.100":        false,
+		"fd00::53":               false,
+		"fd7a:115c:a1e0::53":     false,
+		"127.0.0.1":              false,
+		"127.0.0.53":             false,
+		"::1":                    false,
+		"0.0.0.0":                false,
+		"169.254.169.253":        false, // the resolver of AWS, in each network another one
+		"168.63.129.16":          false, // that of Azure
+		"fd00:ec2::253":          false,
+		"fe80::1%eth0":           false,
+		"2002:a00:2::1":          false,
+		"2a00:1::200:5efe:a00:2": false,
+		"224.0.0.251":            false,
+	} {
+		if got := Public(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("Public(%s) = %v, want %v", addr, got, want)
+		}
+	}
+}
+
 // TestForbidden checks the addresses that no rule, no route and no spelling reaches.
 func TestForbidden(t *testing.T) {
 	p := Policy{Direct: DirectAny, Rules: []Rule{{Allow: true}}}
@@ -262,14 +297,14 @@ func TestForbidden(t *testing.T) {
 					t.Errorf("routed %v: got %+v, want forbidden", routed, v)
 				}
 			}
-			if Public(addr) && !new(Policy).forbidden(spellings(addr), 80) {
+			if Public(addr) {
 				t.Error("Public = true, want false")
 			}
 		})
 	}
 	t.Run("zero_address", func(t *testing.T) {
-		if v := p.Address(Query{Port: 80}, netip.Addr{}, true); v.Reason != Forbidden {
-			t.Errorf("got %+v, want forbidden", v)
+		if v := p.Address(Query{Port: 80}, netip.Addr{}, true); v.Reason != Forbidden || Public(netip.Addr{}) {
+			t.Errorf("got %+v, and Public = %v; want forbidden, and false", v, Public(netip.Addr{}))
 		}
 	})
 	for _, c := range []struct{ name, addr string }{
