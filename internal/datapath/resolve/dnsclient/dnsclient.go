@@ -124,13 +124,15 @@ func (c *Client) AskOne(ctx context.Context, dial DialFunc, server string, q *dn
 	} else {
 		reply, err = c.exchange(ctxServer, dial, addr, q)
 	}
-	if err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
+	unusable := err == nil && reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError
+	if unusable {
 		err = fmt.Errorf("answered %s", dns.RcodeToString[reply.Rcode])
 	}
 	// A canceled query says nothing about the server. It may end with a timeout,
-	// because canceling moves the deadline of its connection.
+	// because canceling moves the deadline of its connection. Nor does an error about a
+	// type of records: some servers refuse those that they do not know.
 	canceled := errors.Is(err, context.Canceled) || errors.Is(ctx.Err(), context.Canceled)
-	if err == nil || !canceled && isAddressType(q.Question[0].Qtype) { // some servers refuse types that they do not know
+	if err == nil || !canceled && !(unusable && !isAddressType(q.Question[0].Qtype)) {
 		c.health.record(addr.String(), err)
 	}
 	return reply, err
@@ -147,7 +149,7 @@ func (c *Client) exchange(ctx context.Context, dial DialFunc, server netip.AddrP
 	knows := !c.health.lacksEDNS(server.String())
 	if knows {
 		reply, err := exchangeBoth(ctx, dial, server, q)
-		if err != nil || !rejectsEDNS(reply.Rcode) {
+		if err == nil && !rejectsEDNS(reply.Rcode) || err != nil && !errors.Is(err, errGarbled) {
 			return reply, err
 		}
 	}
@@ -159,6 +161,10 @@ func (c *Client) exchange(ctx context.Context, dial DialFunc, server netip.AddrP
 	}
 	return reply, err
 }
+
+// errGarbled means that a reply cannot be read. The OPT record may be what is wrong with
+// it: some servers send back that of the query, or a part of it.
+var errGarbled = errors.New("the reply is malformed")
 
 // rejectsEDNS reports whether a server that does not understand EDNS answers so: it
 // does not know the OPT record, or not its version.
@@ -202,11 +208,14 @@ func exchangeBoth(ctx context.Context, dial DialFunc, server netip.AddrPort, q *
 			startTCP()
 		case a := <-out:
 			waiting--
-			if a.err == nil && (a.tcp || !a.reply.Truncated) {
+			if a.err == nil && (a.tcp || !a.reply.Truncated || rejectsEDNS(a.reply.Rcode)) {
 				return a.reply, nil
 			}
 			if a.err != nil {
 				errs = append(errs, a.err)
+			}
+			if a.tcp && errors.Is(a.err, errGarbled) {
+				return nil, errors.Join(errs...) // the server answers, if UDP does not
 			}
 			if !a.tcp {
 				startTCP()
@@ -259,8 +268,10 @@ func sendAndReceive(c *dns.Conn, network string, q *dns.Msg) (*dns.Msg, error) {
 		case reply.Id == q.Id && err != nil && reply.Response && rejectsEDNS(reply.Rcode):
 			// The server may have copied what it does not understand.
 			return &dns.Msg{MsgHdr: reply.MsgHdr}, nil
+		case reply.Id == q.Id && err != nil:
+			return nil, fmt.Errorf("%w: %w", errGarbled, err)
 		case reply.Id == q.Id:
-			return reply, err
+			return reply, nil
 		case network != "udp":
 			return nil, dns.ErrId
 		}

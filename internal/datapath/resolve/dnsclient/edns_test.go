@@ -91,6 +91,11 @@ func serve(t *testing.T, networks string, answer func(q *dns.Msg) []byte) *rawSe
 	return s
 }
 
+// answerTo returns an address of name.
+func answerTo(name string) dns.RR {
+	return &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 9}, A: net.IPv4(10, 9, 8, 7)}
+}
+
 // TestServersWithoutEDNS checks servers that do not understand EDNS, in each form in
 // which they say so: the query is sent again without it, and the next one is sent without
 // it at once.
@@ -136,6 +141,27 @@ func TestServersWithoutEDNS(t *testing.T) {
 			b := pack(m)
 			return b[:len(b)-4]
 		},
+		"truncated": func(q *dns.Msg) []byte {
+			m := header(q, dns.RcodeFormatError)
+			m.Truncated = true
+			return pack(m)
+		},
+		"an_answer_with_a_broken_opt": func(q *dns.Msg) []byte {
+			m := new(dns.Msg).SetReply(q)
+			m.Answer = []dns.RR{answerTo(dnsName)}
+			m.SetEdns0(UDPSize, false)
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1, 2}}}
+			b := pack(m)
+			b[len(b)-3] = 200 // the length of the option
+			return b
+		},
+		"an_answer_with_half_an_opt": func(q *dns.Msg) []byte {
+			m := new(dns.Msg).SetReply(q)
+			m.Answer = []dns.RR{answerTo(dnsName)}
+			m.SetEdns0(UDPSize, false)
+			b := pack(m)
+			return b[:len(b)-4]
+		},
 		"badvers": func(q *dns.Msg) []byte {
 			m := new(dns.Msg).SetReply(q)
 			m.SetEdns0(512, false)
@@ -150,7 +176,7 @@ func TestServersWithoutEDNS(t *testing.T) {
 						return complain(q)
 					}
 					m := new(dns.Msg).SetReply(q)
-					m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: dnsName, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 9}, A: net.IPv4(10, 9, 8, 7)}}
+					m.Answer = []dns.RR{answerTo(dnsName)}
 					return pack(m)
 				})
 				c := Client{Timeout: 30 * time.Second}
@@ -207,6 +233,66 @@ func TestErrorsWithoutQuestion(t *testing.T) {
 			}
 			if s.queries.Load() != s.edns.Load() {
 				t.Error("the query was sent again without EDNS")
+			}
+		})
+	}
+}
+
+// TestGarbledReplies checks that a server whose replies cannot be read without EDNS
+// either has failed, and is asked once more and no oftener.
+func TestGarbledReplies(t *testing.T) {
+	s := serve(t, "udp tcp", func(q *dns.Msg) []byte {
+		m := new(dns.Msg).SetReply(q)
+		m.Answer = []dns.RR{answerTo(dnsName)}
+		b, err := m.Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		return b[:len(b)-2]
+	})
+	q := new(dns.Msg).SetQuestion(dnsName, dns.TypeA)
+	q.SetEdns0(UDPSize, false)
+	client := Client{Timeout: 30 * time.Second}
+	reply, err := client.AskOne(t.Context(), s.dial, s.addr.String(), q)
+	if err == nil || !strings.Contains(err.Error(), "malformed") || s.queries.Load() != 4 {
+		t.Errorf("AskOne = %v, %v after %d queries; want an error that says malformed, after 4", reply, err, s.queries.Load())
+	}
+	if client.health.lacksEDNS(s.addr.String()) {
+		t.Error("the server is asked without EDNS from now on, want with it: that was not what is wrong")
+	}
+}
+
+// TestHealthOfOtherTypes checks that an error about a type of records does not make a
+// server come last, and that silence does.
+func TestHealthOfOtherTypes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		qtype  uint16
+		silent bool
+		failed bool
+	}{
+		{"refuses_https", dns.TypeHTTPS, false, false},
+		{"refuses_aaaa", dns.TypeAAAA, false, true},
+		{"silent_about_https", dns.TypeHTTPS, true, true},
+		{"silent_about_soa", dns.TypeSOA, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, "udp", func(q *dns.Msg) []byte {
+				if c.silent {
+					return nil
+				}
+				b, err := new(dns.Msg).SetRcode(q, dns.RcodeRefused).Pack()
+				if err != nil {
+					t.Error(err)
+				}
+				return b
+			})
+			client := Client{Timeout: time.Second}
+			if _, err := client.AskOne(t.Context(), s.dial, s.addr.String(), new(dns.Msg).SetQuestion(dnsName, c.qtype)); err == nil {
+				t.Fatal("AskOne = nil, want an error")
+			}
+			if failed := len(client.Health()) == 1 && client.Health()[0].Failed != nil; failed != c.failed {
+				t.Errorf("the health is %v, want a failure: %v", client.Health(), c.failed)
 			}
 		})
 	}

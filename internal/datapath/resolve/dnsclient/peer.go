@@ -71,6 +71,8 @@ func exchangePeer(ctx context.Context, dial DialFunc, server string, addr netip.
 		Transport: &http.Transport{
 			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "tcp", addr) },
 			DisableKeepAlives: true,
+
+			MaxResponseHeaderBytes: 16 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
