@@ -193,7 +193,7 @@ func (s *Server) Answer(ctx context.Context, client netip.Addr, q *dns.Msg) *dns
 	switch {
 	case q.Opcode != dns.OpcodeQuery:
 		return fail(m, dns.RcodeNotImplemented, 0, "")
-	case len(q.Question) != 1:
+	case len(q.Question) != 1, countOPT(q) > 1: // RFC 6891 section 6.1.1
 		return fail(m, dns.RcodeFormatError, 0, "")
 	}
 	question := q.Question[0]
@@ -203,11 +203,11 @@ func (s *Server) Answer(ctx context.Context, client netip.Addr, q *dns.Msg) *dns
 		return fail(m, dns.RcodeRefused, dns.ExtendedErrorCodeNotAuthoritative, "this replica does not serve the zone")
 	}
 	m.Authoritative = true
-	if name == zone.Suffix && question.Qtype == dns.TypeSOA {
-		m.Answer = []dns.RR{s.soa(zone)}
-		return m
-	}
-	if s.Denied != nil && s.Denied(name) {
+	denied := s.Denied != nil && (s.Denied(name) || s.Denied(hostOf(name)))
+	switch {
+	case name == zone.Suffix && question.Qtype == dns.TypeSOA:
+		return s.answerSOA(ctx, m, client, zone, denied)
+	case denied:
 		return s.denied(m, zone)
 	}
 	switch question.Qtype {
@@ -220,6 +220,29 @@ func (s *Server) Answer(ctx context.Context, client netip.Addr, q *dns.Msg) *dns
 		return fail(m, dns.RcodeRefused, dns.ExtendedErrorCodeNotSupported, "this replica does not answer queries of this type")
 	}
 	return s.answerRecords(ctx, m, client, name, zone)
+}
+
+// countOPT returns how many OPT records q has.
+func countOPT(q *dns.Msg) (n int) {
+	for _, rr := range q.Extra {
+		if rr.Header().Rrtype == dns.TypeOPT {
+			n++
+		}
+	}
+	return n
+}
+
+// hostOf returns the host to which a name of a service or of a property belongs: name
+// without its first labels that begin with an underscore (RFC 8552).
+func hostOf(name string) string {
+	for strings.HasPrefix(name, "_") {
+		_, rest, ok := strings.Cut(name, ".")
+		if !ok {
+			break
+		}
+		name = rest
+	}
+	return name
 }
 
 // denied completes m, the answer for a name that the policy denies to everybody.
@@ -281,7 +304,7 @@ func (s *Server) answerRecords(ctx context.Context, m *dns.Msg, client netip.Add
 	}
 	for _, rr := range records {
 		if zone.Fleet {
-			rr = withoutHints(rr)
+			rr = throughFleet(rr)
 		}
 		h := rr.Header()
 		if strings.EqualFold(h.Name, question.Name) {
@@ -293,6 +316,22 @@ func (s *Server) answerRecords(ctx context.Context, m *dns.Msg, client netip.Add
 	if len(m.Answer) == 0 {
 		return s.negative(m, zone)
 	}
+	return m
+}
+
+// answerSOA completes m, the answer for the SOA record of zone: that of the zone's
+// resolver. If it has none, or if the zone is denied, the record is our own: clients look
+// for it to find out where a zone begins.
+func (s *Server) answerSOA(ctx context.Context, m *dns.Msg, client netip.Addr, zone Zone, denied bool) *dns.Msg {
+	if !denied {
+		ctx, cancel := context.WithTimeout(ctx, fleetTimeout)
+		defer cancel()
+		theirs := s.answerRecords(ctx, m.Copy(), client, zone.Suffix, zone)
+		if theirs.Rcode == dns.RcodeSuccess && len(theirs.Answer) > 0 {
+			return theirs
+		}
+	}
+	m.Answer = []dns.RR{s.soa(zone)}
 	return m
 }
 
@@ -309,9 +348,11 @@ func notAny(name string) dns.RR {
 	}
 }
 
-// withoutHints takes the address hints out of a record of type HTTPS or SVCB (RFC 9460
-// section 7.3): a client would connect to them, and not to the fleet.
-func withoutHints(rr dns.RR) dns.RR {
+// throughFleet takes out of a record of type HTTPS or SVCB what leads past the fleet: the
+// address hints, to which a client would connect (RFC 9460 section 7.3), and the key for
+// Encrypted Client Hello, with which a client hides the server name that the fleet reads
+// (RFC 9848).
+func throughFleet(rr dns.RR) dns.RR {
 	var svcb *dns.SVCB
 	switch rr := rr.(type) {
 	case *dns.HTTPS:
@@ -321,15 +362,17 @@ func withoutHints(rr dns.RR) dns.RR {
 	default:
 		return rr
 	}
-	isHint := func(k dns.SVCBKey) bool { return k == dns.SVCB_IPV4HINT || k == dns.SVCB_IPV6HINT }
+	isOut := func(k dns.SVCBKey) bool {
+		return k == dns.SVCB_IPV4HINT || k == dns.SVCB_IPV6HINT || k == dns.SVCB_ECHCONFIG
+	}
 	for _, v := range svcb.Value {
 		if m, ok := v.(*dns.SVCBMandatory); ok {
-			m.Code = slices.DeleteFunc(m.Code, isHint)
+			m.Code = slices.DeleteFunc(m.Code, isOut)
 		}
 	}
 	svcb.Value = slices.DeleteFunc(svcb.Value, func(v dns.SVCBKeyValue) bool {
 		m, ok := v.(*dns.SVCBMandatory)
-		return isHint(v.Key()) || ok && len(m.Code) == 0
+		return isOut(v.Key()) || ok && len(m.Code) == 0
 	})
 	return rr
 }

@@ -29,6 +29,15 @@ corp.example.             60 IN NS    ns.corp.example.
 www.corp.example.         60 IN CNAME api.corp.example.
 bad.corp.example.         60 IN CNAME denied.corp.example.
 denied.corp.example.      60 IN TXT   "secret"
+_pg._tcp.denied.corp.example. 60 IN SRV 1 2 5432 denied.corp.example.
+corp.example.             60 IN SOA   ns.corp.example. admin.corp.example. 77 1 2 3 4
+sub.corp.example.         60 IN SOA   ns.sub.corp.example. admin.corp.example. 5 1 2 3 4
+away.corp.example.        60 IN CNAME txt.other.example.
+gone.corp.example.        60 IN CNAME none.other.example.
+bare.corp.example.        60 IN CNAME txt.other.example.
+txt.other.example.        60 IN TXT   "of another zone"
+loop.corp.example.        60 IN CNAME loop.corp.example.
+table.corp.example.       60 IN TXT   "of the zone"
 4.3.12.10.in-addr.arpa.   60 IN PTR   api.corp.example.
 api.real.corp.example.     3 IN HTTPS 1 . alpn=h2 ipv4hint=10.12.3.4
 long.real.corp.example.   60 IN TXT   "%s" "%s" "%s"
@@ -87,7 +96,13 @@ func startRecords(t *testing.T) string {
 	t.Helper()
 	addr := startZone(t)
 	zone := resolve.Zone{Servers: []string{addr}, Direct: true}
-	r := resolve.New(resolve.Options{Zones: map[string]resolve.Zone{"corp.example": zone, "12.10.in-addr.arpa": zone}})
+	r := resolve.New(resolve.Options{
+		Zones: map[string]resolve.Zone{"corp.example": zone, "12.10.in-addr.arpa": zone, "other.example": zone},
+		Hosts: map[string][]netip.Addr{
+			"table.corp.example":   {netip.MustParseAddr("10.0.0.9")},
+			"*.table.corp.example": {netip.MustParseAddr("10.0.0.9")},
+		},
+	})
 	judge := func(alias string) error {
 		if strings.HasPrefix(alias, "denied.") {
 			return &flow.Error{Class: flow.Denied}
@@ -129,7 +144,19 @@ func TestRecords(t *testing.T) {
 		{"corp.example.", dns.TypeNS, "NOERROR ns.corp.example."},
 		{"corp.example.", dns.TypeTXT, "NOERROR"},
 		{"www.corp.example.", dns.TypeCNAME, "NOERROR api.corp.example."},
-		{"www.corp.example.", dns.TypeTXT, "NOERROR api.corp.example."}, // the client follows it
+		{"www.corp.example.", dns.TypeTXT, `NOERROR api.corp.example. "v=1" "two strings"`},
+		{"away.corp.example.", dns.TypeTXT, `NOERROR txt.other.example. "of another zone"`},
+		{"gone.corp.example.", dns.TypeTXT, "NXDOMAIN none.other.example."}, // RFC 6604
+		{"bare.corp.example.", dns.TypeMX, "NOERROR txt.other.example."},
+		{"loop.corp.example.", dns.TypeTXT, "NOERROR loop.corp.example."},
+		{"bad.corp.example.", dns.TypeCNAME, "NXDOMAIN"},
+		{"table.corp.example.", dns.TypeTXT, `NOERROR "of the zone"`},
+		{"wild.table.corp.example.", dns.TypeTXT, "NOERROR"}, // only the table has the name
+		{"wild.table.corp.example.", dns.TypeA, "NOERROR 10.96.0.7"},
+		{"_pg._tcp.denied.corp.example.", dns.TypeSRV, "NXDOMAIN"},
+		{"corp.example.", dns.TypeSOA, "NOERROR ns.corp.example. admin.corp.example. 77 1 2 3 4"},
+		{"real.corp.example.", dns.TypeSOA, "NOERROR pando.real.corp.example. hostmaster.real.corp.example. 1 3600 600 86400 30"}, // it has none
+		{"sub.corp.example.", dns.TypeSOA, "NOERROR ns.sub.corp.example. admin.corp.example. 5 1 2 3 4"},
 		{"WwW.Corp.eXample.", dns.TypeCNAME, "NOERROR api.corp.example."},
 		{"4.3.12.10.in-addr.arpa.", dns.TypePTR, "NOERROR api.corp.example."},
 		{"api.real.corp.example.", dns.TypeHTTPS, `NOERROR 1 . alpn="h2" ipv4hint="10.12.3.4"`},
@@ -152,9 +179,9 @@ func TestRecords(t *testing.T) {
 					t.Fatal(err)
 				}
 				got := []string{dns.RcodeToString[m.Rcode]}
-				for _, rr := range m.Answer {
+				for i, rr := range m.Answer {
 					got = append(got, strings.TrimSpace(strings.TrimPrefix(rr.String(), rr.Header().String())))
-					if rr.Header().Name != c.name {
+					if i == 0 && rr.Header().Name != c.name {
 						t.Errorf("a record of %s, want the spelling of the query, %s", rr.Header().Name, c.name)
 					}
 					if ttl := rr.Header().Ttl; c.qtype != dns.TypeANY && (ttl < 1 || ttl > 30) {
@@ -204,6 +231,7 @@ func TestOddQueries(t *testing.T) {
 		{"status", func(m *dns.Msg) { m.Opcode = dns.OpcodeStatus }, "NOTIMP"},
 		{"a_response", func(m *dns.Msg) { m.Response = true }, ""},
 		{"edns_1", func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetVersion(1) }, "BADVERS"},
+		{"two_opt_records", func(m *dns.Msg) { m.SetEdns0(1232, false); m.Extra = append(m.Extra, m.Extra[0]) }, "FORMERR"},
 		{"small_buffer", func(m *dns.Msg) { m.SetEdns0(1, false) }, "NOERROR"},
 		{"well", func(*dns.Msg) {}, "NOERROR"},
 	} {
@@ -248,20 +276,22 @@ func TestOddQueries(t *testing.T) {
 	}
 }
 
-// TestWithoutHints checks that a record of type HTTPS keeps all but what leads past the
+// TestThroughFleet checks that a record of type HTTPS keeps all but what leads past the
 // fleet.
-func TestWithoutHints(t *testing.T) {
+func TestThroughFleet(t *testing.T) {
 	for in, want := range map[string]string{
-		"1 . alpn=h2,h3 port=8443 ipv4hint=10.0.0.1": `1 . alpn="h2,h3" port="8443"`,
-		"1 . mandatory=ipv6hint ipv6hint=fd00::1":    `1 .`,
-		"0 other.example.":                           `0 other.example.`,
+		"1 . alpn=h2,h3 port=8443 ipv4hint=10.0.0.1":  `1 . alpn="h2,h3" port="8443"`,
+		"1 . mandatory=ipv6hint ipv6hint=fd00::1":     `1 .`,
+		"1 . alpn=h2 ech=AEX+DQ==":                    `1 . alpn="h2"`,
+		"1 . mandatory=ech,alpn alpn=h2 ech=AEX+DQ==": `1 . mandatory="alpn" alpn="h2"`,
+		"0 other.example.":                            `0 other.example.`,
 	} {
 		for _, kind := range []string{"HTTPS", "SVCB"} {
 			rr, err := dns.NewRR("x. 60 IN " + kind + " " + in)
 			if err != nil {
 				t.Fatal(err)
 			}
-			rr = withoutHints(rr)
+			rr = throughFleet(rr)
 			if got := strings.TrimSpace(strings.TrimPrefix(rr.String(), rr.Header().String())); got != want {
 				t.Errorf("%s %s: got %s, want %s", kind, in, got, want)
 			}

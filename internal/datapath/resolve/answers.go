@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/pandoproxy/pando/internal/datapath/resolve/cache"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 	"github.com/pandoproxy/pando/internal/flow"
@@ -34,53 +34,19 @@ func (e *entry) bytes() int {
 	const ofErr = 256   // of a *flow.Error, without its words
 	const ofString = 16 // without its bytes
 	const ofAddr = 24
+	const ofRecord = 192 // without twice its bytes
 	a := &e.answer
 	n := fixed + len(a.Source) + len(a.Name) + len(a.next) + cap(a.Addrs)*ofAddr
 	for _, alias := range a.Aliases {
 		n += ofString + len(alias)
 	}
+	for _, rr := range a.records {
+		n += ofRecord + 2*dns.Len(rr)
+	}
 	if e.err != nil {
 		n += ofErr + len(e.err.Error()) + len(flow.HintOf(e.err))
 	}
 	return n
-}
-
-// answers is the cache. What does not exist is kept apart: a client that asks for
-// random names does not push out answers.
-type answers struct {
-	good   *cache.Cache[entry]
-	failed *cache.Cache[entry]
-}
-
-func newAnswers(bytes int) answers {
-	return answers{
-		good:   cache.New[entry](bytes * 3 / 4),
-		failed: cache.New[entry](bytes / 4),
-	}
-}
-
-func (a *answers) get(name string) (e entry, ok bool) {
-	e, ok = a.good.Get(name)
-	if !ok {
-		e, ok = a.failed.Get(name)
-	}
-	return e, ok
-}
-
-// add keeps e, which a lookup of client gave, and forgets what was known before.
-func (a *answers) add(client netip.Addr, name string, e entry) {
-	if e.err == nil {
-		a.good.Add(client, name, e, e.bytes())
-		a.failed.Remove(name)
-		return
-	}
-	a.failed.Add(client, name, e, e.bytes())
-	a.good.Remove(name)
-}
-
-func (a *answers) purge() {
-	a.good.Purge()
-	a.failed.Purge()
 }
 
 // negativeTTL bounds how long "no such name" is kept (RFC 2308 section 5).
@@ -101,11 +67,11 @@ const (
 // lookUpCached answers from the host table or the cache, or else waits for a
 // lookup, which it shares with other callers. It does not follow aliases. If it
 // fails, the Answer names the source that failed.
-func (r *Resolver) lookUpCached(ctx context.Context, client netip.Addr, name string) (Answer, error) {
-	if a := owner.InTable(*r.hosts.Load(), name); len(a) > 0 {
+func (r *Resolver) lookUpCached(ctx context.Context, client netip.Addr, q question) (Answer, error) {
+	if a := owner.InTable(*r.hosts.Load(), q.name); len(a) > 0 && q.qtype == 0 {
 		return Answer{Addrs: a, Source: SourceHosts}, nil
 	}
-	old, kept := r.answers.get(name)
+	old, kept := r.answers.Get(q.key())
 	old.answer.Cached = true
 	if kept && time.Now().Before(old.expires) {
 		old.answer.TTL = time.Until(old.expires)
@@ -118,7 +84,7 @@ func (r *Resolver) lookUpCached(ctx context.Context, client netip.Addr, name str
 		stale = t.C
 	}
 	for tries := 1; ; tries++ {
-		ch, began := r.join(ctx, client, name)
+		ch, began := r.join(ctx, client, q)
 		select {
 		case res := <-ch:
 			e := res.Val.(entry)
@@ -131,9 +97,9 @@ func (r *Resolver) lookUpCached(ctx context.Context, client netip.Addr, name str
 			return old.answer, nil
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return Answer{}, fail(flow.Timeout, name, "the lookup took longer than resolve.timeout", ctx.Err())
+				return Answer{}, fail(flow.Timeout, q.name, "the lookup took longer than resolve.timeout", ctx.Err())
 			}
-			return Answer{}, fail(flow.Canceled, name, "", ctx.Err())
+			return Answer{}, fail(flow.Canceled, q.name, "", ctx.Err())
 		}
 	}
 }
@@ -142,30 +108,33 @@ func (r *Resolver) lookUpCached(ctx context.Context, client netip.Addr, name str
 // are refused.
 const maxJoins = 4
 
-// join begins a lookup, or joins the one of the same name in progress. Its outcome,
+// join begins a lookup, or joins the one of the same question in progress. Its outcome,
 // an entry, comes from the channel. Then began says whether this call began it.
-func (r *Resolver) join(ctx context.Context, client netip.Addr, name string) (ch <-chan singleflight.Result, began *bool) {
+func (r *Resolver) join(ctx context.Context, client netip.Addr, q question) (ch <-chan singleflight.Result, began *bool) {
 	version := r.changes.version.Load()
 	began = new(bool)
 	// The version is part of the key: a lookup that began before a change must
 	// not be shared with a caller that came after it.
-	ch = r.flight.DoChan(strconv.FormatInt(version, 10)+" "+name, func() (any, error) {
+	ch = r.flight.DoChan(strconv.FormatInt(version, 10)+" "+q.key(), func() (any, error) {
 		*began = true
 		// The lookup is shared, so it must not end with the caller that began it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.opts.Timeout)
 		defer cancel()
-		return r.fill(ctx, client, name, version), nil
+		return r.fill(ctx, client, q, version), nil
 	})
 	return ch, began
 }
 
-// fill looks name up for client and caches the outcome, unless it is only temporary
+// fill looks q up for client and caches the outcome, unless it is only temporary
 // or the owners have changed since version.
-func (r *Resolver) fill(ctx context.Context, client netip.Addr, name string, version int64) (e entry) {
+func (r *Resolver) fill(ctx context.Context, client netip.Addr, q question, version int64) (e entry) {
 	defer flow.CatchIn(ctx, &e.err)
 	v := r.view()
 	v.client = client
-	answer, ttl, _, err := r.lookup(ctx, &v, name)
+	if q.qtype != 0 {
+		v.only(q.qtype)
+	}
+	answer, ttl, _, err := r.lookup(ctx, &v, q.name)
 	e = entry{answer: answer, err: err}
 	switch flow.ClassOf(err) {
 	case flow.OK:
@@ -173,14 +142,14 @@ func (r *Resolver) fill(ctx context.Context, client netip.Addr, name string, ver
 	case flow.NotFound:
 		ttl = min(max(ttl, r.opts.MinTTL), negativeTTL)
 	case flow.ResolveFailed, flow.Timeout: // of the resolver: the name may exist
-		if old, ok := r.stale(name); ok {
+		if old, ok := r.stale(q); ok {
 			old.expires = time.Now().Add(staleRetry)
-			r.keep(client, name, old, version)
+			r.keep(client, q, old, version)
 			return old
 		}
 		ttl = failureTTL
 	case flow.Overloaded: // of this client: it is not kept
-		if old, ok := r.stale(name); ok {
+		if old, ok := r.stale(q); ok {
 			return old
 		}
 		return e
@@ -192,13 +161,13 @@ func (r *Resolver) fill(ctx context.Context, client netip.Addr, name string, ver
 	if err == nil {
 		e.useful = e.expires.Add(staleTime)
 	}
-	r.keep(client, name, e, version)
+	r.keep(client, q, e, version)
 	return e
 }
 
-// stale returns the old answer of name, if it is useful still.
-func (r *Resolver) stale(name string) (old entry, ok bool) {
-	old, ok = r.answers.get(name)
+// stale returns the old answer of q, if it is useful still.
+func (r *Resolver) stale(q question) (old entry, ok bool) {
+	old, ok = r.answers.Get(q.key())
 	old.answer.TTL = staleTTL
 	return old, ok && time.Now().Before(old.useful)
 }
@@ -226,15 +195,15 @@ func (r *Resolver) Follow() {
 	}
 	c.seen = o
 	c.version.Add(1)
-	r.answers.purge()
+	r.answers.Purge()
 }
 
 // keep caches an outcome that was looked up at version. If the owners have
 // changed since, another source may own the name, and keep does nothing.
-func (r *Resolver) keep(client netip.Addr, name string, e entry, version int64) {
+func (r *Resolver) keep(client netip.Addr, q question, e entry, version int64) {
 	r.changes.mu.Lock()
 	defer r.changes.mu.Unlock()
 	if r.changes.version.Load() == version {
-		r.answers.add(client, name, e)
+		r.answers.Add(client, q.key(), e, e.bytes(), e.err == nil)
 	}
 }

@@ -27,6 +27,7 @@ type outcome struct {
 // the source that failed. all has the outcomes of all steps, in order.
 func (r *Resolver) lookup(ctx context.Context, v *view, name string) (answer Answer, ttl time.Duration, all []outcome, err error) {
 	end, all := r.run(ctx, v, v.plan(name))
+	v.withTables(name, &end)
 	answer.Source = end.source
 	if end.ended && end.name != name {
 		answer.Name = end.name
@@ -35,7 +36,8 @@ func (r *Resolver) lookup(ctx context.Context, v *view, name string) (answer Ans
 		return answer, 0, all, unanswered(name, end)
 	}
 	answer.Aliases = end.Chain
-	if len(end.Addrs) > 0 {
+	answer.records = append(end.Links, end.Records...)
+	if len(end.Addrs) > 0 || len(end.Records) > 0 {
 		answer.Addrs = end.Addrs
 		return answer, end.TTL, all, nil
 	}
@@ -85,7 +87,13 @@ func (r *Resolver) ask(ctx context.Context, v *view, s step) dnsclient.Result {
 		}
 		defer leave()
 	}
+	if v.qtype != 0 && s.via != magicDNS {
+		return dnsclient.LookupRecords(ctx, s.name, v.qtype, r.asker(v, s))
+	}
 	res := dnsclient.Lookup(ctx, s.name, s.guess, r.asker(v, s))
+	if v.qtype != 0 { // MagicDNS has only addresses, and asks others for some types
+		res.Addrs = nil
+	}
 	if !v.whole {
 		res.Keep()
 	}

@@ -62,7 +62,7 @@ func TestAddressesAreBounded(t *testing.T) {
 	if err != nil || len(a.Addrs) != dnsclient.MaxAddrs || v6 != dnsclient.MaxAddrs/2 {
 		t.Fatalf("Lookup = %d addresses, %d of them IPv6, %v, want %d, half of them IPv6", len(a.Addrs), v6, err, dnsclient.MaxAddrs)
 	}
-	if e, _ := r.answers.get("many.known"); e.bytes() > 4096 {
+	if e, _ := r.answers.Get("many.known"); e.bytes() > 4096 {
 		t.Errorf("the name takes %d bytes in the cache, want at most 4096", e.bytes())
 	}
 	_, steps, err := r.Explain(t.Context(), host.Host{Name: "many.known"}, nil)
@@ -91,8 +91,7 @@ func TestCacheIsBounded(t *testing.T) {
 	for i := range 2000 {
 		lookupFor(t, r, bob, "random-"+strconv.Itoa(i)+".corp.example")
 		lookupFor(t, r, bob, "none-"+strconv.Itoa(i)+".corp.example")
-		_, good := r.answers.good.Use()
-		_, failed := r.answers.failed.Use()
+		good, failed := r.answers.Use()
 		if good > most*3/4 || failed > most/4 {
 			t.Fatalf("after %d names the cache holds %d and %d bytes, want at most %d in all", i, good, failed, most)
 		}

@@ -48,7 +48,7 @@ func TestBaseFiles(t *testing.T) {
 		if err := os.Chtimes(conf, at, at); err != nil {
 			t.Fatal(err)
 		}
-		r.answers.purge()
+		r.answers.Purge()
 		time.Sleep(time.Second) // the files are looked at once a second
 		tc.check(r)
 	}

@@ -63,6 +63,7 @@ func (whole *Answer) add(a Answer, hops int) {
 		whole.TTL = a.TTL
 	}
 	whole.Aliases = append(whole.Aliases, a.Aliases...)
+	whole.records = append(whole.records, a.records...)
 }
 
 // judge judges the names of a, the answer for one name of the chain. The first

@@ -24,6 +24,9 @@ type view struct {
 
 	client netip.Addr // whose lookup it is; see Options.Enter
 	whole  bool       // all addresses are kept: see LookupPod
+
+	qtype   uint16            // of the records; zero means addresses
+	inTable func(string) bool // whether a table has an address of a name, if qtype is set
 }
 
 func (r *Resolver) view() view {
@@ -286,6 +289,9 @@ func (p *plan) pod(name string) {
 		servers = append(servers, net.JoinHostPort(s, p.files.Conf.Port))
 	}
 	for _, c := range p.files.Forms(name) {
+		if c != name && p.qtype != 0 { // records have the whole name
+			continue
+		}
 		if c != name && p.tables(c) { // the tables have no entry for name itself
 			return
 		}

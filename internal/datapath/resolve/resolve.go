@@ -55,8 +55,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/pandoproxy/pando/internal/datapath/resolve/cache"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/dnsclient"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 	"github.com/pandoproxy/pando/internal/datapath/resolve/podfiles"
@@ -160,7 +162,8 @@ type Answer struct {
 	// cluster's names. Otherwise it is empty. Explain does not set it.
 	PublicName string
 
-	next string // in the cache: the alias that another source is asked for; empty if there is none
+	next    string   // in the cache: the alias that another source is asked for; empty if there is none
+	records []dns.RR // of Records
 }
 
 // Resolver resolves names. Its methods may be called at the same time.
@@ -169,7 +172,7 @@ type Resolver struct {
 	hosts   atomic.Pointer[map[string][]netip.Addr]
 	zones   atomic.Pointer[map[string]Zone]
 	changes changes
-	answers answers
+	answers *cache.Split[entry]
 	flight  singleflight.Group
 	files   podfiles.Reader
 	client  dnsclient.Client
@@ -216,7 +219,7 @@ func New(opts Options) *Resolver {
 	r := &Resolver{
 		opts:     opts,
 		client:   dnsclient.Client{Timeout: serverTimeout(opts.Timeout)},
-		answers:  newAnswers(opts.CacheBytes),
+		answers:  cache.NewSplit[entry](opts.CacheBytes),
 		files:    podfiles.Reader{Hosts: opts.HostsFile, Conf: opts.ResolvConf},
 		dialBase: dialHost,
 	}
@@ -251,16 +254,20 @@ func (r *Resolver) LookupJudged(ctx context.Context, client netip.Addr, h host.H
 		return literal(h.Addr), nil
 	}
 	a, err := follow(ctx, h.Name, r.opts.Timeout, judge, func(ctx context.Context, name string) (Answer, error) {
-		return r.lookUpCached(ctx, client, name)
+		return r.lookUpCached(ctx, client, question{name: name})
 	})
 	if err == nil {
 		a.PublicName = r.publicName(h.Name, &a)
 	}
+	r.looked(a, err)
+	return a, err
+}
+
+func (r *Resolver) looked(a Answer, err error) {
 	if r.opts.Looked != nil {
 		kind, _, _ := strings.Cut(a.Source, " ")
 		r.opts.Looked(kind, flow.ClassOf(err), a.Cached)
 	}
-	return a, err
 }
 
 func literal(a netip.Addr) Answer {

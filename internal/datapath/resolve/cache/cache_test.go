@@ -38,6 +38,22 @@ func TestGetAddRemove(t *testing.T) {
 	}
 }
 
+// TestSplit checks that an outcome takes the place of an earlier one of the other kind.
+func TestSplit(t *testing.T) {
+	s := NewSplit[int](1 << 20)
+	for i, good := range []bool{true, false, true} {
+		s.Add(addr(1), "a", i, 10, good)
+		goodBytes, failedBytes := s.Use()
+		if v, ok := s.Get("a"); !ok || v != i || (goodBytes > 0) != good || (failedBytes > 0) == good {
+			t.Errorf("after outcome %d: Get = %d, %v, with %d bytes of answers and %d of others", i, v, ok, goodBytes, failedBytes)
+		}
+	}
+	s.Purge()
+	if _, ok := s.Get("a"); ok {
+		t.Error("an answer is kept after Purge, want none")
+	}
+}
+
 // TestLeastRecentlyUsedGoes checks the order in which the names of one client go.
 func TestLeastRecentlyUsedGoes(t *testing.T) {
 	c := New[int](clientCost + 3*(nameCost+100+1))

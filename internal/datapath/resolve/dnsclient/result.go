@@ -34,11 +34,15 @@ const (
 // Result is what one source says about a name.
 type Result struct {
 	Addrs []netip.Addr
-	Alias string // the end of the CNAME chain, if it has no address here
+	Alias string // the end of the CNAME chain, if it has no address or record here
 	// Chain is the names to which CNAMEs of the replies lead, each once, lower case
 	// and without the trailing dot.
 	Chain []string
-	NX    bool // the name does not exist; otherwise it may exist without addresses
+	// Records is the records of LookupRecords. Links is the CNAMEs that led to them, or to
+	// Alias.
+	Records, Links []dns.RR
+
+	NX bool // the name does not exist; otherwise it may exist without addresses
 	// Zone is the zone that said NX about the name itself, and not about an alias:
 	// that of the SOA record. It is empty if there was none.
 	Zone    string
@@ -48,8 +52,10 @@ type Result struct {
 	Queries []Query // that were sent for it
 }
 
-// Found reports whether r has an address or an alias.
-func (r *Result) Found() bool { return len(r.Addrs) > 0 || r.Alias != "" }
+// Found reports whether r has an address, a record or an alias.
+func (r *Result) Found() bool { return r.hasData() || r.Alias != "" }
+
+func (r *Result) hasData() bool { return len(r.Addrs) > 0 || len(r.Records) > 0 }
 
 // Keep keeps MaxAddrs addresses and counts the others in Left. The owner of a name
 // chooses how many it has, and a connection tries only a few. Both families keep
@@ -120,6 +126,13 @@ func Lookup(ctx context.Context, name string, guess bool, ask AskFunc) Result {
 	res := joinFamilies(v6, v4)
 	res.Queries = append(v6.Queries, v4.Queries...)
 	return res
+}
+
+// LookupRecords asks for the records of name of a type other than A and AAAA.
+func LookupRecords(ctx context.Context, name string, qtype uint16, ask AskFunc) Result {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return <-start(ctx, name, qtype, ask)
 }
 
 // start asks for one type. The channel has room for the one answer.
@@ -217,7 +230,7 @@ func sortAddrs(a []netip.Addr) {
 	})
 }
 
-// read takes from a reply the addresses for the question. It follows the CNAMEs of
+// read takes from a reply the addresses or records for the question. It follows the CNAMEs of
 // the question's name (RFC 1034 section 3.6.2) and ignores everything else.
 func read(m *dns.Msg, q dns.Question) Result {
 	switch m.Rcode {
@@ -229,7 +242,7 @@ func read(m *dns.Msg, q dns.Question) Result {
 	name := strings.ToLower(q.Name)
 	for range maxChain {
 		next := out.addRecords(m.Answer, name, q.Qtype)
-		if len(out.Addrs) > 0 || next == "" {
+		if out.hasData() || next == "" {
 			break
 		}
 		name = next
@@ -238,7 +251,7 @@ func read(m *dns.Msg, q dns.Question) Result {
 			out.Chain = append(out.Chain, out.Alias)
 		}
 	}
-	if len(out.Addrs) > 0 {
+	if out.hasData() {
 		out.Alias = ""
 	} else if m.Rcode == dns.RcodeNameError { // the end of the chain does not exist (RFC 6604)
 		out.Alias = ""
@@ -258,8 +271,9 @@ func read(m *dns.Msg, q dns.Question) Result {
 	return out
 }
 
-// addRecords adds the addresses of name, which is lower case, and lowers the TTL
-// to that of its records. It returns the target of its CNAME, or "".
+// addRecords adds the addresses or records of name, which is lower case, and lowers the
+// TTL to that of its records. It returns the target of its CNAME, or "". A CNAME that was
+// asked for is not followed, but its target is a name of the chain.
 func (r *Result) addRecords(answer []dns.RR, name string, qtype uint16) (next string) {
 	for _, rr := range answer {
 		h := rr.Header()
@@ -280,9 +294,20 @@ func (r *Result) addRecords(answer []dns.RR, name string, qtype uint16) (next st
 			}
 			r.Addrs = append(r.Addrs, a.Unmap())
 		case *dns.CNAME:
+			if qtype == dns.TypeCNAME {
+				r.Records = append(r.Records, rr)
+				r.Chain = append(r.Chain, strings.ToLower(strings.TrimSuffix(rr.Target, ".")))
+				break
+			}
 			next = strings.ToLower(rr.Target)
+			if !isAddressType(qtype) {
+				r.Links = append(r.Links, rr)
+			}
 		default:
-			continue
+			if h.Rrtype != qtype || h.Class != dns.ClassINET {
+				continue
+			}
+			r.Records = append(r.Records, rr)
 		}
 		r.TTL = min(r.TTL, time.Duration(h.Ttl)*time.Second)
 	}
