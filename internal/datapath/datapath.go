@@ -337,7 +337,7 @@ func denial(v policy.Verdict, target string) error {
 		e.Hint = "this public name has a private address, which resolve.privateAnswers denies; if that is meant, add its zone to resolve.privateZones"
 		e.Err = errors.New("a private address of a public name")
 	case policy.Forbidden:
-		e.Hint = "Pando never connects to loopback, link-local, metadata and multicast addresses, and never to itself"
+		e.Hint = "Pando never connects to loopback, link-local, metadata and multicast addresses, and never to itself; if the client means an address of its own, add it to the client's NO_PROXY"
 		e.Err = errors.New("forbidden address")
 	case policy.NotRouted:
 		e.Class = flow.NoRoute

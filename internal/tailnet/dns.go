@@ -10,6 +10,7 @@ import (
 
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/netmap"
+	"tailscale.com/types/views"
 
 	"github.com/pandoproxy/pando/internal/host"
 )
@@ -112,26 +113,34 @@ func otherNodes(nm *netmap.NetworkMap, d *DNS) map[string][]netip.Addr {
 		if name == "" || d.Magic && host.Under(name, d.MagicSuffix) {
 			continue
 		}
-		names[name] = nodeAddrs(node)
+		names[name] = nodeAddrs(nm, node)
 	}
 	return names
 }
 
-// nodeAddrs returns the addresses that MagicDNS would give for a node: those of IPv6 only
-// if there is no other.
-func nodeAddrs(node tailcfg.NodeView) (addrs []netip.Addr) {
-	var v6 []netip.Addr
-	for _, p := range node.Addresses().All() {
+// nodeAddrs returns the addresses that MagicDNS would give for a node of nm: those of
+// IPv6 only if there is no other that this node can use, or if the control server says so.
+func nodeAddrs(nm *netmap.NetworkMap, node tailcfg.NodeView) []netip.Addr {
+	self4, _ := byFamily(nm.GetAddresses())
+	v4, v6 := byFamily(node.Addresses())
+	switch {
+	case len(self4) == 0 || len(v4) == 0:
+		return v6
+	case nm.AllCaps.Contains(tailcfg.NodeAttrMagicDNSPeerAAAA):
+		return append(v4, v6...)
+	}
+	return v4
+}
+
+func byFamily(list views.Slice[netip.Prefix]) (v4, v6 []netip.Addr) {
+	for _, p := range list.All() {
 		if p.Addr().Is4() {
-			addrs = append(addrs, p.Addr())
+			v4 = append(v4, p.Addr())
 		} else {
 			v6 = append(v6, p.Addr())
 		}
 	}
-	if len(addrs) == 0 {
-		return v6
-	}
-	return addrs
+	return v4, v6
 }
 
 // QueryMagicDNS answers a DNS query in wire form (RFC 1035 section 4) for a name

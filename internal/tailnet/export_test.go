@@ -6,6 +6,7 @@ import (
 
 	"tailscale.com/net/packet"
 	"tailscale.com/net/tstun"
+	"tailscale.com/types/netmap"
 
 	"github.com/pandoproxy/pando/internal/tailnet/userspace"
 )
@@ -54,4 +55,9 @@ func LimitPorts(n *Node, count uint16) {
 	if terr := n.stack.SetPortRange(20000, 20000+count-1); terr != nil {
 		panic(terr.String())
 	}
+}
+
+// OtherNodes is otherNodes for a tailnet with this MagicDNS suffix.
+func OtherNodes(nm *netmap.NetworkMap, magic bool, suffix string) map[string][]netip.Addr {
+	return otherNodes(nm, &DNS{Magic: magic, MagicSuffix: suffix})
 }

@@ -3,6 +3,7 @@ package resolve
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -191,20 +192,59 @@ func TestNodes(t *testing.T) {
 }
 
 // TestShortNameHint checks that the hint for a short name says what a client in another
-// namespace must use, and that other names get no such hint.
+// namespace must use, however the lookup fails, and that other names get no such hint.
 func TestShortNameHint(t *testing.T) {
-	pod := newServer(t, records())
-	r := newResolver(t, Options{}, map[string]*server{base: pod})
-	for name, want := range map[string]bool{"orders": true, "orders_db": true, "orders.shop": false, "orders.shop.svc": false} {
-		h, err := host.Parse(name)
-		if err != nil {
-			t.Fatal(err)
+	const advice = "use %s.NAMESPACE.svc, or add %[1]s to the client's NO_PROXY"
+	const itself = "it means the client itself: add localhost to the client's NO_PROXY"
+	for fails, answer := range map[string]answer{"not_found": records(), "resolve_failed": rcode(dns.RcodeServerFailure), "no_address": rcode(dns.RcodeSuccess)} {
+		r := newResolver(t, Options{}, map[string]*server{base: newServer(t, answer)})
+		for name, want := range map[string]string{
+			"orders":          fmt.Sprintf(advice, "orders"),
+			"Orders.":         fmt.Sprintf(advice, "orders"),
+			"orders_db":       fmt.Sprintf(advice, "orders_db"),
+			"_orders":         fmt.Sprintf(advice, "_orders"),
+			"localhost":       itself,
+			"app.localhost":   itself,
+			"orders.shop":     "",
+			"api.default":     "",
+			"orders.shop.svc": "",
+		} {
+			h, err := host.Parse(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = r.Lookup(t.Context(), h)
+			hint := flow.HintOf(err)
+			if err == nil || !strings.Contains(hint, want) || want == "" && strings.Contains(hint, "NO_PROXY") {
+				t.Errorf("%s, %s: %v, hint %q; want a failure, and %q in the hint", name, fails, err, hint, want)
+			}
 		}
-		_, err = r.Lookup(t.Context(), h)
-		hint := flow.HintOf(err)
-		if got := strings.Contains(hint, "use "+name+".NAMESPACE.svc, or add "+name+" to the client's NO_PROXY"); got != want || flow.ClassOf(err) != flow.NotFound {
-			t.Errorf("%s: %v, hint %q; want class not_found, and the advice: %v", name, err, hint, want)
+	}
+}
+
+// TestFirstLabelOfNode checks that a node is found by the first label of its name without
+// MagicDNS and without a search domain, before a name of the cluster, and that other short
+// names are not sent to the tailnet's resolvers with its suffix.
+func TestFirstLabelOfNode(t *testing.T) {
+	pod := newServer(t, records("box. 60 IN A 10.96.0.66", "web. 60 IN A 10.96.0.1"))
+	for _, d := range []TailnetDNS{
+		{MagicSuffix: "ts.example", Nodes: map[string][]netip.Addr{"box.ts.example": addrs("100.64.0.9"), "web.shared.example": addrs("100.64.0.8")}},
+		{MagicSuffix: "ts.example", Search: []string{"ts.example"}, Nodes: map[string][]netip.Addr{"box.ts.example": addrs("100.64.0.9")}},
+		{MagicSuffix: "ts.example", Magic: true},
+	} {
+		r := newResolver(t, Options{Tailnet: up(d), QueryMagic: magic(records("box.ts.example. 60 IN A 100.64.0.9"))}, map[string]*server{base: pod})
+		source := SourceNode
+		if d.Magic {
+			source = SourceMagicDNS
 		}
+		lookup(t, r, "box", source, "100.64.0.9")
+		if a, err := r.Lookup(t.Context(), host.Host{Name: "box"}); a.Name != "box.ts.example" {
+			t.Errorf("the whole name of box is %q, %v; want box.ts.example: rules match it", a.Name, err)
+		}
+		lookup(t, r, "web", SourceBase, "10.96.0.1") // the node web is of another tailnet
+	}
+	if q := pod.queries("ts.example"); len(q) > 0 {
+		t.Errorf("the pod's resolver got %q, want nothing below the tailnet's suffix", q)
 	}
 }
 

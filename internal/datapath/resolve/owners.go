@@ -1,10 +1,6 @@
 package resolve
 
-import (
-	"maps"
-
-	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
-)
+import "github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 
 // owners returns the current ones, and false while the tailnet is not up.
 func (r *Resolver) owners() (o owner.Owners, up bool) {
@@ -16,16 +12,10 @@ func (r *Resolver) owners() (o owner.Owners, up bool) {
 	return o, up
 }
 
-// Zones returns the zones in force, by suffix: those of the configuration and
-// those of the tailnet.
+// Zones returns the zones in force, by suffix.
 func (r *Resolver) Zones() map[string]Zone {
 	o, _ := r.owners()
-	all := map[string]Zone{}
-	for suffix, servers := range o.Routes {
-		all[suffix] = Zone{Servers: servers, OfTailnet: true}
-	}
-	maps.Copy(all, o.Zones)
-	return all
+	return o.All()
 }
 
 // ownerOf returns the source that owns name: only its answers about name are used.

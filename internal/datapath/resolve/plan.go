@@ -99,7 +99,7 @@ func (e ending) endedBy(res *dnsclient.Result) bool {
 
 // Lifetimes of answers that no server gives a TTL for.
 const (
-	tableTTL  = 5 * time.Second // of the host table and /etc/hosts
+	tableTTL  = 5 * time.Second // of the host table, /etc/hosts and nodes
 	recordTTL = time.Minute
 )
 
@@ -113,11 +113,14 @@ func (v *view) plan(name string) []step {
 		p.add(step{name: name, known: &dnsclient.Result{Err: errNotReady}, ends: onAnything})
 		return p.steps
 	}
-	if !strings.Contains(name, ".") {
+	if !strings.Contains(name, ".") && v.qtype == 0 { // records have the whole name
 		for _, domain := range v.Search {
 			if p.completed(name + "." + domain) {
 				return p.steps
 			}
+		}
+		if p.node(name) {
+			return p.steps
 		}
 	}
 	switch {
@@ -188,6 +191,17 @@ func (p *plan) completed(whole string) (complete bool) {
 	return p.global(whole, onAnswer, last)
 }
 
+// node adds the node whose name begins with label. No search domain may lead to it, as
+// when MagicDNS is off; the stock container knows it by its first label, too.
+func (p *plan) node(label string) (complete bool) {
+	whole := label + "." + p.MagicSuffix
+	suffix, _, _ := p.Zone(whole)
+	if slices.Contains(p.Search, p.MagicSuffix) || len(p.Nodes[whole]) == 0 && !p.IsMagic(whole, suffix) {
+		return false
+	}
+	return p.owned(whole, onAnswer, "a node of the tailnet has the name")
+}
+
 // used reports whether one of steps gives an answer.
 func used(steps []step) bool {
 	return slices.ContainsFunc(steps, func(s step) bool { return s.skip == "" })
@@ -205,7 +219,7 @@ func (p *plan) owned(name string, ends ending, last string) (complete bool) {
 	p.add(step{source: SourceRecord, name: name, skip: "no entry"})
 	if addrs := p.Nodes[name]; len(addrs) > 0 {
 		s.source = SourceNode
-		s.known = &dnsclient.Result{Addrs: addrs, TTL: recordTTL}
+		s.known = &dnsclient.Result{Addrs: addrs, TTL: tableTTL}
 		return p.add(s)
 	}
 	suffix, zone, zoned := p.Zone(name)

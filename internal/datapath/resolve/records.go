@@ -9,7 +9,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/pandoproxy/pando/internal/datapath/resolve/owner"
 	"github.com/pandoproxy/pando/internal/flow"
 )
 
@@ -60,14 +59,10 @@ func (v *view) only(qtype uint16) {
 	tables := v.Owners
 	file := v.files.Hosts
 	v.qtype = qtype
-	v.inTable = func(name string) bool {
-		return len(owner.InTable(tables.Hosts, name)) > 0 || len(file[name]) > 0 ||
-			len(tables.Records[name]) > 0 || len(tables.Nodes[name]) > 0
-	}
+	v.inTable = func(name string) bool { return tables.HasAddress(name) || len(file[name]) > 0 }
 	v.Hosts = nil
 	v.Records = nil
 	v.Nodes = nil
-	v.Search = nil
 	v.files.Hosts = nil
 }
 

@@ -315,7 +315,7 @@ func unanswered(name string, end outcome) error {
 	if timedOut(end.Err) {
 		class = flow.Timeout
 	}
-	return fail(class, name, "no resolver that is responsible for this name gave a usable answer; source: "+end.source, end.Err)
+	return fail(class, name, "no resolver that is responsible for this name gave a usable answer; source: "+end.source+ofClient(name), end.Err)
 }
 
 func timedOut(err error) bool {
@@ -326,13 +326,20 @@ func timedOut(err error) bool {
 // notFound is the error of a lookup that ended without an address.
 func notFound(name string, end outcome) error {
 	if !end.NX {
-		return fail(flow.NotFound, name, "the name exists, but has no address according to its source: "+end.source, flow.ErrNoAddress)
+		return fail(flow.NotFound, name, "the name exists, but has no address according to its source: "+end.source+ofClient(name), flow.ErrNoAddress)
 	}
-	hint := "the name does not exist according to its source: " + end.source
-	if !strings.Contains(name, ".") {
-		hint += "; a replica does not know the client's namespace: for a Service, use " + name + ".NAMESPACE.svc, or add " + name + " to the client's NO_PROXY"
+	return fail(flow.NotFound, name, "the name does not exist according to its source: "+end.source+ofClient(name), nil)
+}
+
+// ofClient completes the hint for a name that may mean something to the client alone.
+func ofClient(name string) string {
+	switch {
+	case host.Under(name, "localhost"):
+		return "; it means the client itself: add localhost to the client's NO_PROXY"
+	case !strings.Contains(name, "."):
+		return "; a replica does not know the client's namespace: for a Service, use " + name + ".NAMESPACE.svc, or add " + name + " to the client's NO_PROXY"
 	}
-	return fail(flow.NotFound, name, hint, nil)
+	return ""
 }
 
 func fail(class flow.Class, name, hint string, err error) error {

@@ -2,6 +2,7 @@
 package owner
 
 import (
+	"maps"
 	"net/netip"
 	"strings"
 
@@ -38,6 +39,16 @@ type Owners struct {
 	Hosts map[string][]netip.Addr // the host table
 }
 
+// All returns the zones by suffix: those of the configuration and those of the tailnet.
+func (o *Owners) All() map[string]Zone {
+	all := map[string]Zone{}
+	for suffix, servers := range o.Routes {
+		all[suffix] = Zone{Servers: servers, OfTailnet: true}
+	}
+	maps.Copy(all, o.Zones)
+	return all
+}
+
 // Zone finds the most specific zone that contains name. Of two zones with the
 // same suffix, that of the configuration wins over that of the tailnet.
 func (o *Owners) Zone(name string) (suffix string, z Zone, ok bool) {
@@ -72,6 +83,12 @@ func (o *Owners) NotMagic(name string) string {
 		return "the name is not below " + o.MagicSuffix
 	}
 	return "a zone is more specific"
+}
+
+// HasAddress reports whether a table has an address of name: the host table, the extra
+// records, or the nodes.
+func (o *Owners) HasAddress(name string) bool {
+	return len(InTable(o.Hosts, name)) > 0 || len(o.Records[name]) > 0 || len(o.Nodes[name]) > 0
 }
 
 // InTable finds name in a host table, exactly or by its closest wildcard.
