@@ -33,11 +33,20 @@ type spread struct {
 
 // order returns the targets that are tried, in order. The address families alternate,
 // that of the first target first (RFC 8305 section 4). Within a family the dials of a name
-// take turns. Targets that have failed a moment ago come last.
+// take turns. Targets that have failed a moment ago come last, and have no turn: the one
+// after them would have two.
 func (s *spread) order(targets []flow.Target, now time.Time) []flow.Target {
 	if len(targets) == 1 {
 		return targets
 	}
+	turn := s.turn(targets)
+	well, failed := s.split(targets, now)
+	out := append(inTurn(well, turn), inTurn(failed, turn)...)
+	return out[:min(len(out), maxCandidates)]
+}
+
+// inTurn returns targets of both families in the order of one turn.
+func inTurn(targets []flow.Target, turn int) []flow.Target {
 	var first, other []flow.Target // by family
 	for _, t := range targets {
 		if t.Addr.Addr().Is4() == targets[0].Addr.Addr().Is4() {
@@ -46,7 +55,6 @@ func (s *spread) order(targets []flow.Target, now time.Time) []flow.Target {
 			other = append(other, t)
 		}
 	}
-	turn := s.turn(targets)
 	rotate(first, turn)
 	rotate(other, turn)
 	out := make([]flow.Target, 0, len(targets))
@@ -58,8 +66,7 @@ func (s *spread) order(targets []flow.Target, now time.Time) []flow.Target {
 			out = append(out, other[i])
 		}
 	}
-	s.lastFailed(out, now)
-	return out[:min(len(out), maxCandidates)]
+	return out
 }
 
 // turn returns how many dials of a name there were before.
@@ -89,20 +96,21 @@ func rotate(list []flow.Target, n int) {
 	slices.Reverse(list)
 }
 
-// lastFailed moves the targets that have failed a moment ago to the end of list.
-func (s *spread) lastFailed(list []flow.Target, now time.Time) {
+// split returns the targets that have failed a moment ago, and the others.
+func (s *spread) split(targets []flow.Target, now time.Time) (well, failed []flow.Target) {
 	if !s.known.Load() {
-		return
+		return targets, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	failed := func(t flow.Target) int {
+	for _, t := range targets {
 		if at, ok := s.failures.Peek(t.Addr); ok && now.Sub(at) < failedFor {
-			return 1
+			failed = append(failed, t)
+		} else {
+			well = append(well, t)
 		}
-		return 0
 	}
-	slices.SortStableFunc(list, func(a, b flow.Target) int { return failed(a) - failed(b) })
+	return well, failed
 }
 
 // failed notes that a target of a name with several has not answered, or has refused.

@@ -163,6 +163,11 @@ func TestSpreadAvoidsFailures(t *testing.T) {
 				if slowest := w.dial(t, d, list, 60, 100*time.Millisecond); slowest != 0 || w.tried[bad] != 1 {
 					t.Errorf("in the next 6 s the bad address was tried %d times more, and the slowest connection took %v; want never, and 0", w.tried[bad]-1, slowest)
 				}
+				for _, a := range []string{"10.0.0.1", "10.0.0.3"} {
+					if n := w.got[netip.MustParseAddr(a)]; n < 30 || n > 33 {
+						t.Errorf("%s has %d of 63 connections, want half: the failed address has no turn to give away", a, n)
+					}
+				}
 				delete(fails(w), bad)
 				time.Sleep(failedFor) // of the bubble's clock
 				clear(w.got)
