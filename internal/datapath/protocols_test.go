@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pandoproxy/pando/internal/datapath/dial"
 	"github.com/pandoproxy/pando/internal/datapath/forward"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy"
 	"github.com/pandoproxy/pando/internal/datapath/httpproxy/secure"
@@ -44,15 +45,25 @@ type lab struct{ proxy, web, sni, forward string }
 // are the authorities for requests for https:// URLs; nil means those of the system.
 func newLab(t *testing.T, origin string, roots *x509.CertPool) lab {
 	t.Helper()
+	return newLabOf(t, roots, func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", origin)
+	}, "10.0.0.1")
+}
+
+// newLabOf is newLab for an origin with several addresses, which dial reaches.
+func newLabOf(t *testing.T, roots *x509.CertPool, dial dial.Func, addrs ...string) lab {
+	t.Helper()
+	var list []netip.Addr
+	for _, a := range addrs {
+		list = append(list, netip.MustParseAddr(a))
+	}
 	r := newRoad(t, &outside{}, policy.Policy{})
 	r.Resolver = resolve.New(resolve.Options{
-		Hosts:      map[string][]netip.Addr{labHost: {netip.MustParseAddr("10.0.0.1")}},
+		Hosts:      map[string][]netip.Addr{labHost: list},
 		HostsFile:  os.DevNull,
 		ResolvConf: os.DevNull,
 	})
-	r.Dialer.Tailnet = func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "tcp", origin)
-	}
+	r.Dialer.Tailnet = dial
 	proxy := &httpproxy.Proxy{Road: r, Secure: secure.New(roots)}
 	web := &httpproxy.Proxy{
 		Road:   r,
