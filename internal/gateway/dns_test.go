@@ -104,6 +104,108 @@ func late(name string) string {
 	return "NOERROR 10.96.0.7"
 }
 
+func TestDNSRecords(t *testing.T) { userspace(t, sharedTailnet, dnsRecords) }
+
+// dnsRecords checks that the answerer passes on records of other types, which it asks of
+// the zone's resolver through the tunnel, once for all its clients.
+func dnsRecords(t *testing.T, w *world) {
+	free := testkit.FreePorts(t, 1)
+	const zone = "records.example"
+	zoneDNS, asked := w.dnsServer(func(_ string, q *dns.Msg) *dns.Msg {
+		m := new(dns.Msg).SetReply(q)
+		for _, s := range []string{
+			"_pg._tcp." + zone + ". 60 SRV 1 2 5432 db." + zone + ".",
+			"_pg._tcp.denied." + zone + ". 60 SRV 1 2 5432 denied." + zone + ".",
+			"www." + zone + ". 60 HTTPS 1 . alpn=h2 ipv4hint=10.12.3.4",
+			"www." + zone + ". 60 A 10.12.3.4",
+			"alias." + zone + ". 60 CNAME denied." + zone + ".",
+			zone + ". 60 SOA ns." + zone + ". admin." + zone + ". 77 1 2 3 4",
+		} {
+			rr, err := dns.NewRR(s)
+			if err != nil {
+				panic(err)
+			}
+			if kind := rr.Header().Rrtype; rr.Header().Name == q.Question[0].Name && (kind == q.Question[0].Qtype || kind == dns.TypeCNAME) {
+				m.Answer = append(m.Answer, rr)
+			}
+		}
+		return m
+	})
+	w.start(t, func(c *config.Config) {
+		c.Listen.DNS = free[0]
+		c.DNS.Fleet = []config.FleetHost{{Addr: netip.MustParseAddr("10.96.0.7")}}
+		c.DNS.Zones = []config.ServedZone{{Suffix: zone}}
+		c.Resolve.Zones = []config.Zone{{Suffix: zone, Servers: []string{zoneDNS}}}
+		c.Policy.Rules = []config.Rule{{Names: []string{"denied." + zone}, Action: "deny"}}
+	})
+	for _, c := range []struct {
+		name  string
+		qtype uint16
+		want  string
+	}{
+		{"_pg._tcp." + zone, dns.TypeSRV, "NOERROR 1 2 5432 db." + zone + "."},
+		{"_pg._tcp.denied." + zone, dns.TypeSRV, "NXDOMAIN"},
+		{"www." + zone, dns.TypeHTTPS, `NOERROR 1 . alpn="h2"`},
+		{"www." + zone, dns.TypeA, "NOERROR 10.96.0.7"},
+		{"www." + zone, dns.TypeTXT, "NOERROR"},
+		{"alias." + zone, dns.TypeTXT, "NXDOMAIN"},
+		{zone, dns.TypeSOA, "NOERROR ns." + zone + ". admin." + zone + ". 77 1 2 3 4"},
+		{zone, dns.TypeAXFR, "REFUSED"},
+	} {
+		var got string
+		// While a lookup lasts too long, there is no answer yet: CoreDNS asks again, too.
+		testkit.EventuallyOr(time.Minute, func() bool {
+			got = "" // for TCP and UDP
+			for _, network := range []string{"udp", "tcp"} {
+				m := ask(t, free[0], network, c.name, c.qtype)
+				text := dns.RcodeToString[m.Rcode]
+				for _, rr := range m.Answer {
+					text += " " + strings.TrimPrefix(rr.String(), rr.Header().String())
+				}
+				if text != c.want {
+					got = network + ": " + text
+				}
+			}
+			return got == ""
+		}, func() { t.Errorf("%s %s over %s, want %s", c.name, dns.Type(c.qtype), got, c.want) })
+	}
+	for name, most := range map[string]int{"_pg._tcp." + zone: 2, "denied." + zone: 0, "_pg._tcp.denied." + zone: 0} {
+		if n := asked.of(name); n > most {
+			t.Errorf("the zone's resolver got %d queries for %s, want at most %d", n, name, most)
+		}
+	}
+}
+
+func TestNodesOfOtherTailnets(t *testing.T) { userspace(t, ownTailnet, nodesOfOtherTailnets) }
+
+// nodesOfOtherTailnets checks flows to a node that another tailnet shares, and to nodes
+// while MagicDNS is off, also by their first label.
+func nodesOfOtherTailnets(t *testing.T, w *world) {
+	r := w.start(t, func(c *config.Config) { c.Tailnet.Hostname = "names" })
+	cloud := w.cloud.Addrs()[0].String() + ":80"
+	for _, c := range []struct {
+		magic bool
+		name  string   // that the cloud has
+		hosts []string // by which it is found
+	}{
+		{true, "cloud.other.example", []string{"cloud.other.example", "CLOUD.other.example."}},
+		{false, "cloud." + testnet.MagicSuffix, []string{"cloud." + testnet.MagicSuffix, "cloud"}},
+	} {
+		if err := w.net.SendNames("names", c.magic, map[string]string{"cloud": c.name}); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, "the name "+c.name, func() bool {
+			d, _ := r.gw.Device().DNS()
+			return len(d.Nodes[c.name]) > 0
+		})
+		for _, host := range c.hosts {
+			if f := w.flowTo(t, r, host); f["source"] != "node" || f["addr"] != cloud {
+				t.Errorf("%s: flow line %v, want source node and address %s", host, f, cloud)
+			}
+		}
+	}
+}
+
 func TestNamesFollowTheNetmap(t *testing.T) { userspace(t, ownTailnet, namesFollow) }
 
 // namesFollow checks that a new split-DNS route applies soon: earlier answers
